@@ -1,0 +1,155 @@
+"""From raw tables to a Log: dense ids, the published total order, vocabularies. Every data source goes through here."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.data import hashing
+from bench.data.log import Entities, Events, Log
+from bench.data.ragged import Ragged
+
+_TOKEN = re.compile(r"[^\W_]+")
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-case words and numbers; the tokeniser of every data set whose text is readable."""
+    return _TOKEN.findall(text.lower())
+
+
+def build(
+    name: str,
+    mode: str,
+    events: pd.DataFrame,
+    items: pd.DataFrame,
+    queries: pd.DataFrame,
+    users: pd.DataFrame | None = None,
+    *,
+    seed: int,
+    manifest: dict[str, Any] | None = None,
+) -> Log:
+    """Assemble a Log.
+
+    Args:
+        events: columns `act` (any key of the real-world act), `user`, `item` (original ids), `time` (int64 ms), `task`
+            (0/1), `query` (key into `queries`, "" for rec) and optionally `session`. Row order does not matter.
+        items: `id`, `text`, and optionally `provenance`, `words` (lists of strings; default: tokens of the text),
+            `categories` (lists of strings), `queries` (lists of query keys that the item carries), `feature:<name>`.
+            Only items that occur in events are kept.
+        queries: `id`, `text`, optionally `words`.
+        users: `id`, optionally `feature:<name>`.
+        seed: of the `order:` hash that breaks ties in time.
+    """
+    user_ids, user = _dense(events["user"])
+    item_ids, item = _dense(events["item"])
+    query_rows = events["query"] != ""
+    used = set(events.loc[query_rows, "query"])
+    if "queries" in items:
+        used |= {key for keys, kept in zip(items["queries"], items["id"].isin(item_ids), strict=True) if kept for key in keys}
+    query_ids = _sorted_ids(pd.Index(list(used)))
+    query = np.zeros(len(events), dtype=np.int32)
+    query[query_rows] = query_ids.get_indexer(events.loc[query_rows, "query"]) + 1
+
+    time = events["time"].to_numpy(np.int64)
+    task = events["task"].to_numpy(np.int8)
+    act = pd.factorize(events["act"])[0]
+    tie = hashing.draw(hashing.key("order", seed), user, item)
+    # Rows that agree on all of these are equal, so that the order of the raw rows never matters.
+    order = np.lexsort((task, query, item, tie, time, user))
+    first = pd.unique(act[order])
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[first] = np.arange(len(first))
+    session = pd.factorize(events["session"])[0] if "session" in events else act
+    session_first = pd.unique(session[order])
+    session_rank = np.empty(len(session_first), dtype=np.int64)
+    session_rank[session_first] = np.arange(len(session_first))
+    sorted_events = Events(
+        event_id=rank[act[order]] + 1,
+        user=user[order],
+        item=item[order],
+        time=time[order],
+        task=task[order],
+        query=query[order],
+        session=session_rank[session[order]] + 1,
+    )
+
+    item_rows = items.set_index("id").reindex(item_ids)
+    query_table = queries.set_index("id").reindex(query_ids)
+    item_words = _word_lists(item_rows)
+    query_words = _word_lists(query_table)
+    vocabulary = _sorted_ids(pd.Index(list({word for words in [*item_words, *query_words] for word in words})))
+    categories = item_rows["categories"].tolist() if "categories" in item_rows else [[] for _ in range(len(item_ids))]
+    category_ids = _sorted_ids(pd.Index(list({entry for entries in categories for entry in entries})))
+    item_table = Entities(
+        id=_with_padding(item_ids),
+        text=_with_padding(item_rows["text"].fillna("")),
+        provenance=_with_padding(item_rows["provenance"]) if "provenance" in item_rows else None,
+        words=_codes(item_words, vocabulary),
+        categories=_codes(categories, category_ids),
+        queries=_codes(item_rows["queries"].tolist(), query_ids) if "queries" in item_rows else None,
+        features=_features(item_rows),
+    )
+    user_rows = users.set_index("id").reindex(user_ids) if users is not None else None
+    return Log(
+        events=sorted_events,
+        items=item_table,
+        queries=Entities(
+            id=_with_padding(query_ids), text=_with_padding(query_table["text"]), words=_codes(query_words, vocabulary)
+        ),
+        users=Entities(id=_with_padding(user_ids), features=_features(user_rows) if user_rows is not None else {}),
+        words=Entities(id=_with_padding(vocabulary)),
+        categories=Entities(id=_with_padding(category_ids)),
+        manifest={"name": name, "mode": mode, "order_seed": seed, **(manifest or {})},
+    ).with_fingerprint()
+
+
+def five_core(users: np.ndarray, items: np.ndarray, minimum: int = 5) -> np.ndarray:
+    """(rows,) mask of the iterative k-core: every remaining user and item has at least `minimum` rows."""
+    keep = np.ones(len(users), dtype=bool)
+    user, item = pd.factorize(users)[0], pd.factorize(items)[0]
+    while True:
+        n_user = np.bincount(user[keep], minlength=user.max(initial=0) + 1)
+        n_item = np.bincount(item[keep], minlength=item.max(initial=0) + 1)
+        refined = keep & (n_user[user] >= minimum) & (n_item[item] >= minimum)
+        if (refined == keep).all():
+            return keep
+        keep = refined
+
+
+def _sorted_ids(ids: pd.Index) -> pd.Index:
+    """Numeric order where all ids are integers, else alphabetical: never the order of the file."""
+    texts = pd.Index(ids.astype(str).unique())
+    if len(texts) and texts.str.fullmatch(r"-?\d{1,18}").all():
+        return texts[np.lexsort((texts, texts.astype(np.int64)))]
+    return texts.sort_values()
+
+
+def _dense(column: pd.Series) -> tuple[pd.Index, np.ndarray]:
+    ids = _sorted_ids(pd.Index(column.unique()))
+    return ids, (ids.get_indexer(column.astype(str)) + 1).astype(np.int32)
+
+
+def _with_padding(values: Sequence | pd.Index | pd.Series) -> np.ndarray:
+    return np.asarray(["", *(str(value) for value in values)], dtype=object)
+
+
+def _word_lists(table: pd.DataFrame) -> list[list[str]]:
+    return table["words"].tolist() if "words" in table else [tokenize(text) for text in table["text"].fillna("")]
+
+
+def _codes(lists: list[list[str]], ids: pd.Index) -> Ragged:
+    position = {key: code + 1 for code, key in enumerate(ids)}
+    return Ragged.from_lists([[], *([position[key] for key in entry] for entry in lists)])
+
+
+def _features(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Codes from 1 in sorted order of the values; 0 for padding."""
+    prefix = "feature:"
+    features = {}
+    for name in sorted(column for column in table.columns if column.startswith(prefix)):
+        values = table[name].astype(str)
+        ids = _sorted_ids(pd.Index(values.unique()))
+        features[name.removeprefix(prefix)] = np.concatenate([[0], ids.get_indexer(values) + 1]).astype(np.int32)
+    return features

@@ -1,0 +1,235 @@
+"""The Log: the one form that all data take, as Parquet files with a manifest and a fingerprint.
+
+A folder holds `events.parquet`, `items.parquet`, `queries.parquet`, `users.parquet`, `words.parquet`,
+`categories.parquet` and `manifest.json`. Ids are dense from 1; 0 is padding (for a query: "none"), so every
+entity table has a first row that stands for nothing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.data.ragged import Ragged
+from bench.errors import RunError
+
+REC, SEARCH = 0, 1
+TASKS = ("rec", "search")
+FORMAT = 1
+
+Column = np.ndarray | Ragged
+
+
+@dataclass(frozen=True)
+class Events:
+    """All events in the published total order (user, time, hash); one entry an event row.
+
+    A row is one click. Rows of one real-world act (the purchase and the search made from it, the clicks of one search
+    session) share `event_id`.
+    """
+
+    event_id: np.ndarray  # (E,) int64
+    user: np.ndarray  # (E,) int32
+    item: np.ndarray  # (E,) int32
+    time: np.ndarray  # (E,) int64, milliseconds since 1970 UTC
+    task: np.ndarray  # (E,) int8, 0 = rec, 1 = search
+    query: np.ndarray  # (E,) int32, 0 for rec
+    session: np.ndarray  # (E,) int64
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, rows: np.ndarray) -> "Events":
+        return Events(**{name: column[rows] for name, column in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Entities:
+    """A table of items, queries, users, words or categories; row 0 is padding.
+
+    `id` are the original ids. `text`, `words` (ids into the word table), `categories`, `queries` (the queries that
+    the data preparation could generate for an item) and `features` (small integer codes) are there where the data
+    have them.
+    """
+
+    id: np.ndarray  # (n + 1,) str
+    text: np.ndarray | None = None  # (n + 1,) str
+    provenance: np.ndarray | None = None  # (n + 1,) str: where the text comes from
+    words: Ragged | None = None
+    categories: Ragged | None = None
+    queries: Ragged | None = None
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of entities, padding excluded."""
+        return len(self.id) - 1
+
+    def columns(self) -> dict[str, Column]:
+        named = {name: value for name, value in vars(self).items() if name != "features" and value is not None}
+        return named | {f"feature:{name}": values for name, values in self.features.items()}
+
+
+@dataclass(frozen=True)
+class Log:
+    """Events and entities of one prepared data set. `manifest` says where they come from; see `load` for its keys."""
+
+    events: Events
+    items: Entities
+    queries: Entities
+    users: Entities
+    words: Entities
+    categories: Entities
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.manifest["name"]
+
+    @property
+    def mode(self) -> str:
+        """`mirror` (a purchase is both a rec and a search event), `disjoint` (one of them) or `natural` (real logs)."""
+        return self.manifest["mode"]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest["fingerprint"]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that the events serve, in the order rec, search."""
+        return tuple(name for code, name in enumerate(TASKS) if (self.events.task == code).any())
+
+    def with_fingerprint(self) -> "Log":
+        """The same Log with counts and the fingerprint of its content in the manifest."""
+        counts = {
+            "users": len(self.users),
+            "items": len(self.items),
+            "queries": len(self.queries),
+            "words": len(self.words),
+            "events": len(self.events),
+            **{task: int((self.events.task == code).sum()) for code, task in enumerate(TASKS)},
+        }
+        manifest = {**self.manifest, "format": FORMAT, "counts": counts, "fingerprint": _fingerprint(self)}
+        return Log(**{**vars(self), "manifest": manifest})
+
+    def save(self, folder: Path) -> "Log":
+        """Write all files and then the manifest into a new folder, and move it into place at once."""
+        log = self.with_fingerprint()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            files = {}
+            for name, table in _tables(log).items():
+                path = scratch / f"{name}.parquet"
+                pq.write_table(table, path, compression="zstd")
+                files[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            manifest = {**log.manifest, "files": files}
+            (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+            if folder.exists():
+                shutil.rmtree(folder)
+            try:
+                os.replace(scratch, folder)
+            except OSError:
+                # Another process finished the same preparation first; its content has the same fingerprint.
+                if not (folder / "manifest.json").exists():
+                    raise
+        except OSError as error:
+            raise RunError(f"cannot write the prepared log to {folder}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return Log(**{**vars(log), "manifest": manifest})
+
+
+def load(folder: Path) -> Log:
+    """Read a Log and check every file against the manifest.
+
+    Raises:
+        RunError: a file is missing, truncated or changed, or the format is not ours.
+    """
+    mend = f"remove {folder} and prepare it again (bench data prepare)"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except FileNotFoundError:
+        raise RunError(f"no prepared log at {folder}: manifest.json is missing; {mend}") from None
+    except ValueError as error:
+        raise RunError(f"{folder / 'manifest.json'} is not readable JSON ({error}); {mend}") from None
+    if manifest.get("format") != FORMAT:
+        raise RunError(f"{folder} has log format {manifest.get('format')}, this version reads {FORMAT}; {mend}")
+    for name, facts in manifest["files"].items():
+        path = folder / name
+        if not path.exists():
+            raise RunError(f"{path} is missing; {mend}")
+        if path.stat().st_size != facts["bytes"]:
+            raise RunError(f"{path} has {path.stat().st_size} bytes, its manifest says {facts['bytes']}; {mend}")
+        if file_sha256(path) != facts["sha256"]:
+            raise RunError(f"{path} does not match its checksum; {mend}")
+    events = _read(folder / "events.parquet")
+    tables = {name: _entities(_read(folder / f"{name}.parquet")) for name in _ENTITY_TABLES}
+    return Log(Events(**events), manifest=manifest, **tables)  # type: ignore[arg-type]
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+_ENTITY_TABLES = ("items", "queries", "users", "words", "categories")
+
+
+def _tables(log: Log) -> dict[str, pa.Table]:
+    tables = {"events": pa.table(vars(log.events))}
+    for name in _ENTITY_TABLES:
+        columns = getattr(log, name).columns()
+        tables[name] = pa.table({key: _arrow(column) for key, column in columns.items()})
+    return tables
+
+
+def _arrow(column: Column) -> pa.Array:
+    if isinstance(column, Ragged):
+        return pa.LargeListArray.from_arrays(pa.array(column.offsets), pa.array(column.values))
+    return pa.array(column.tolist(), pa.large_string()) if column.dtype.kind in "OU" else pa.array(column)
+
+
+def _read(path: Path) -> dict[str, Column]:
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(f"{path} is not readable Parquet ({error})") from None
+    return {name: _numpy(table.column(name).combine_chunks()) for name in table.column_names}
+
+
+def _numpy(column: pa.Array) -> Column:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    if pa.types.is_large_list(column.type) or pa.types.is_list(column.type):
+        return Ragged(np.asarray(column.offsets, dtype=np.int64), np.asarray(column.values))
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _entities(columns: dict[str, Column]) -> Entities:
+    prefix = "feature:"
+    features = {name.removeprefix(prefix): columns.pop(name) for name in list(columns) if name.startswith(prefix)}
+    return Entities(**columns, features=features)  # type: ignore[arg-type]
+
+
+def _fingerprint(log: Log) -> str:
+    """sha256 over name, mode and every column (name, type, bytes), independent of Parquet's encoding."""
+    digest = hashlib.sha256(f"{log.name}:{log.mode}".encode())
+    groups: dict[str, dict[str, Any]] = {"events": vars(log.events)}
+    groups |= {name: getattr(log, name).columns() for name in _ENTITY_TABLES}
+    for group, columns in groups.items():
+        for name, column in sorted(columns.items()):
+            parts = [column.offsets, column.values] if isinstance(column, Ragged) else [column]
+            for part in parts:
+                digest.update(f"{group}.{name}:{'str' if part.dtype.kind in 'OU' else part.dtype}:".encode())
+                text = part.dtype.kind in "OU"
+                digest.update("\0".join(part.tolist()).encode() if text else np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""The one engine that draws items a user has not touched: evaluation candidates and training negatives alike.
+
+Every row owns an endless stream of draws keyed by (purpose, row); the first `count` distinct, untouched items of the
+stream are taken. So the result depends neither on the order of rows nor on how they are cut into chunks.
+"""
+
+import numpy as np
+
+from bench.data import hashing
+from bench.data.log import Events
+from bench.errors import RunError
+
+
+class Touched:
+    """The set of (user, item) pairs that may not be drawn."""
+
+    def __init__(self, user: np.ndarray, item: np.ndarray, n_items: int):
+        self.n_items = n_items
+        self._keys = np.unique(user.astype(np.int64) * (n_items + 1) + item)
+        owners = self._keys // (n_items + 1)
+        self._count = np.bincount(owners) if len(owners) else np.zeros(1, dtype=np.int64)
+
+    def contains(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Whether each pair (broadcast together) is in the set."""
+        wanted = np.asarray(user).astype(np.int64) * (self.n_items + 1) + item
+        if not len(self._keys):
+            return np.zeros(wanted.shape, dtype=bool)
+        place = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
+        return self._keys[place] == wanted
+
+    def count(self, user: np.ndarray) -> np.ndarray:
+        """Number of distinct items of each user."""
+        return np.where(user < len(self._count), self._count[np.minimum(user, len(self._count) - 1)], 0)
+
+
+def row_keys(events: Events, rows: np.ndarray) -> np.ndarray:
+    """uint64 identity of event rows, independent of where they stand in a file."""
+    return hashing.draw(np.uint64(0), events.user[rows], events.event_id[rows], events.item[rows], events.task[rows])
+
+
+def untouched(
+    purpose: np.uint64,
+    rows: np.ndarray,
+    user: np.ndarray,
+    positive: np.ndarray,
+    touched: Touched,
+    count: int,
+    weights: np.ndarray | None = None,
+    taken: np.ndarray | None = None,
+) -> np.ndarray:
+    """(R, count) int32: for each row the first `count` distinct items of its stream that its user never touched.
+
+    Args:
+        purpose: key of the purpose (`hashing.key`).
+        rows: (R,) uint64 row identities.
+        user, positive: (R,); the positive is never drawn.
+        weights: (n_items + 1,) relative probability of each item (entry 0 ignored); default uniform.
+        taken: (R, T) further items that may not be drawn, 0 = none.
+
+    Raises:
+        RunError: a user has fewer than `count` untouched items left.
+    """
+    n_items = touched.n_items
+    possible = n_items if weights is None else int((weights[1:] > 0).sum())
+    extra = 0 if taken is None else (taken > 0).sum(1)
+    known = touched.contains(user, positive)
+    left = n_items - touched.count(user) - ~known - extra
+    if len(rows) and left.min() < count:
+        worst = int(np.argmin(left))
+        raise RunError(
+            f"user {int(user[worst])} has only {int(left[worst])} items left that he never touched, {count} are needed as "
+            f"negatives; ask for fewer or use a catalogue larger than {n_items} items"
+        )
+    cumulative = None
+    if weights is not None:
+        cumulative = np.cumsum(weights[1:].astype(np.float64))
+        cumulative /= cumulative[-1]
+    out = np.zeros((len(rows), count), dtype=np.int32)
+    open_rows = np.arange(len(rows))
+    span = count + count // 4 + 8
+    while len(open_rows):
+        if span > 4096 * max(n_items, 64):
+            raise RunError(
+                f"cannot draw {count} distinct items out of {possible} with a weight above 0 for user "
+                f"{int(user[open_rows[0]])}; use --candidates uniform"
+            )
+        # Bound the memory of one step; rows are independent of each other, so chunks change nothing.
+        step = max(1, 16_000_000 // span)
+        unfinished = []
+        for low in range(0, len(open_rows), step):
+            chunk = open_rows[low : low + step]
+            values = hashing.draw(purpose, rows[chunk, None], np.arange(span))
+            if cumulative is None:
+                items = hashing.below(values, n_items) + 1
+            else:
+                items = np.searchsorted(cumulative, (values >> np.uint64(11)) * 2.0**-53, side="right") + 1
+                items = np.minimum(items, n_items)
+            good = ~touched.contains(user[chunk, None], items) & (items != positive[chunk, None]) & _first_seen(items)
+            if taken is not None:
+                for column in range(taken.shape[1]):
+                    good &= items != taken[chunk, column][:, None]
+            place = np.cumsum(good, axis=1)
+            good &= place <= count
+            done = good.sum(1) == count
+            out[chunk[done]] = items[done][good[done]].reshape(-1, count)
+            unfinished.append(chunk[~done])
+        open_rows = np.concatenate(unfinished)
+        span *= 2
+    return out
+
+
+def _first_seen(items: np.ndarray) -> np.ndarray:
+    """(R, S) whether an entry is the first of its value in its row."""
+    order = np.argsort(items, axis=1, kind="stable")
+    ordered = np.take_along_axis(items, order, 1)
+    fresh = np.ones_like(ordered, dtype=bool)
+    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    out = np.empty_like(fresh)
+    np.put_along_axis(out, order, fresh, 1)
+    return out

@@ -1,0 +1,183 @@
+"""Data sources by name, and the cache of prepared Logs.
+
+A source turns raw files into a Log. Sources in the tree carry `@source(...)`; other packages use the entry-point group
+`bench.datasets`. A name may carry an argument: `log:<dir>`.
+"""
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import ConfigDict, ValidationError
+from pydantic import dataclasses as typed
+
+from bench.data import log as logs
+from bench.data.declared import declared
+from bench.data.log import Log
+from bench.errors import RunError, UsageError, unknown
+
+PACKAGE = "bench.datasets"
+ENTRY_POINTS = "bench.datasets"
+_Class = TypeVar("_Class", bound=type)
+
+
+@typed.dataclass(config=ConfigDict(extra="forbid"))
+class SourceConfig:
+    """Settings of a preparation; a subclass adds its own. All of them are part of the Log's manifest.
+
+    `seed` breaks ties in time and makes the random choices of the preparation.
+    """
+
+    seed: int = 0
+    mode: Literal["disjoint", "mirror", "natural"] = "natural"
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """What is known of a source without importing it."""
+
+    name: str
+    title: str
+    cite: str
+    split: str
+    synthetic: str
+    target: str
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def source(name: str, *, title: str, split: str, cite: str = "", synthetic: str = "") -> Callable[[_Class], _Class]:
+    """Register a Source.
+
+    Args:
+        name: what people type; ends with ":" where an argument follows.
+        title: what captions print.
+        split: the split used when none is asked for.
+        synthetic: what is made up in the data, for every caption ("queries"); empty when nothing is.
+    """
+
+    def mark(cls: _Class) -> _Class:
+        cls.entry = SourceEntry(name, title, cite, split, synthetic, f"{cls.__module__}:{cls.__name__}")  # type: ignore[attr-defined]
+        return cls
+
+    return mark
+
+
+class Source(ABC):
+    """One data source: where its raw files are, and how they become a Log."""
+
+    entry: ClassVar[SourceEntry]
+    Config: ClassVar[type[SourceConfig]] = SourceConfig
+
+    def __init__(self, config: SourceConfig, argument: str, root: Path):
+        self.config: Any = config
+        self.argument = argument
+        # Folder of this source under the data root: raw files by convention lie in it.
+        self.root = root
+
+    @abstractmethod
+    def raw_files(self) -> dict[str, Path]:
+        """Every raw file that the Log depends on, by a name of its own.
+
+        Raises:
+            RunError: a file is missing; the message says where to get it and where to put it.
+        """
+
+    @abstractmethod
+    def prepare(self, files: dict[str, Path]) -> Log:
+        """Build the Log."""
+
+
+def data_root(given: str | Path | None = None) -> Path:
+    """`--data`, else the environment variable BENCH_DATA, else the user's data directory."""
+    if given or os.environ.get("BENCH_DATA"):
+        return Path(given or os.environ["BENCH_DATA"]).expanduser().resolve()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("bench"))
+
+
+@cache
+def entries() -> dict[str, SourceEntry]:
+    """All sources by name."""
+    found: dict[str, SourceEntry] = {}
+    folder = Path(importlib.util.find_spec(PACKAGE).submodule_search_locations[0])  # type: ignore[union-attr,index]
+    paths = [(path, f"{PACKAGE}.{path.stem}") for path in sorted(folder.glob("*.py"))]
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        spec = importlib.util.find_spec(point.module)
+        if spec is None or spec.origin is None:
+            raise RunError(f"entry point '{point.name}' names the module {point.module}, which cannot be found")
+        paths.append((Path(spec.origin), point.module))
+    for path, module in paths:
+        for cls, name, facts in declared(path, "source"):
+            if name in found:
+                raise RunError(f"two data sets are called '{name}': {found[name].target} and {module}:{cls}; rename one")
+            found[name] = SourceEntry(name=name, target=f"{module}:{cls}", **({"cite": "", "synthetic": ""} | facts))
+    return dict(sorted(found.items()))
+
+
+def entry(name: str) -> SourceEntry:
+    """The entry of `name` or of `prefix:argument`.
+
+    Raises:
+        UsageError: there is no such data set.
+    """
+    known = entries()
+    head, colon, _ = name.partition(":")
+    key = name if name in known else head + colon
+    if key not in known:
+        raise unknown("data set", name, known)
+    return known[key]
+
+
+def open_source(name: str, options: dict[str, Any] | None = None, root: str | Path | None = None) -> Source:
+    """The Source of a name with its settings checked."""
+    facts = entry(name)
+    module, _, attribute = facts.target.partition(":")
+    cls: type[Source] = getattr(importlib.import_module(module), attribute)
+    argument = name.removeprefix(facts.name) if facts.name.endswith(":") else ""
+    known = cls.Config.__dataclass_fields__  # type: ignore[attr-defined]
+    for key in options or {}:
+        if key not in known:
+            raise unknown(f"setting of {facts.name}", key, known)
+    try:
+        config = cls.Config(**(options or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{facts.name}.{where}: {first['msg']} (got {first['input']!r})") from None
+    return cls(config, argument, data_root(root) / facts.name.rstrip(":"))
+
+
+def load(name: str, options: dict[str, Any] | None = None, root: str | Path | None = None, fresh: bool = False) -> Log:
+    """The prepared Log of a data set: read from the cache under the data root, or prepared now.
+
+    Raises:
+        UsageError: unknown name or setting. RunError: raw files missing or bad, cached Log corrupt.
+    """
+    opened = open_source(name, options, root)
+    files = opened.raw_files()
+    facts = {label: _identity(path) for label, path in sorted(files.items())}
+    code = logs.file_sha256(Path(importlib.import_module(type(opened).__module__).__file__))  # type: ignore[arg-type]
+    recipe = {"name": name, "config": asdict(opened.config), "files": facts, "code": code, "format": logs.FORMAT}
+    stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    folder = data_root(root) / "prepared" / f"{opened.entry.name.rstrip(':')}-{stamp}"
+    if folder.exists() and not fresh:
+        return logs.load(folder)
+    log = opened.prepare(files)
+    manifest = log.manifest | {"config": asdict(opened.config), "sources": facts, "synthetic": opened.entry.synthetic}
+    return Log(**{**vars(log), "manifest": manifest}).save(folder)
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": logs.file_sha256(path)}

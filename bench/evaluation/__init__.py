@@ -1,0 +1,1 @@
+"""Candidates, tie-exact metrics, significance and leak counters."""

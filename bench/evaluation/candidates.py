@@ -1,0 +1,210 @@
+"""The shared sampler: for every evaluated row its positive and the negatives, the same for all models.
+
+A candidate set depends on (seed, data set, task, row) only, is stored once, and carries a fingerprint that every result
+repeats. The positive's column is uniform and is kept apart from what a model sees.
+"""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.data import hashing
+from bench.data.log import SEARCH, TASKS
+from bench.data.ragged import Ragged
+from bench.data.sampling import Touched, row_keys, untouched
+from bench.data.split import LogSplit
+from bench.errors import RunError, UsageError
+
+STRATEGIES = ("uniform", "same-query", "popularity", "full")
+NEGATIVES = 99
+
+
+@dataclass(frozen=True)
+class CandidateSet:
+    """Lists for R event rows of a split.
+
+    `items` (R, C) int32 in shuffled order, 0 = no candidate (lists of an import may differ in length); None for the full
+    catalogue, where every item that the user never touched is a negative. `position` (R,) is the positive's column.
+    """
+
+    rows: np.ndarray  # (R,) int64 rows of the log's events
+    items: np.ndarray | None
+    position: np.ndarray  # (R,) int64; for the full catalogue the positive's item id - 1
+    meta: dict[str, Any]  # strategy, seed, negatives, data, split, part, tasks
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what was drawn, for whom and from what."""
+        digest = hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode())
+        for part in (self.rows, self.items, self.position):
+            if part is not None:
+                digest.update(str(part.shape).encode() + np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def label(self) -> str:
+        """How tables name it: the strategy and the number of negatives."""
+        return self.meta["strategy"] if self.items is None else f"{self.meta['strategy']}-{self.items.shape[1] - 1}"
+
+    def save(self, folder: Path, split: LogSplit) -> Path:
+        """Write `<fingerprint>.parquet` (the lists), `.positions.parquet` (the answers) and `.json`, once."""
+        stem = self.fingerprint[:16]
+        target = folder / f"{stem}.json"
+        if target.exists():
+            return target
+        events = split.log.events
+        names = {"user": events.user, "event_id": events.event_id, "task": events.task, "query": events.query}
+        lists = pa.table({name: column[self.rows] for name, column in names.items()})
+        if self.items is not None:
+            flat = pa.array(self.items.ravel())
+            lists = lists.append_column("items", pa.FixedSizeListArray.from_arrays(flat, self.items.shape[1]))
+        answers = pa.table({"event_id": events.event_id[self.rows], "item": events.item[self.rows], "position": self.position})
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, table in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers)):
+                pq.write_table(table, folder / f".{name}.{os.getpid()}", compression="zstd")
+                os.replace(folder / f".{name}.{os.getpid()}", folder / name)
+            record = {**self.meta, "fingerprint": self.fingerprint, "rows": len(self)}
+            scratch = folder / f".{stem}.{os.getpid()}"
+            scratch.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+            os.replace(scratch, target)
+        except OSError as error:
+            raise RunError(f"cannot write the candidates to {folder}: {error.strerror or error}") from error
+        return target
+
+
+def draw(
+    split: LogSplit,
+    part: str = "test",
+    tasks: tuple[str, ...] = TASKS,
+    strategy: str = "uniform",
+    seed: int = 0,
+    negatives: int = NEGATIVES,
+    workers: int = 1,
+    chunk: int = 100_000,
+) -> CandidateSet:
+    """Draw the candidates of a part of a split.
+
+    Negatives are items that the user never touched, in neither task and no part of the split. `uniform`: all alike;
+    `popularity`: proportional to training events; `same-query`: first those that carry the row's query, then uniform (search
+    rows only); `full`: all of them. Neither the order of rows nor `workers` nor `chunk` changes the result.
+
+    Raises:
+        UsageError: the strategy does not exist or does not fit the tasks. RunError: too few items are left for a user.
+    """
+    if strategy not in STRATEGIES:
+        raise UsageError(f"unknown candidates '{strategy}'; known: {', '.join(STRATEGIES)}, given:PATH")
+    log, events = split.log, split.log.events
+    if strategy == "same-query":
+        tasks = tuple(task for task in tasks if task == "search")
+        if not tasks:
+            raise UsageError("same-query candidates are for search rows; add search to --tasks or use uniform")
+    rows = np.sort(np.concatenate([split.rows(part, task) for task in tasks]))
+    if not len(rows):
+        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.name}")
+    meta = {"strategy": strategy, "seed": seed, "negatives": negatives, "data": log.fingerprint, "split": split.name,
+            "part": part, "tasks": list(tasks)}
+    item = events.item[rows]
+    if strategy == "full":
+        return CandidateSet(rows, None, item.astype(np.int64) - 1, meta | {"negatives": "all"})
+    touched = Touched(events.user, events.item, len(log.items))
+    weights = None
+    if strategy == "popularity":
+        weights = np.bincount(events.item[split.train], minlength=len(log.items) + 1)
+    carriers = _carriers(split) if strategy == "same-query" else None
+
+    def lists(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _lists(split, chosen, touched, strategy, seed, negatives, weights, carriers)
+
+    pieces = [rows[low : low + chunk] for low in range(0, len(rows), chunk)]
+    with ThreadPoolExecutor(workers) as pool:
+        drawn = list(pool.map(lists, pieces))
+    items = np.concatenate([piece for piece, _ in drawn])
+    position = np.concatenate([column for _, column in drawn])
+    return CandidateSet(rows, items, position, meta)
+
+
+def touched_by(split: LogSplit) -> Touched:
+    """Every (user, item) pair of the log: what may never be a negative."""
+    return Touched(split.log.events.user, split.log.events.item, len(split.log.items))
+
+
+def _lists(
+    split: LogSplit,
+    rows: np.ndarray,
+    touched: Touched,
+    strategy: str,
+    seed: int,
+    negatives: int,
+    weights: np.ndarray | None,
+    carriers: Ragged | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    events, keys = split.log.events, row_keys(split.log.events, rows)
+    user, item = events.user[rows], events.item[rows]
+    drawn = np.zeros((len(rows), negatives), dtype=np.int32)
+    # Rows of each task have a stream of their own.
+    for code, task in enumerate(TASKS):
+        of_task = np.flatnonzero(events.task[rows] == code)
+        if not len(of_task):
+            continue
+        purpose = hashing.key("candidates", seed, split.log.name, task, strategy)
+        taken = None
+        if carriers is not None:
+            taken = _same_query(purpose, keys[of_task], rows[of_task], split, touched, carriers, negatives)
+        rest = untouched(purpose, keys[of_task], user[of_task], item[of_task], touched, negatives, weights, taken)
+        if taken is not None:
+            # Same-query items first, uniform ones in the places that are left.
+            place = np.cumsum(taken == 0, axis=1) - 1
+            rest = np.where(taken > 0, taken, np.take_along_axis(rest, np.maximum(place, 0), 1))
+        drawn[of_task] = rest
+    # A second hash orders each list, so that the positive's column is uniform and tells nothing.
+    everything = np.concatenate([item[:, None], drawn], axis=1).astype(np.int32)
+    shuffle = hashing.draw(hashing.key("candidate-order", seed, split.log.name), keys[:, None], np.arange(negatives + 1))
+    order = np.argsort(shuffle, axis=1, kind="stable")
+    return np.take_along_axis(everything, order, 1), np.argmin(order, axis=1)
+
+
+def _carriers(split: LogSplit) -> Ragged:
+    """For each query the items that carry it: by construction where queries are made from items, else by training clicks."""
+    log = split.log
+    if log.items.queries is not None:
+        return log.items.queries.transposed(len(log.queries) + 1)
+    rows = split.rows("train", "search")
+    pair = np.unique(log.events.query[rows].astype(np.int64) * (len(log.items) + 1) + log.events.item[rows])
+    return Ragged.from_pairs(pair // (len(log.items) + 1), (pair % (len(log.items) + 1)).astype(np.int32), len(log.queries) + 1)
+
+
+def _same_query(
+    purpose: np.uint64,
+    keys: np.ndarray,
+    rows: np.ndarray,
+    split: LogSplit,
+    touched: Touched,
+    carriers: Ragged,
+    count: int,
+) -> np.ndarray:
+    """(R, count) up to `count` untouched carriers of each row's query, in the order of a hash, right padded with 0."""
+    events = split.log.events
+    query = events.query[rows]
+    lengths = carriers.lengths[query]
+    owner = np.repeat(np.arange(len(rows)), lengths)
+    inner = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    items = carriers.values[carriers.offsets[query][owner] + inner]
+    fits = ~touched.contains(events.user[rows][owner], items) & (items != events.item[rows][owner])
+    owner, items = owner[fits], items[fits]
+    order = np.lexsort((hashing.draw(purpose ^ np.uint64(SEARCH), keys[owner], items), owner))
+    owner, items = owner[order], items[order]
+    counts = np.bincount(owner, minlength=len(rows))
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return Ragged(offsets, items).padded(count)

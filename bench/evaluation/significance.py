@@ -1,0 +1,168 @@
+"""Paired comparison of two models on the same users.
+
+The paired t-test is the primary test and a paired randomisation test confirms it; Wilcoxon and sign tests are left
+out because their type-1 error is inflated at the sample sizes of this field (Ihemelandu and Ekstrand, SIGIR 2023). A
+p-value never stands alone: difference, interval, effect size and the smallest detectable difference come with it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bench.data.hashing import seed as named_seed
+from bench.errors import RunError
+from bench.evaluation.metrics import PerUser
+
+FLIPS = 10_000
+# Rounding in a mean over rows or seeds: differences below it are no difference.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Model a against model b on `n` users; `difference` = mean a - mean b.
+
+    Degenerate cases: without any difference both p are 1, effect size and interval 0. With fewer than two users all but
+    the means is NaN. When all users differ by the same amount there is no spread to estimate: the interval is that
+    amount, the effect size infinite and the t-test's p NaN; the randomisation test stays valid.
+    """
+
+    n: int
+    mean_a: float
+    mean_b: float
+    difference: float
+    low: float  # 95 % interval of the difference (Student's t)
+    high: float
+    p_t: float  # two-sided paired t-test
+    p_randomisation: float  # two-sided, FLIPS sign flips, add-one estimate
+    effect: float  # Cohen's d for pairs: mean / standard deviation of the differences
+    detectable: float  # smallest difference found with power .8 at the two-sided level .05
+
+    @property
+    def p(self) -> float:
+        """The larger of the two p-values: below a level only when the randomisation test confirms the t-test."""
+        return float(np.maximum(self.p_t, self.p_randomisation))
+
+
+def compare(a: PerUser, b: PerUser, seed: int) -> Comparison:
+    """Compare two models by their per-user values (`Ranks.per_user`).
+
+    Args:
+        a, b: user ids, ascending, (u,), and values, (u,), of each model.
+        seed: seed of the randomisation test.
+
+    Raises:
+        RunError: the models were not evaluated on the same users, or a value is not finite.
+    """
+    first, second = (values for _, values in _same_users([a, b]))
+    differences = first - second
+    n, nan = len(differences), float("nan")
+    means = (float(first.mean()), float(second.mean())) if n else (nan, nan)
+    if n < 2:
+        return Comparison(n, *means, means[0] - means[1], nan, nan, nan, nan, nan, nan)
+    if np.abs(differences).max() < _ROUNDING:
+        return Comparison(n, *means, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
+    mean = float(differences.mean())
+    p_randomisation = randomisation_p(differences, seed)
+    if np.ptp(differences) < _ROUNDING:
+        return Comparison(n, *means, mean, mean, mean, nan, p_randomisation, float(np.copysign(np.inf, mean)), 0.0)
+
+    from scipy.stats import ttest_rel
+
+    test = ttest_rel(first, second)
+    interval = test.confidence_interval(0.95)
+    deviation = float(differences.std(ddof=1))
+    return Comparison(
+        n=n,
+        mean_a=means[0],
+        mean_b=means[1],
+        difference=mean,
+        low=float(interval.low),
+        high=float(interval.high),
+        p_t=float(test.pvalue),
+        p_randomisation=p_randomisation,
+        effect=mean / deviation,
+        detectable=2.8 * deviation / n**0.5,  # 1.96 + .84, the normal quantiles of .975 and .8
+    )
+
+
+def randomisation_p(differences: NDArray[np.float64], seed: int, flips: int = FLIPS) -> float:
+    """Two-sided p-value of a zero mean under random signs of the differences, (n,): (1 + extreme) / (1 + flips).
+
+    The add-one estimate counts the observed signs as one of the draws, so that p is never 0 and the test never exceeds
+    its level.
+    """
+    moved = differences[np.abs(differences) >= _ROUNDING]  # the sign of a zero changes nothing
+    observed = abs(moved.sum())
+    # Sums that differ only in the order of their additions must count as equal.
+    limit = observed - 1e-9 * np.abs(moved).sum()
+    extreme = sum(int((np.abs(sums) >= limit).sum()) for sums in _signed_sums(moved, seed, flips))
+    return (1 + extreme) / (1 + flips)
+
+
+def _signed_sums(values: NDArray[np.float64], seed: int, flips: int) -> Iterator[NDArray[np.float64]]:
+    """Sums of the values under random signs, in chunks of the flips.
+
+    One random byte gives the signs of eight values; its 256 possible sums are tabulated once, so that a flip costs one
+    look-up for eight users.
+    """
+    generator = np.random.default_rng(named_seed("significance", seed))
+    groups = -(-len(values) // 8)
+    padded = np.zeros((groups, 8))
+    padded.flat[: len(values)] = values
+    signs = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)  # (256, 8)
+    table = (padded @ signs.T).ravel()  # (groups * 256,)
+    offsets = np.arange(groups) * 256
+    chunk = max(1, 2**20 // max(1, groups))
+    for start in range(0, flips, chunk):
+        draws = generator.integers(256, size=(min(chunk, flips - start), groups), dtype=np.uint8)
+        yield table[offsets + draws].sum(axis=1)
+
+
+def mean_over_seeds(runs: Sequence[PerUser]) -> PerUser:
+    """Per-user mean over runs of one model with different seeds: users (u,), values (u,).
+
+    Raises:
+        RunError: no run, or the runs were not evaluated on the same users.
+    """
+    if not runs:
+        raise RunError("no run to average over seeds")
+    same = _same_users(runs)
+    return same[0][0], np.mean([values for _, values in same], axis=0)
+
+
+def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
+    """Holm's adjustment of the p-values of one family, (m,), in their order.
+
+    A NaN stays NaN and still counts as a comparison that was made, so that it cannot make the others look better.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.asarray(pvalues, dtype=np.float64)
+    if not p.size:
+        return p
+    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), method="holm")[1]
+    return np.where(np.isnan(p), np.nan, adjusted)
+
+
+def _same_users(runs: Sequence[PerUser]) -> list[PerUser]:
+    """The runs with float64 values, once it is sure that their users are equal, distinct and in the same order."""
+    checked = [(np.asarray(users), np.asarray(values, dtype=np.float64)) for users, values in runs]
+    users = checked[0][0]
+    for number, (others, values) in enumerate(checked):
+        if others.shape != values.shape or others.ndim != 1:
+            raise RunError(f"run {number}: {others.shape} users and {values.shape} values")
+        if not np.array_equal(users, others):
+            shared = len(np.intersect1d(users, others))
+            raise RunError(
+                "a paired comparison needs the same users in the same order: "
+                f"{len(users)} and {len(others)} users share {shared}; evaluate both on the same candidates"
+            )
+        if not np.isfinite(values).all():
+            row = int((~np.isfinite(values)).argmax())
+            raise RunError(f"run {number}: the value of user {others[row]} is {values[row]}")
+    if len(np.unique(users)) < len(users):
+        raise RunError("a user appears twice: average the rows of a user first (Ranks.per_user)")
+    return checked

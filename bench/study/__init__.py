@@ -1,0 +1,1 @@
+"""What a user asks for: run, evaluate, table; and where the results go."""

@@ -1,0 +1,1 @@
+"""GenSR, the model of the paper."""
