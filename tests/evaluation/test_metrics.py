@@ -186,25 +186,25 @@ def row(r5, r10, n5, n10, **more):
 
 
 def test_means_of_a_real_ranking_pass_and_each_planted_fault_is_named():
-    # Popularity and item-kNN on MovieLens-100K with 99 uniform negatives, measured with this package.
     generator = np.random.default_rng(5)
     scores = generator.normal(size=(943, 100)).astype(np.float32)
     scores[:, 0] += 1
     good = means(scores, np.zeros(943, int), [*DEFAULT, Metric("R", 1)])
     assert check_identities(good) == []
     faults = {
-        "R@10 .* below R@5": {"R@5": good["R@10"], "R@10": good["R@5"]},
-        "N@10 .* below N@5": {"N@5": good["N@10"], "N@10": good["N@5"]},
-        "N@5 - N@1": {"N@5": good["R@5"] + 0.01},
-        "N@10 - N@5": {"N@10": good["N@5"] + 0.36 * (good["R@10"] - good["R@5"])},
-        "R@1 ": {"R@1": good["R@5"] + 0.01},
-        "MRR": {"MRR": good["R@5"]},
+        "R@10 = ": {"R@5": good["R@10"], "R@10": good["R@5"]},
+        "N@10 = ": {"N@5": good["N@10"], "N@10": good["N@5"]},
+        "N@5 - N@1 = ": {"N@5": good["R@5"] + 0.01},
+        "N@10 - N@5 = ": {"N@10": good["N@5"] + 0.36 * (good["R@10"] - good["R@5"])},
+        "is below R@1 = ": {"R@1": good["R@5"] + 0.01},
+        "MRR = 0.1": {"MRR": 0.1},  # below R@1
+        "MRR = 0.6": {"MRR": 0.6},
         "AUC = 1.2": {"AUC": 1.2},
         "R@5 = nan": {"R@5": float("nan")},
     }
     for words, fault in faults.items():
         found = check_identities(good | fault)
-        assert any(np.char.count(found, words.split(" .*")[0])), (words, found)
+        assert any(words in line for line in found), (words, found)
 
 
 def test_the_bound_on_the_first_rank_follows():

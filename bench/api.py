@@ -1,0 +1,73 @@
+"""The Python API: the same words as the command line, for notebooks and scripts."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UsageError
+from bench.study.run import Outcome, Request
+from bench.study.run import run as carry_out
+from bench.study.settings import Overrides
+from bench.study.store import RunRecord, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run(
+    models: str | Sequence[str],
+    dataset: str | Sequence[str] = "ml-100k",
+    *,
+    seeds: int | Sequence[int] = 0,
+    tasks: str | Sequence[str] | None = None,
+    candidates: str | Sequence[str] = "uniform",
+    set: Mapping[str, Mapping[str, Any]] | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> Outcome:
+    """Fit and rank models; what is there already is not repeated.
+
+    Args:
+        models: names or groups, as a comma string or a list.
+        set: settings by name, e.g. `{"unisar": {"lr": 1e-3}, "train": {"epochs": 3}}`.
+        options: the other options of `bench run` with `_` for `-`: split, mode, budget, device, candidate_seed, force, trivial,
+            out, data, threads, tracking_uri.
+
+    Raises:
+        bench.errors.UsageError: a wrong request; nothing has been started.
+    """
+    known = Request.__dataclass_fields__
+    for name in options:
+        if name not in known or name in ("overrides",):
+            raise UsageError(f"bench.run has no option '{name}'; known: {', '.join(sorted(known))}")
+    from bench.study.progress import PlainReporter, Reporter
+
+    request = Request(
+        models=models if isinstance(models, str) else ",".join(models),
+        dataset=_words(dataset),
+        tasks=_words(tasks) if tasks else None,
+        candidates=_words(candidates),
+        seeds=(seeds,) if isinstance(seeds, int) else tuple(seeds),
+        overrides=Overrides({name: dict(values) for name, values in (set or {}).items()}),
+        **options,
+    )
+    return carry_out(request, Reporter() if quiet else PlainReporter())
+
+
+def evaluate(runs: str | Sequence[str], candidates: str | Sequence[str], **options: Any) -> list[RunRecord]:
+    """Rank finished runs on further candidates; see `bench.study.evaluate.evaluate` for the options."""
+    from bench.study.evaluate import evaluate as carry_out_evaluation
+
+    return carry_out_evaluation(_words(runs), _words(candidates), **options)
+
+
+def table(out: str | Path = "results/local", **options: Any) -> "pd.DataFrame":
+    """The comparison table as flat records: one row a data set, task, model and metric. Options as `bench table`."""
+    from bench.study.table import table as make
+
+    return make(Store(out), **options).frame()
+
+
+def _words(value: str | Sequence[str]) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else list(value)
+    return tuple(part.strip() for part in parts if part.strip())

@@ -1,0 +1,94 @@
+"""A data set as a command uses it: Log, split, batches, candidates; opened once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.data import sources, split
+from bench.data.batch import Batches
+from bench.data.catalog import Catalog
+from bench.data.log import TASKS, Log
+from bench.data.split import LogSplit
+from bench.errors import UsageError
+from bench.evaluation import leaks
+from bench.evaluation.candidates import CandidateSet, draw
+from bench.study.settings import Overrides
+
+
+@dataclass
+class Prepared:
+    """An opened data set."""
+
+    name: str
+    entry: sources.SourceEntry
+    options: dict[str, Any]
+    log: Log
+    split: LogSplit
+    batches: Batches
+    catalog: Catalog
+    _leaks: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks with test rows."""
+        return tuple(task for task in TASKS if len(self.split.rows("test", task)))
+
+    def leaks(self, candidates: CandidateSet) -> dict[str, Any]:
+        """All counters; those of the split are counted once."""
+        if not self._leaks:
+            self._leaks = leaks.split_counters(self.batches)
+        return self._leaks | leaks.candidate_counters(self.split, candidates)
+
+    def record(self) -> dict[str, Any]:
+        """What a run's record says of the data."""
+        return {
+            "name": self.name,
+            "title": self.entry.title,
+            "options": self.options,
+            "fingerprint": self.log.fingerprint,
+            "mode": self.log.mode,
+            "split": self.split.name,
+            "synthetic": self.entry.synthetic,
+            "counts": self.log.manifest["counts"],
+            "split_counts": self.split.counts(),
+        }
+
+
+def open_data(
+    name: str,
+    *,
+    root: str | Path | None = None,
+    split_name: str | None = None,
+    mode: str | None = None,
+    overrides: Overrides | None = None,
+) -> Prepared:
+    """Load (or prepare) a data set and split it; the split is the source's own unless one is asked for."""
+    entry = sources.entry(name)
+    given = overrides or Overrides()
+    options = given.of(entry.name.rstrip(":")) | given.of(name) | ({"mode": mode} if mode else {})
+    log = sources.load(name, options, root)
+    chosen = split.split(log, split_name or entry.split)
+    return Prepared(name, entry, options, log, chosen, Batches(chosen), Catalog(log))
+
+
+def tasks_of(prepared: Prepared, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The tasks of a command on a data set.
+
+    Raises:
+        UsageError: the data have no test rows for a task that was asked for.
+    """
+    if asked is None:
+        return prepared.tasks
+    missing = [task for task in asked if task not in prepared.tasks]
+    if missing:
+        raise UsageError(f"{prepared.name} has no {missing[0]} rows to test under the split {prepared.split.name}; see `bench data stats {prepared.name}`")
+    return tuple(task for task in TASKS if task in asked)
+
+
+def open_candidates(prepared: Prepared, spec: str, tasks: tuple[str, ...], seed: int) -> CandidateSet:
+    """The test candidates of a strategy name or `given:PATH`."""
+    if spec.startswith("given:"):
+        from bench.evaluation.given import read_lists
+
+        return read_lists(Path(spec.removeprefix("given:")), prepared.split, tasks)
+    return draw(prepared.split, "test", tasks, spec, seed)
