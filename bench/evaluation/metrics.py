@@ -7,7 +7,7 @@ and Najork, ECIR 2008). A rule of a library for ties therefore never enters a re
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log2
@@ -22,6 +22,12 @@ CUT_OFF_KINDS = ("R", "N")
 KINDS = (*CUT_OFF_KINDS, "MRR", "AUC")
 _SPELLINGS = {"r": "R", "recall": "R", "hr": "R", "hit": "R", "hits": "R", "n": "N", "ndcg": "N"}
 _SPELLINGS |= {"mrr": "MRR", "rr": "MRR", "auc": "AUC"}
+# What a positive at rank r, float64 (r,), earns within the cut-off.
+_GAIN: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "R": np.ones_like,
+    "N": lambda rank: 1 / np.log2(rank + 1),
+    "MRR": np.reciprocal,
+}
 
 PerUser = tuple[NDArray[np.integer], NDArray[np.float64]]
 """User ids, ascending and distinct, (u,), and one value for each of them, (u,)."""
@@ -126,7 +132,7 @@ def values(metric: Metric, better: NDArray, tied: NDArray, candidates: NDArray) 
     if metric.k is not None:
         depth = min(depth, metric.k)
     rank = np.arange(1, depth + 1, dtype=np.float64)
-    gain = {"R": np.ones_like, "N": lambda r: 1 / np.log2(r + 1), "MRR": np.reciprocal}[metric.kind](rank)
+    gain = _GAIN[metric.kind](rank)
     total = np.concatenate([[0.0], np.cumsum(gain)])  # total[r] = gain of the ranks up to r
     return (total[np.minimum(last, depth)] - total[np.minimum(better, depth)]) / (tied + 1)
 

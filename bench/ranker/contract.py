@@ -5,6 +5,7 @@ A model is a `Ranker`: it serves tasks, learns in `fit`, and gives every candida
 `Context`; it never sees files, MLflow, Ray or the command line.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import field
@@ -257,7 +258,8 @@ class InMemory:
         self._state: dict[str, Any] | None = None
 
     def save(self, state: dict[str, Any]) -> None:
-        self._state = state
+        # The tensors of a running fit change in place.
+        self._state = copy.deepcopy(state)
 
     def load(self) -> dict[str, Any] | None:
         return self._state

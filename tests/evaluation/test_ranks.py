@@ -67,7 +67,7 @@ def test_the_column_of_the_positive_gives_no_advantage():
 
 
 def test_padding_is_neither_counted_nor_checked():
-    scores = np.array([[1, 2, 3, np.nan], [1, 1, 9, 9]], np.float32)
+    scores = np.array([[1, 2, 3, np.nan], [1, 1, 1, 9]], np.float32)
     valid = np.array([[True, True, True, False], [True, True, False, False]])
     better, tied = count(scores, np.array([1, 0]), valid)
     assert better.tolist() == [1, 0] and tied.tolist() == [0, 1]

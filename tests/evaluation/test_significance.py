@@ -74,8 +74,9 @@ def test_the_detectable_difference_is_detected_four_times_in_five():
     assert measured == pytest.approx(shift, rel=0.15)
 
 
-def test_the_randomisation_test_estimates_the_exact_one():
-    generator = np.random.default_rng(4)
+@pytest.mark.parametrize("draw", [0, 3, 4, 7])
+def test_the_randomisation_test_estimates_the_exact_one(draw):
+    generator = np.random.default_rng(draw)
     differences = generator.choice([-0.2, 0.0, 0.1, 0.3], size=12)  # many sums are equal but for rounding
     signs = np.array(list(product([1, -1], repeat=12)))
     exact = (np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9).mean()

@@ -52,8 +52,8 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x: Tensor, keys: Tensor | None, mask: Tensor) -> Tensor:
         """`x` (B, Lq, d) attends to `keys` (B, Lk, d), or to itself where that is None.
 
-        `mask` says what may be attended to: (B, Lk) of the keys, (Lq, Lk), or (B, Lq, Lk) of pairs. Returns (B, Lq, d).
-        Two dimensions mean (B, Lk); give a mask that is the same for all rows as (1, Lq, Lk).
+        `mask` says what may be attended to: (B, Lk) of the keys, or (B, Lq, Lk) of pairs (first axis may be 1). Returns
+        (B, Lq, d).
         """
         d = x.shape[-1]
         if keys is None:

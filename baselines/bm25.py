@@ -1,0 +1,87 @@
+"""BM25 over the items' words."""
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bench.baselines.counting import ClosedForm, PairTable, distinct
+from bench.errors import RunError
+from bench.ranker.contract import Batch, Config, Fraction, TrainData, Window, dataclass, strict
+from bench.ranker.registry import register
+
+
+@dataclass(config=strict)
+class BM25Config(Config):
+    """`k1`: saturation of repeated words; `b`: share of the normalisation by document length."""
+
+    k1: Annotated[float, Field(gt=0, le=10)] = 1.2
+    b: Annotated[float, Field(ge=0, le=1)] = 0.75
+
+
+class Lexical(ClosedForm):
+    """Base of models that add up a weight for every distinct word of the query that a candidate has.
+
+    A subclass makes the table of (item, word) weights in `learn` under the name "weights". Nothing is learnt from events.
+    """
+
+    uses_query: ClassVar[bool] = True
+    uses_history: ClassVar[bool] = False
+
+    @property
+    def window(self) -> Window:
+        return Window(rec=1, search=1, clicks=1)
+
+    def words(self, batch: Batch) -> Tensor:
+        """(B, W) distinct words of each query, 0 = none."""
+        return distinct(self.catalog.query_words.to(batch.query.device)[batch.query])
+
+    def score(self, batch: Batch) -> Tensor:
+        """(B, K) sum of the weights, 0 where no word is shared."""
+        table = PairTable.of(self.learnt, "weights", self.catalog.n_words + 1)
+        words = self.words(batch)
+        score = torch.zeros(batch.cand.shape, device=batch.cand.device)
+        for column in range(words.shape[1]):
+            score += table.lookup(batch.cand, words[:, column, None])
+        return score
+
+    def require_words(self) -> None:
+        """Raises RunError where items or queries have no words."""
+        for kind, lists in (("items", self.catalog.item_word_lists), ("queries", self.catalog.query_word_lists)):
+            if not len(lists.values):
+                raise RunError(f"the {kind} of {self.catalog.name} have no words; leave {self.entry.name} out of --models")  # type: ignore[attr-defined]
+
+
+@register("bm25", title="BM25", tasks=("search",), group="trivial", cite="Robertson and Zaragoza, FnTIR 2009")
+class BM25(Lexical):
+    """Score of an item with words T = sum over the distinct words w of the query of
+
+        ln(1 + (N - df + .5) / (df + .5)) * tf (k1 + 1) / (tf + k1 (1 - b + b |T| / mean |T|))
+
+    over all N items of the catalogue; tf counts w in T, df the items with w. The weights come from bm25s, whose variant "lucene"
+    leaves out the constant factor k1 + 1.
+    """
+
+    Config: ClassVar[type[Config]] = BM25Config
+    search_space: ClassVar[dict[str, Any]] = {"k1": [0.6, 0.9, 1.2, 1.6, 2.0], "b": [0.0, 0.25, 0.5, 0.75, 1.0]}
+    config: BM25Config
+
+    def learn(self, train: TrainData) -> dict[str, Tensor]:
+        import bm25s
+        from bm25s.tokenization import Tokenized
+
+        self.require_words()
+        lists, n_words = self.catalog.item_word_lists, self.catalog.n_words
+        # Row 0 and word 0 are padding and no part of the collection.
+        documents = [lists[item].tolist() for item in range(1, self.catalog.n_items + 1)]
+        ids = [[word - 1 for word in words] for words in documents]
+        index = bm25s.BM25(k1=self.config.k1, b=self.config.b, method="lucene")
+        vocabulary = {str(word + 1): word for word in range(n_words)}
+        index.index(Tokenized(ids=ids, vocab=vocabulary), create_empty_token=False, show_progress=False)
+        offsets = torch.as_tensor(index.scores["indptr"], dtype=torch.long)
+        items = torch.as_tensor(index.scores["indices"], dtype=torch.long) + 1
+        words = torch.repeat_interleave(torch.arange(1, n_words + 1), offsets.diff())
+        values = torch.as_tensor(index.scores["data"], dtype=torch.float32) * (self.config.k1 + 1)
+        keys, order = (items * (n_words + 1) + words).sort()
+        return PairTable(keys, values[order], n_words + 1).state("weights")

@@ -1,0 +1,27 @@
+"""Popularity: the same list for everybody."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from bench.baselines.counting import ClosedForm, item_counts
+from bench.ranker.contract import Batch, TrainData, Window
+from bench.ranker.registry import register
+
+
+@register("popularity", title="Popularity", tasks=("rec", "search"), group="trivial")
+class Popularity(ClosedForm):
+    """Score = number of training events of the item, both tasks together. A model below it has a fault."""
+
+    uses_history: ClassVar[bool] = False
+
+    @property
+    def window(self) -> Window:
+        return Window(rec=1, search=1, clicks=1)
+
+    def learn(self, train: TrainData) -> dict[str, Tensor]:
+        return {"count": item_counts(train, self.catalog.n_items)}
+
+    def score(self, batch: Batch) -> Tensor:
+        """(B, K) counts, the same for every row."""
+        return self.learnt["count"][batch.cand]

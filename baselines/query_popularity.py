@@ -1,0 +1,31 @@
+"""What was clicked under this query before: the strongest memory without a person on closed query sets."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from bench.baselines.counting import ClosedForm, PairTable, below_one, item_counts
+from bench.ranker.contract import Batch, TrainData, Window
+from bench.ranker.registry import register
+
+
+@register("query-popularity", title="Query popularity", tasks=("search",), group="trivial")
+class QueryPopularity(ClosedForm):
+    """Score = training clicks of the item under the query; equal counts are ordered by the item's popularity in both tasks."""
+
+    uses_query: ClassVar[bool] = True
+    uses_history: ClassVar[bool] = False
+
+    @property
+    def window(self) -> Window:
+        return Window(rec=1, search=1, clicks=1)
+
+    def learn(self, train: TrainData) -> dict[str, Tensor]:
+        searches = train.arrays("search")
+        clicks = PairTable.count(searches["query"], searches["item"], self.catalog.n_items + 1)
+        return {"popularity": below_one(item_counts(train, self.catalog.n_items)), **clicks.state("clicks")}
+
+    def score(self, batch: Batch) -> Tensor:
+        """(B, K): clicks plus popularity in [0, 1)."""
+        clicks = PairTable.of(self.learnt, "clicks", self.catalog.n_items + 1)
+        return clicks.lookup(batch.query[:, None], batch.cand) + self.learnt["popularity"][batch.cand]

@@ -1,0 +1,129 @@
+"""Options that several commands share, with the same words and the same meaning everywhere."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from bench.study.progress import Reporter
+
+F = TypeVar("F", bound=Callable[..., Any])
+RESULTS = "results/local"
+
+
+def comma_list(_: click.Context, __: click.Parameter, given: tuple[str, ...] | str | None) -> tuple[str, ...]:
+    """Callback: an option that takes commas, may be repeated, or both."""
+    values = (given,) if isinstance(given, str) else given or ()
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+def whole_numbers(_: click.Context, option: click.Parameter, given: str | None) -> tuple[int, ...] | None:
+    """Callback: `0,1,2`."""
+    if given is None:
+        return None
+    try:
+        return tuple(dict.fromkeys(int(part) for part in given.split(",") if part.strip()))
+    except ValueError:
+        raise UsageError(f"{option.opts[0]} {given}: expected whole numbers with commas, for example 0,1,2") from None
+
+
+def debug(command: F) -> F:
+    """`--debug`; main reads it from the command line."""
+    return click.option("--debug", is_flag=True, expose_value=False, help="Show the trace of an error.")(command)
+
+
+def out(command: F) -> F:
+    """`--out`, the results folder."""
+    text = f"Results folder.  [default: {RESULTS}]"
+    return click.option("--out", type=click.Path(path_type=Path), default=RESULTS, metavar="DIR", help=text)(command)
+
+
+def data(command: F) -> F:
+    """`--data`, where raw and prepared data lie."""
+    text = "Folder of raw and prepared data.  [default: $BENCH_DATA or the user's data folder]"
+    return click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help=text)(command)
+
+
+def settings(command: F) -> F:
+    """`--set NAME.KEY=VALUE`, repeatable."""
+    text = "A setting; NAME is a model, a data set or train. Repeatable."
+    return click.option("--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help=text)(command)
+
+
+def split_and_mode(command: F) -> F:
+    """`--split`, `--mode`: how the data are used."""
+    command = click.option("--mode", metavar="MODE", help="disjoint: a purchase serves one task; mirror: both tasks.")(command)
+    text = "leave-one-out, last-day or global-time.  [default: the data set's own]"
+    return click.option("--split", metavar="NAME", help=text)(command)
+
+
+def tasks(command: F) -> F:
+    """`--tasks rec,search`."""
+    return click.option(
+        "--tasks", multiple=True, callback=comma_list, metavar="TASKS", help="rec, search or both.  [default: those of the data]"
+    )(command)
+
+
+def candidate_seed(command: F) -> F:
+    return click.option("--candidate-seed", type=int, default=0, metavar="N", help="Seed of the negatives.  [default: 0]")(command)
+
+
+def one_selection(command: F) -> F:
+    """The options that name one data set and one candidate set: see `bench.cli.selection`."""
+    for option in (data, candidate_seed, _one_candidates, tasks, settings, split_and_mode, dataset):
+        command = option(command)
+    return command
+
+
+def dataset(command: F) -> F:
+    """`--dataset NAME`, one."""
+    return click.option("--dataset", required=True, metavar="NAME", help="A data set of `bench data list`.")(command)
+
+
+def _one_candidates(command: F) -> F:
+    text = "uniform, same-query, popularity, full or given:PATH.  [default: uniform]"
+    return click.option("--candidates", default="uniform", metavar="KIND", help=text)(command)
+
+
+def output_format(*kinds: str) -> Callable[[F], F]:
+    """`--format`; the first kind is the default."""
+    return click.option("--format", "form", type=click.Choice(kinds), default=kinds[0], show_default=True, help="Form of the output.")
+
+
+def reporter(quiet: bool) -> "Reporter":
+    """Bars where a person looks at a terminal, lines in a pipe, nothing but warnings with --quiet."""
+    from bench.study import progress
+
+    if quiet:
+        return progress.Reporter()
+    return progress.RichReporter() if sys.stderr.isatty() else progress.PlainReporter()
+
+
+class WithList(click.Group):
+    """A group whose `list` may be left out: `bench models --format json`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx)):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        return resolve(super().resolve_command, self, ctx, args)
+
+
+class Group(click.Group):
+    """A group that names the nearest command for one that does not exist."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        return resolve(super().resolve_command, self, ctx, args)
+
+
+def resolve(onward: Callable[..., Any], group: click.Group, ctx: click.Context, args: list[str]) -> Any:
+    if args[0] not in group.commands and not args[0].startswith("-"):
+        raise unknown("command", f"{ctx.info_name} {args[0]}", [f"{ctx.info_name} {name}" for name in group.commands])
+    return onward(ctx, args)

@@ -1,0 +1,198 @@
+"""Language models for the models that need one: a pretrained T5 where the user has it, a small one built here otherwise.
+
+Which one a run uses is decided before the model is built (`resolve`) and is part of every result. Nothing is downloaded unless the
+user says so with `BENCH_DOWNLOAD=1`, and no name is ever replaced by another one behind the user's back.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.data import hashing
+from bench.data.catalog import Catalog
+from bench.data.ragged import Ragged
+from bench.errors import RunError
+from bench.ranker.contract import Backbone
+
+SMALL = "small-t5"
+PRETRAINED = "google/flan-t5-base"
+PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
+# Words of a large log beyond this number are spelled in characters.
+VOCABULARY = 30_000
+# The small T5: 2 + 2 layers; two wide heads cost less on a CPU than four narrow ones. No dropout: it sees each row a few times at most.
+SIZES = {
+    "d_model": 64,
+    "d_kv": 32,
+    "num_heads": 2,
+    "d_ff": 128,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "dropout_rate": 0.0,
+    "feed_forward_proj": "relu",
+}
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_TOKENIZERS = ("tokenizer.json", "spiece.model")
+
+
+def resolve(name: str) -> str:
+    """The backbone that `name` stands for: `auto` is flan-t5-base where this machine has it, else `small-t5`.
+
+    Raises:
+        RunError: a backbone was named that is not there.
+    """
+    if name == "auto":
+        return PRETRAINED if available(PRETRAINED) else SMALL
+    if not available(name) and not _may_download():
+        raise _absent(name)
+    return name
+
+
+def available(name: str) -> bool:
+    """Whether a backbone can be loaded without the network. Does not import torch's model code."""
+    if name == SMALL:
+        return True
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        has = {path.name for path in folder.iterdir()}
+        return "config.json" in has and bool(has & set(_WEIGHTS)) and bool(has & set(_TOKENIZERS))
+    return _in_cache(name, "config.json") and any(_in_cache(name, f) for f in _WEIGHTS) and any(_in_cache(name, f) for f in _TOKENIZERS)
+
+
+def load(name: str, catalog: Catalog, seed: int, texts: list[str]) -> Backbone:
+    """A T5 with its tokenizer, float32, in evaluation mode.
+
+    Args:
+        name: `small-t5`, a name of the Hugging Face hub, or a folder written by `save_pretrained`.
+        catalog: its item texts, query texts and words make the vocabulary of `small-t5`.
+        seed: the weights of `small-t5` are drawn from it.
+        texts: prompts and labels; their words are in the vocabulary of `small-t5` whatever its limit.
+
+    Raises:
+        RunError: the model is not on this machine, cannot be read or is no T5.
+    """
+    if name == SMALL:
+        tokenizer = small_tokenizer(catalog, texts)
+        return Backbone(SMALL, _small(tokenizer, seed), tokenizer)
+    return _pretrained(name)
+
+
+def item_texts(catalog: Catalog) -> list[str]:
+    """Text of every item, row 0 empty; the item's words where the log has no text (anonymised captions)."""
+    return _texts(catalog.item_text, catalog.item_word_lists, catalog.word_text)
+
+
+def query_texts(catalog: Catalog) -> list[str]:
+    """Text of every query, row 0 empty; the query's words where the log has no text."""
+    return _texts(catalog.query_text, catalog.query_word_lists, catalog.word_text)
+
+
+def small_tokenizer(catalog: Catalog, texts: list[str]) -> Any:
+    """Word-level tokenizer: lower-case words and punctuation marks of the log and of `texts`, most frequent first.
+
+    A query word and the same word in an item's text are one token. Rare words of logs with more than 30,000 are spelled in
+    characters (`##c`). The same log gives the same ids, whatever the number of threads.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    splitter = pre_tokenizers.BertPreTokenizer()
+    counter = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    counter.normalizer, counter.pre_tokenizer = normalizer, splitter
+    trainer = trainers.WordLevelTrainer(vocab_size=VOCABULARY, show_progress=False, special_tokens=[PAD, END, UNKNOWN])
+    counter.train_from_iterator(_pieces([*item_texts(catalog), *query_texts(catalog), *catalog.word_text.tolist()]), trainer)
+    counted = counter.get_vocab()
+    words = sorted(counted, key=counted.__getitem__)
+    asked = [word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+    letters = sorted({letter for word in [*words[3:], *asked] for letter in word})
+    tokens = dict.fromkeys([*words, *asked, *letters, *(f"##{letter}" for letter in letters)])
+    vocabulary = {token: place for place, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, splitter, decoders.WordPiece()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN)
+
+
+def _small(tokenizer: Any, seed: int) -> Any:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        attn_implementation="eager",
+        **SIZES,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(hashing.seed("backbone", SMALL, seed))
+        return T5ForConditionalGeneration(config).eval()
+
+
+def _pretrained(name: str) -> Backbone:
+    from transformers import AutoConfig, AutoTokenizer, T5ForConditionalGeneration
+
+    place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    local = not _may_download()
+    if local and not available(name):
+        raise _absent(name)
+    try:
+        kind = AutoConfig.from_pretrained(place, local_files_only=local).model_type
+        if kind != "t5":
+            raise RunError(f"backbone '{name}' is a {kind} model; a T5 is needed, such as {PRETRAINED}")
+        with _quiet():
+            model = T5ForConditionalGeneration.from_pretrained(place, local_files_only=local, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RunError(f"backbone '{name}' cannot be read ({first}); fetch it again: hf download {name}") from error
+    return Backbone(name, model.eval(), tokenizer)
+
+
+def _absent(name: str) -> RunError:
+    return RunError(
+        f"backbone '{name}' is not on this machine; fetch it (hf download {name}), allow it for this run (BENCH_DOWNLOAD=1), "
+        f"give a local folder, or choose {SMALL}"
+    )
+
+
+def _may_download() -> bool:
+    return os.environ.get("BENCH_DOWNLOAD", "") not in ("", "0") and os.environ.get("HF_HUB_OFFLINE", "") in ("", "0")
+
+
+def _in_cache(name: str, file: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(name, file), str)
+    except HFValidationError:
+        return False
+
+
+def _texts(text: np.ndarray, words: Ragged, names: np.ndarray) -> list[str]:
+    texts = [str(entry) for entry in text.tolist()]
+    # Row by row, and only where the log has no text.
+    return [entry or " ".join(names[words[row]].tolist()) for row, entry in enumerate(texts)]
+
+
+def _pieces(texts: Iterable[str], size: int = 1000) -> Iterator[list[str]]:
+    texts = list(texts)
+    return (texts[low : low + size] for low in range(0, len(texts), size))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the loading report of transformers off the terminal; what matters of it is checked here."""
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

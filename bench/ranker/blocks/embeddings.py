@@ -1,0 +1,81 @@
+"""Embeddings of items, queries and users from ids, features and words: tanh(Linear(concatenation))."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.data.catalog import Catalog
+from bench.ranker.blocks.attention import masked_mean
+
+
+class QueryEmbedding(nn.Module):
+    """tanh(Linear(mean of the word vectors)); id 0 is the zero vector. The same network reads item text."""
+
+    def __init__(self, catalog: Catalog, inner: int, d: int):
+        super().__init__()
+        self.rows = catalog.n_queries + 1
+        self.words = nn.Embedding(catalog.n_words + 1, inner)
+        self.linear = nn.Linear(inner, d)
+        nn.init.xavier_normal_(self.words.weight)
+        self.register_buffer("query_words", catalog.query_words, persistent=False)
+
+    def text(self, words: Tensor) -> Tensor:
+        """Word ids (n, W), 0 = padding -> (n, d)."""
+        return torch.tanh(self.linear(masked_mean(self.words(words), words > 0)))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(n,) query ids -> (n, d)."""
+        return self.text(self.query_words[ids]) * (ids > 0)[:, None]
+
+
+class FeatureEmbedding(nn.Module):
+    """tanh(Linear([id; features; text])) of an item or a user; item id 0 is the zero vector.
+
+    Args:
+        rows: number of ids with padding.
+        features: codes of each id, (rows,) int64 each, 0 = padding.
+        text: with `words` (rows, W) adds the text vector of a QueryEmbedding of width `d`.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        features: dict[str, Tensor],
+        inner: int,
+        d: int,
+        text: QueryEmbedding | None = None,
+        words: Tensor | None = None,
+    ):
+        super().__init__()
+        self.rows = rows
+        self.id = nn.Embedding(rows, inner)
+        sizes = [int(codes.max()) + 1 for codes in features.values()]
+        self.features = nn.ModuleList(nn.Embedding(size, inner) for size in sizes)
+        for table in (self.id, *self.features):
+            nn.init.xavier_normal_(table.weight)
+        codes = torch.stack(list(features.values()), 1) if features else torch.zeros(rows, 0, dtype=torch.long)
+        self.register_buffer("codes", codes, persistent=False)
+        self.text = text
+        if text is not None:
+            self.register_buffer("item_words", words, persistent=False)
+        self.linear = nn.Linear(inner * (1 + len(sizes)) + (d if text is not None else 0), d)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(n,) ids -> (n, d)."""
+        parts = [self.id(ids)]
+        parts += [table(self.codes[ids, column]) for column, table in enumerate(self.features)]
+        if self.text is not None:
+            parts.append(self.text.text(self.item_words[ids]))
+        return torch.tanh(self.linear(torch.cat(parts, -1))) * (ids > 0)[:, None]
+
+
+def lookup(table: QueryEmbedding | FeatureEmbedding, *ids: Tensor) -> list[Tensor]:
+    """Vectors of id tensors of any shapes (..., ) -> (..., d); each id goes through the network once for all of them."""
+    flat = torch.cat([part.reshape(-1) for part in ids])
+    if len(flat) >= table.rows:
+        distinct, places = torch.arange(table.rows, device=flat.device), list(ids)
+    else:
+        distinct, inverse = flat.unique(return_inverse=True)
+        places = [part.view_as(shape) for part, shape in zip(inverse.split([part.numel() for part in ids]), ids, strict=True)]
+    vectors = table(distinct)
+    return [F.embedding(place, vectors) for place in places]

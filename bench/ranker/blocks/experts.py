@@ -1,0 +1,48 @@
+"""Multi-task mixtures of experts."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CustomizedGateControl(nn.Module):
+    """CGC: shared experts and experts of each task, mixed by a gate of the task (Tang et al., RecSys 2020, Section 4.1).
+
+    It is PLE with one level; there the gate of the shared experts has no use, so it does not exist here.
+    """
+
+    def __init__(self, inputs: int, d: int, tasks: int, shared: int, specific: int, dropout: float):
+        super().__init__()
+        self.d, self.dropout = d, dropout
+        # The experts of a group lie side by side in one matrix: one product serves them all.
+        self.shared = nn.Linear(inputs, shared * d)
+        self.specific = nn.ModuleList(nn.Linear(inputs, specific * d) for _ in range(tasks))
+        self.gates = nn.ModuleList(nn.Linear(inputs, shared + specific) for _ in range(tasks))
+
+    def initialise(self) -> None:
+        """Xavier-normal weights for each expert and gate by itself, biases zero."""
+        for group in (self.shared, *self.specific):
+            for expert in group.weight.split(self.d):
+                nn.init.xavier_normal_(expert)
+            nn.init.zeros_(group.bias)
+        for gate in self.gates:
+            nn.init.xavier_normal_(gate.weight)
+            nn.init.zeros_(gate.bias)
+
+    def forward(self, x: Tensor, task: int) -> Tensor:
+        """(..., inputs) -> (..., d) for one task."""
+        own = self.specific[task]
+        hidden = F.linear(x, torch.cat([own.weight, self.shared.weight]), torch.cat([own.bias, self.shared.bias]))
+        experts = F.dropout(F.relu(hidden), self.dropout, self.training).unflatten(-1, (-1, self.d))
+        gate = self.gates[task](x).softmax(-1)
+        return (gate[..., None, :] @ experts).squeeze(-2)
+
+
+def mlp(widths: list[int], dropout: float, last: bool = False) -> nn.Sequential:
+    """Linear layers of these widths with ReLU and dropout between them, and after the last one where `last` is True."""
+    layers: list[nn.Module] = []
+    for place, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        layers.append(nn.Linear(before, after))
+        if last or place < len(widths) - 2:
+            layers += [nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers)

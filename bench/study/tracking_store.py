@@ -1,0 +1,226 @@
+"""Where the MLflow view lives and how it is opened: quietly, by one process at a time while it is made, never half-made."""
+
+import logging
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import RunError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SQLITE = "sqlite:///"
+_LOGGERS = ("mlflow", "alembic", "urllib3.connectionpool")
+_ENVIRONMENT = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # MLflow's own settings keep an unreachable server waiting for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tracking store. `artifacts` is None where a server decides; `own` marks the store inside a results folder."""
+
+    uri: str
+    folder: Path  # for locks
+    database: Path | None
+    artifacts: Path | None
+    own: bool
+
+    @classmethod
+    def of(cls, root: Path, uri: str | None) -> "Place":
+        """The store behind a URI, or the one inside the results folder `root`."""
+        folder = root / "mlflow"
+        default = folder / "mlflow.db"
+        if uri is None:
+            uri = f"{_SQLITE}{default}"
+        if uri.startswith(_SQLITE):
+            # A relative path would mean another file in every working folder.
+            database = Path(uri.removeprefix(_SQLITE)).resolve()
+            artifacts = database.parent / "artifacts"
+            return cls(f"{_SQLITE}{database}", folder, database, artifacts, database == default.resolve())
+        remote = uri.partition(":")[0] in ("http", "https", "databricks", "databricks-uc")
+        return cls(uri, folder, None, None if remote else folder / "artifacts", False)
+
+    def beside(self) -> "Place":
+        """A new database beside this one with the same artifacts."""
+        assert self.database is not None
+        database = self.database.with_name(f".{self.database.name}.{os.getpid()}")
+        return Place(f"{_SQLITE}{database}", self.folder, database, self.artifacts, self.own)
+
+    def location(self, experiment: str) -> str | None:
+        """Absolute artifact location of an experiment."""
+        name = experiment.replace(":", "-").replace("/", "_")
+        return str(self.artifacts / name) if self.artifacts else None
+
+    def connect(self) -> "MlflowClient":
+        """A client on the store, which is made first where there is none."""
+        configure(sqlite=self.database is not None)
+        from mlflow import MlflowClient
+
+        with self.locked("schema"):
+            if self.database is not None and not self.database.exists():
+                _create(self.database)
+            client = MlflowClient(self.uri)
+            client.search_experiments(max_results=1)
+        return client
+
+    def experiment(self, client: "MlflowClient", name: str) -> str:
+        """Id of the experiment with this name, made where there is none.
+
+        Raises:
+            RunError: the store was made for a results folder in another place.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self.locked("schema"):
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                try:
+                    return client.create_experiment(name, artifact_location=self.location(name))
+                except MlflowException:
+                    # On a server, somebody on another machine may have been faster.
+                    found = client.get_experiment_by_name(name)
+                    if found is None:
+                        raise
+        if self.own and found.artifact_location != self.location(name):
+            raise RunError(f"the store in {self.folder} was made for another folder, {found.artifact_location}")
+        return found.experiment_id
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Wait for, then hold a lock of this store.
+
+        Two processes that make the tables of one database at the same time leave neither of them with a usable one.
+        """
+        import fcntl
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f".{name}.lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def hold(self, exclusive: bool) -> Any:
+        """An open file that says "in use" (shared) or "being replaced" (exclusive) until it is closed.
+
+        Raises:
+            RunError: another process holds it the other way.
+        """
+        import fcntl
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stream = (self.folder / ".use.lock").open("w")
+        try:
+            fcntl.flock(stream, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            doing = "writing to it; repeat this when that is done" if exclusive else "rebuilding it"
+            raise RunError(f"the MLflow store in {self.folder} is busy: another process is {doing}") from None
+        return stream
+
+    def replace_by(self, other: "Place") -> None:
+        """Take over the content of another database in one transaction, also under the eyes of an open MLflow UI."""
+        assert self.database is not None and other.database is not None
+        try:
+            with closing(sqlite3.connect(other.database)) as source, closing(sqlite3.connect(self.database)) as target:
+                source.backup(target)
+        except sqlite3.DatabaseError:
+            # The old file is no database any more.
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                Path(f"{self.database}{suffix}").unlink(missing_ok=True)
+            os.replace(other.database, self.database)
+
+    def moved(self) -> bool:
+        """Whether the database was made for another folder; a question to SQLite, which answers at once."""
+        if self.database is None or self.artifacts is None:
+            return False
+        try:
+            with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as base:
+                rows = base.execute("SELECT artifact_location FROM experiments WHERE experiment_id != 0").fetchall()
+        except sqlite3.DatabaseError as error:
+            raise RunError(f"{self.database} is not readable ({error}); make it anew with `bench ui --rebuild`") from None
+        return any(not Path(location).is_relative_to(self.artifacts) for (location,) in rows)
+
+
+def configure(sqlite: bool = False) -> None:
+    """Settings that MLflow reads from the environment; what the user has set stays, except that nothing phones home."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if sqlite:
+        # Pooled connections would outlive a database that is deleted and rebuilt.
+        os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Only errors of MLflow reach the terminal."""
+    configure()
+    import mlflow  # noqa: F401  (its import sets the level of its loggers)
+
+    before = {name: logging.getLogger(name).level for name in _LOGGERS}
+    try:
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def writer_tags() -> dict[str, str]:
+    """Which process writes a run, so that a later one can tell whether it still lives."""
+    import psutil
+
+    started = f"{psutil.Process().create_time():.1f}"
+    return {"bench.writer.host": socket.gethostname(), "bench.writer.pid": str(os.getpid()), "bench.writer.started": started}
+
+
+def end_abandoned(client: "MlflowClient") -> int:
+    """Set runs of dead processes of this machine, which MLflow shows as running for ever, to KILLED; how many."""
+    ids = [experiment.experiment_id for experiment in client.search_experiments(max_results=1000)]
+    mine = f"attributes.status = 'RUNNING' and tags.`bench.writer.host` = '{socket.gethostname()}'"
+    found = client.search_runs(ids, mine, max_results=1000) if ids else []
+    abandoned = [run.info.run_id for run in found if not _alive(run.data.tags)]
+    for run_id in abandoned:
+        client.set_terminated(run_id, "KILLED")
+    return len(abandoned)
+
+
+def _alive(tags: dict[str, str]) -> bool:
+    """Whether the process that wrote these tags lives; a pid alone is given to another process later."""
+    import psutil
+
+    try:
+        process = psutil.Process(int(tags["bench.writer.pid"]))
+        same = abs(process.create_time() - float(tags["bench.writer.started"])) < 2
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.AccessDenied:
+        return True
+    except (psutil.Error, KeyError, ValueError):
+        return False
+
+
+def _create(database: Path) -> None:
+    """A database with all tables, made under another name: nobody, not even after a kill, meets it half-made."""
+    from mlflow import MlflowClient
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    scratch = database.with_name(f".new.{database.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    try:
+        MlflowClient(f"{_SQLITE}{scratch}").search_experiments(max_results=1)
+        os.replace(scratch, database)
+    finally:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)

@@ -1,0 +1,15 @@
+"""The conformance battery: what every model must do before its numbers mean anything.
+
+    import bench.testing
+    report = bench.testing.check("unisar")        # or the class of a model of one's own
+    print(report.text())
+    assert report.ok
+
+The battery fits the model for a few steps on a small planted log and looks at it from outside only: it calls `fit`, `score`,
+`loss`, `state` and `load_state`. What a check demands stands in its docstring (`bench.testing.CHECKS`).
+"""
+
+from bench.testing.battery import CHECKS, check
+from bench.testing.report import Report, Result
+
+__all__ = ["CHECKS", "Report", "Result", "check"]

@@ -1,0 +1,242 @@
+"""Checks of the scores of a fitted model: their form, and what may and may not change them.
+
+Each check takes a Subject, returns a sentence, and raises Failed with what it saw.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.batch import Batch
+from bench.testing.planted import task_rows
+from bench.testing.report import Failed
+from bench.testing.subject import Subject, copied, moved
+
+# An input counts as used when at least this part of the rows that have it reacts to it.
+REACTING = 0.25
+
+
+def shape(subject: Subject) -> str:
+    """`score` returns one score a candidate: a tensor (B, K)."""
+    expected, found = tuple(subject.batch.cand.shape), tuple(subject.usual.shape)
+    if found != expected:
+        raise Failed(f"scores have shape {found} for candidates of shape {expected}")
+    return f"{expected} scores for {expected} candidates"
+
+
+def dtype(subject: Subject) -> str:
+    """Scores are float32: fewer bits make ties, and ties make ranks arbitrary."""
+    if subject.usual.dtype != torch.float32:
+        raise Failed(f"scores are {subject.usual.dtype}; float32 logits are expected, because fewer bits make ties")
+    return "float32"
+
+
+def finite(subject: Subject) -> str:
+    """No score is NaN or infinite, with empty histories neither."""
+    wrong = ~torch.isfinite(subject.usual)
+    if wrong.any():
+        raise Failed(f"{int(wrong.sum())} of {wrong.numel()} scores are not finite")
+    return f"all {wrong.numel()} scores are finite"
+
+
+def deterministic(subject: Subject) -> str:
+    """Two calls give equal scores, whatever the state of the global generators; the batch is left as it was."""
+    seen = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        seen.append(subject.scores(subject.batch))
+    difference = moved(*seen)
+    if difference.any() or not torch.equal(torch.nan_to_num(seen[0]), torch.nan_to_num(seen[1])):
+        raise Failed(
+            f"two calls with the same batch differ in {_count(difference)}; is dropout or sampling on at scoring time?"
+        )
+    batch = copied(subject.batch)
+    with torch.no_grad():
+        subject.fitted.score(batch)
+    for entry in fields(batch):
+        before, after = getattr(subject.batch, entry.name), getattr(batch, entry.name)
+        if before is not None and not torch.equal(before, after):
+            raise Failed(f"score changed `{entry.name}` of the batch it was given; work on a copy")
+    return "two calls under different generator states give equal bits"
+
+
+def column_order(subject: Subject) -> str:
+    """Scores follow their candidates into any order of columns."""
+    order = _generator("columns").permutation(subject.batch.cand.shape[1])
+    permuted = subject.scores(replace(subject.batch, cand=subject.batch.cand[:, order]))
+    _unmoved(subject.usual[:, order], permuted, "the candidates came in another order")
+    return "permuted candidates get permuted scores"
+
+
+def candidate_subset(subject: Subject) -> str:
+    """A candidate's score does not depend on the candidates beside it."""
+    cand = subject.batch.cand
+    alone = [subject.scores(replace(subject.batch, cand=cand[:, k : k + 1])) for k in range(cand.shape[1])]
+    _unmoved(subject.usual, torch.cat(alone, dim=1), "each candidate was scored alone")
+    return "candidates scored alone and together get the same scores"
+
+
+def padding(subject: Subject) -> str:
+    """Junk beyond the lengths (ids, times, kinds) changes nothing."""
+    junk = with_junk(subject.batch, subject.planted.catalog.n_items, subject.planted.catalog.n_queries)
+    _unmoved(subject.usual, subject.scores(junk), "junk was written into padding slots")
+    return "junk in padding slots changes nothing"
+
+
+def single_row(subject: Subject) -> str:
+    """A row alone gets the scores it gets inside a batch."""
+    alone = [subject.scores(subject.batch.take(torch.tensor([row]))) for row in range(len(subject.batch))]
+    _unmoved(subject.usual, torch.cat(alone), "they were scored as batches of one")
+    return "batches of one and one batch give the same scores"
+
+
+def other_rows(subject: Subject) -> str:
+    """A row's scores do not depend on the content of the other rows."""
+    half = len(subject.batch) // 2
+    kept, rest = torch.arange(half), torch.arange(half, len(subject.batch))
+    changed = replaced_inputs(subject)
+    mixed = _joined(subject.batch.take(kept), changed.take(rest.flip(0)))
+    _unmoved(subject.usual[:half], subject.scores(mixed)[:half], "other rows of the batch got other content")
+    return "other rows' content changes nothing"
+
+
+def hidden_positive(subject: Subject) -> str:
+    """`label` and `item`, which training batches carry, change no score, wherever they point."""
+    batch = subject.batch
+    for column in (0, batch.cand.shape[1] // 2, batch.cand.shape[1] - 1):
+        label = torch.zeros(batch.cand.shape)
+        label[:, column] = 1
+        marked = replace(batch, label=label, item=batch.cand[:, column].clone())
+        _unmoved(subject.usual, subject.scores(marked), f"`label` and `item` named candidate {column} as the clicked one")
+    return "labels attached to a scoring batch change nothing"
+
+
+def query(subject: Subject) -> str:
+    """`uses_query` is true: another query changes the scores of search rows and of no rec row; or no query changes any."""
+    batch, n = subject.batch, subject.planted.catalog.n_queries
+    search = task_rows(batch, "search")
+    other = torch.where(search, (batch.query + n // 2 - 1) % n + 1, 0)
+    planted_in_rec = torch.where(search, other, torch.arange(len(batch)) % n + 1)
+    usual, changed = subject.usual, subject.scores(replace(batch, query=planted_in_rec))
+    _unmoved(usual[~search], changed[~search], "they are rec rows and got a query")
+    return _reaction(subject, "uses_query", "query", usual, changed, search)
+
+
+def history(subject: Subject) -> str:
+    """`uses_history` is true: another past changes scores; or no past changes any."""
+    batch = subject.batch
+    both = (batch.rec_len > 0) & (batch.src_len > 0)
+    changed = subject.scores(replaced_history(batch, subject.planted.catalog.n_queries))
+    return _reaction(subject, "uses_history", "history", subject.usual, changed, both)
+
+
+def user(subject: Subject) -> str:
+    """`uses_user` is true: another user id changes scores; or none changes any."""
+    batch, n = subject.batch, subject.planted.catalog.n_users
+    changed = subject.scores(replace(batch, user=(batch.user + n // 2) % n + 1))
+    return _reaction(subject, "uses_user", "user id", subject.usual, changed, torch.ones(len(batch), dtype=torch.bool))
+
+
+def with_junk(batch: Batch, n_items: int, n_queries: int) -> Batch:
+    """The batch with valid but meaningless values in every padding slot."""
+    generator = torch.Generator().manual_seed(11)
+
+    def junk(values: Tensor, real: Tensor, low: int, high: int) -> Tensor:
+        drawn = torch.randint(low, high + 1, values.shape, generator=generator)
+        return torch.where(real, values, drawn)
+
+    rec, src, merged = batch.rec_mask, batch.src_mask, batch.all_mask
+    # The columns of a unit must exist in both lists, for a model may gather before it masks.
+    columns = min(batch.rec_items.shape[1], batch.src_query.shape[1]) - 1
+    now = int(batch.time.max())
+    return replace(
+        batch,
+        rec_items=junk(batch.rec_items, rec, 1, n_items),
+        rec_times=junk(batch.rec_times, rec, 0, now),
+        src_query=junk(batch.src_query, src, 1, n_queries),
+        src_items=junk(batch.src_items, src[..., None].expand_as(batch.src_items), 1, n_items),
+        src_times=junk(batch.src_times, src, 0, now),
+        all_type=junk(batch.all_type, merged, 1, 2),
+        all_index=junk(batch.all_index, merged, 0, columns),
+    )
+
+
+def replaced_history(batch: Batch, n_queries: int) -> Batch:
+    """The batch with other items and queries at the real places of the history.
+
+    The new items are candidates of the row, to which every model that looks at histories has something to say.
+    """
+    k = batch.cand.shape[1]
+    rec = batch.cand[:, torch.arange(batch.rec_items.shape[1]) % k]
+    src = batch.cand[:, (torch.arange(batch.src_items.shape[1]) + k // 2) % k][..., None].expand_as(batch.src_items)
+    return replace(
+        batch,
+        rec_items=torch.where(batch.rec_mask, rec, batch.rec_items),
+        src_items=torch.where(batch.src_click_mask, src, batch.src_items),
+        src_query=torch.where(batch.src_mask, (batch.src_query + n_queries // 2 - 1) % n_queries + 1, batch.src_query),
+    )
+
+
+def replaced_inputs(subject: Subject) -> Batch:
+    """The batch with everything replaced that a row is made of, tasks and lengths aside."""
+    batch, catalog = replaced_history(subject.batch, subject.planted.catalog.n_queries), subject.planted.catalog
+    return replace(
+        batch,
+        user=(batch.user + 7) % catalog.n_users + 1,
+        query=torch.where(batch.query > 0, (batch.query + 4) % catalog.n_queries + 1, 0),
+        cand=(batch.cand + 13) % catalog.n_items + 1,
+    )
+
+
+def _reaction(subject: Subject, flag: str, what: str, usual: Tensor, changed: Tensor, rows: Tensor) -> str:
+    """Compare what a class declares with how many of `rows` react; with False declared, no row of the batch may."""
+    declared = bool(getattr(subject.cls, flag))
+    if not declared:
+        difference = moved(usual, changed)
+        if difference.any():
+            raise Failed(f"{flag} is False, but another {what} changed the scores of {_count(difference)}")
+        return f"{flag} is False, and another {what} changes nothing"
+    if not rows.any():
+        raise Failed(f"{flag} is True, but the model serves {' and '.join(subject.tasks)}, whose rows have no {what}")
+    difference = moved(usual[rows], changed[rows])
+    if (difference > 0).double().mean() < REACTING:
+        raise Failed(f"{flag} is True, but another {what} changed the scores of only {_count(difference)}")
+    return f"another {what} changed the scores of {_count(difference)}"
+
+
+def _unmoved(expected: Tensor, found: Tensor, when: str) -> None:
+    if not len(expected):
+        return
+    difference = moved(expected, found)
+    if difference.any():
+        raise Failed(f"scores of {_count(difference)} changed by up to {float(difference.max()):.2g} when {when}")
+
+
+def _count(difference: Tensor) -> str:
+    return f"{int((difference > 0).sum())} of {len(difference)} rows"
+
+
+def _joined(first: Batch, second: Batch) -> Batch:
+    names = [entry.name for entry in fields(first) if getattr(first, entry.name) is not None]
+    return replace(first, **{name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names})
+
+
+def _generator(purpose: str) -> np.random.Generator:
+    from bench.data import hashing
+
+    return np.random.Generator(np.random.Philox(key=hashing.seed("battery", purpose)))
+
+
+CHECKS: dict[str, Callable[[Subject], str]] = {
+    check.__name__: check
+    for check in (
+        shape, dtype, finite, deterministic, column_order, candidate_subset, padding, single_row, other_rows,
+        hidden_positive, query, history, user,
+    )
+}

@@ -1,0 +1,52 @@
+"""What the battery found."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Status = Literal["passed", "failed", "exempt"]
+
+
+class Failed(Exception):
+    """A check does not hold; the message says what was seen."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One check of one model. `sentence` says what was seen, or why the check does not apply."""
+
+    check: str
+    status: Status
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one model, in the order of the battery."""
+
+    model: str
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed."""
+        return not self.failed
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the checks that failed."""
+        return [result.check for result in self.results if result.status == "failed"]
+
+    def records(self) -> list[dict[str, str]]:
+        """One flat record a check: model, check, status, sentence."""
+        return [{"model": self.model, **vars(result)} for result in self.results]
+
+    def text(self) -> str:
+        """One line a check, failures in capitals, and a last line with the counts."""
+        width = max((len(result.check) for result in self.results), default=0)
+        lines = [
+            f"{result.check:<{width}}  {'FAILED' if result.status == 'failed' else result.status:<6}  {result.sentence}"
+            for result in self.results
+        ]
+        counts = {status: sum(result.status == status for result in self.results) for status in ("passed", "failed", "exempt")}
+        summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        return "\n".join([*lines, f"{self.model}: {summary}"])

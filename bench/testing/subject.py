@@ -1,0 +1,180 @@
+"""A model under examination: built, fitted and asked for scores on the planted log."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.batch import Batch, TrainData
+from bench.errors import UsageError, unknown
+from bench.ranker.contract import Config, Context, Ranker
+from bench.testing.planted import Planted, planted
+from bench.testing.report import Failed
+
+# A few steps are enough to move every weight; nothing here is about quality.
+STEPS, BATCH = 6, 32
+# float32 sums in another order differ by this much of the largest score.
+RELATIVE, ABSOLUTE = 1e-5, 1e-6
+
+
+class Subject:
+    """One class with one config on the planted log.
+
+    `quick` settings of the class are applied first, then ones that cut the training to a few steps (only where the config
+    has them), then the caller's.
+    """
+
+    def __init__(self, name: str, cls: type[Ranker], overrides: dict[str, Any] | None = None):
+        self.name = name
+        self.cls = cls
+        self.tasks: tuple[str, ...] = cls.entry.tasks  # type: ignore[attr-defined]
+        self.planted: Planted = planted()
+        self.overrides = overrides or {}
+        self.config = self.settings()
+        self._cached: dict[tuple[str, str], dict[str, Tensor]] = {}
+
+    def settings(self, **more: Any) -> Config:
+        """The class's config: `quick`, then the battery's short training, then `more`, then the caller's overrides."""
+        from pydantic import ValidationError
+
+        known = {entry.name: entry for entry in fields(self.cls.Config)}
+        for key in self.overrides:
+            if key not in known:
+                raise unknown(f"setting of {self.name}", key, known)
+        short = {"steps_per_epoch": STEPS, "batch_size": BATCH, "first_check": 1, "patience": 1, "warmup": 0} | more
+        # Stages before the main one are named like it: cf_epochs, pretrain_epochs, ...
+        short |= {key: 1 for key in known if key == "epochs" or key.endswith("_epochs")}
+        if "backbone" in known:
+            short["backbone"] = "small-t5"
+        values = self.cls.quick | {key: value for key, value in short.items() if key in known} | self.overrides
+        try:
+            return self.cls.Config(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UsageError(f"{self.name}.{where}: {first['msg'].lower()} (got {first['input']!r})") from None
+
+    def build(self, config: Config | None = None, seed: int = 0) -> Ranker:
+        """A fresh object; `seed` sets the global generator that initial weights come from, not the run's seed."""
+        torch.manual_seed(seed)
+        return self.cls(config or self.config, Context(self.planted.catalog, seed=0, tasks=self.tasks, cache=self._cache))
+
+    def _cache(self, name: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        if (name, key) not in self._cached:
+            self._cached[name, key] = build()
+        return {entry: value.clone() for entry, value in self._cached[name, key].items()}
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether it is a torch module with a `loss` (the models that the Trainer can fit)."""
+        return issubclass(self.cls, torch.nn.Module) and callable(getattr(self.cls, "loss", None))
+
+    @cached_property
+    def train(self) -> TrainData:
+        return self.planted.train(self.tasks)
+
+    @cached_property
+    def fitted(self) -> Ranker:
+        """The model after a few training steps. A fit that fails raises Failed, each time."""
+        if not hasattr(self, "_fitted"):
+            self._fitted: Ranker | Failed = self._fit()
+        if isinstance(self._fitted, Failed):
+            raise self._fitted
+        return self._fitted
+
+    def _fit(self) -> Ranker | Failed:
+        try:
+            model = self.build()
+            facts = model.fit(self.train, Steady(self.tasks))
+            if not isinstance(facts, dict):
+                return Failed(f"fit returned {type(facts).__name__}; a dict of facts for the record is expected")
+            return evaluating(model)
+        except Exception as error:
+            return Failed(f"fit raised {told(error)}")
+
+    def prepared(self, config: Config | None = None) -> Any:
+        """A fresh torch model, ready for its first loss."""
+        model: Any = self.build(config)
+        if hasattr(model, "prepare"):
+            model.prepare(self.train)
+        return model
+
+    @cached_property
+    def batch(self) -> Batch:
+        """Rows of the model's tasks, histories long, short and empty; nothing in it tells the clicked item."""
+        return self.planted.scoring(self.tasks, self.fitted.window)
+
+    @cached_property
+    def usual(self) -> Tensor:
+        """Scores of `batch`."""
+        return self.scores(self.batch)
+
+    def scores(self, batch: Batch, model: Ranker | None = None) -> Tensor:
+        """(B, K) scores of a copy of the batch."""
+        with torch.no_grad():
+            scores = evaluating(model or self.fitted).score(copied(batch))
+        if not isinstance(scores, Tensor):
+            raise Failed(f"score returned {type(scores).__name__}; a float32 tensor is expected")
+        return scores.detach()
+
+
+class Steady:
+    """A Validation without rows: it reports a value that grows, so that a fit keeps its last weights."""
+
+    def __init__(self, tasks: tuple[str, ...]):
+        self._tasks, self._value = tasks, 0.5
+
+    def evaluate(self, score: Callable[[Batch], Tensor]) -> dict[str, float]:
+        self._value += 0.01
+        return {f"{task}/N@10": self._value for task in (*self._tasks, "mean")}
+
+
+def evaluating(model: Ranker) -> Ranker:
+    """The model as the harness scores with it."""
+    if isinstance(model, torch.nn.Module):
+        model.eval()
+    return model
+
+
+def copied(batch: Batch) -> Batch:
+    return replace(batch, **{f.name: v.clone() for f in fields(batch) if (v := getattr(batch, f.name)) is not None})
+
+
+def moved(first: Tensor, second: Tensor) -> Tensor:
+    """(B,) largest difference of each row beyond what float32 explains; 0 where a row stayed as it was.
+
+    Two NaN count as equal, for the check `finite` speaks of them.
+    """
+    if first.shape != second.shape:
+        raise Failed(f"scores have shape {tuple(second.shape)} where {tuple(first.shape)} came before")
+    if not first.numel() or first.dim() < 2:
+        first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
+    first, second = first.double(), second.double()
+    largest = torch.nan_to_num(first, nan=0.0, posinf=0.0, neginf=0.0).abs().max()
+    difference = (first - second).abs()
+    difference = torch.where(first.isnan() & second.isnan() | (first == second), 0.0, difference)
+    difference = torch.where(difference.isnan(), torch.inf, difference)
+    return torch.where(difference > ABSOLUTE + RELATIVE * largest, difference, 0.0).flatten(1).amax(1)
+
+
+def told(error: BaseException) -> str:
+    """One line about an exception."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(": ")
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Leaves the global generators of torch, numpy and Python as they were."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)

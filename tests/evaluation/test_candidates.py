@@ -1,0 +1,186 @@
+"""The shared sampler and the loop over it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from bench.data.batch import Batches, TrainData
+from bench.data.history import Guards, Histories, Window
+from bench.data.split import split
+from bench.errors import RunError, UsageError
+from bench.evaluation import leaks
+from bench.evaluation.candidates import draw
+from bench.evaluation.metrics import Metric
+from bench.evaluation.scoring import rank
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "popularity", "same-query"])
+def test_workers_chunks_and_raw_order_change_nothing(make_log, strategy):
+    plain = draw(split(make_log()), strategy=strategy, negatives=9)
+    for workers, chunk in ((1, 1), (2, 5), (7, 3)):
+        again = draw(split(make_log(shuffle=chunk)), strategy=strategy, negatives=9, workers=workers, chunk=chunk)
+        assert again.fingerprint == plain.fingerprint
+    assert draw(split(make_log()), strategy=strategy, negatives=9, seed=1).fingerprint != plain.fingerprint
+
+
+@given(seed=st.integers(0, 10_000), strategy=st.sampled_from(["uniform", "popularity", "same-query"]), mode=st.sampled_from(["disjoint", "mirror"]))
+@settings(max_examples=20, deadline=None)
+def test_negatives_are_distinct_and_never_touched(make_log, seed, strategy, mode):
+    log = make_log(seed=seed, mode=mode, n_users=20)
+    parts = split(log)
+    chosen = draw(parts, strategy=strategy, negatives=9, seed=seed)
+    events = log.events
+    for row, items, position in zip(chosen.rows, chosen.items, chosen.position, strict=True):
+        assert items[position] == events.item[row]
+        negatives = set(items.tolist()) - {events.item[row]}
+        assert len(negatives) == 9
+        assert not negatives & set(events.item[events.user == events.user[row]].tolist())
+
+
+def test_position_is_uniform_and_apart(make_log):
+    log = make_log(n_users=1500, n_items=60, length=6)
+    position = draw(split(log), negatives=19).position
+    assert stats.chisquare(np.bincount(position, minlength=20)).pvalue > 1e-4
+    # Same list, other seed: the column must move.
+    assert (draw(split(log), negatives=19, seed=1).position != position).mean() > 0.9
+
+
+def test_same_query_comes_first(make_log):
+    log = make_log(n_users=30)
+    parts = split(log)
+    chosen = draw(parts, strategy="same-query", negatives=9)
+    events = log.events
+    for row, items in zip(chosen.rows, chosen.items, strict=True):
+        carriers = {item for item in range(1, 41) if events.query[row] in log.items.queries[item]}
+        free = carriers - set(events.item[events.user == events.user[row]].tolist())
+        assert len((set(items.tolist()) - {events.item[row]}) & carriers) == min(9, len(free))
+
+
+def test_popularity_follows_training_counts(make_log):
+    log = make_log(n_users=3000, n_items=30, length=5)
+    parts = split(log)
+    drawn = draw(parts, strategy="popularity", negatives=1)
+    column = 1 - drawn.position
+    counts = np.bincount(drawn.items[np.arange(len(drawn)), column], minlength=31)[1:]
+    weights = np.bincount(log.events.item[parts.train], minlength=31)[1:]
+    assert np.corrcoef(counts, weights)[0, 1] > 0.3
+
+
+def test_clear_refusals(make_log):
+    parts = split(make_log())
+    with pytest.raises(RunError, match=r"has only \d+ items left"):
+        draw(parts, negatives=39)
+    with pytest.raises(UsageError, match="same-query candidates are for search rows"):
+        draw(parts, tasks=("rec",), strategy="same-query")
+    with pytest.raises(UsageError, match="unknown candidates"):
+        draw(parts, strategy="unifrom")
+
+
+def _constant(batch):
+    return torch.zeros(batch.cand.shape)
+
+
+def test_constant_scorer_is_exactly_at_chance(make_log):
+    batches = Batches(split(make_log(n_items=200, n_users=60)))
+    ranks = rank(_constant, batches, draw(batches.split), Window())
+    for task in ("rec", "search"):
+        assert ranks.only(task).mean(Metric("R", 5)) == pytest.approx(0.05, abs=1e-12)
+        assert ranks.only(task).mean(Metric("R", 10)) == pytest.approx(0.10, abs=1e-12)
+
+
+def test_full_catalogue_equals_counting_by_hand(make_log):
+    log = make_log()
+    batches = Batches(split(log))
+    values = torch.arange(41).float() % 7
+
+    def score(batch):
+        return values[batch.cand]
+
+    ranks = rank(score, batches, draw(batches.split, strategy="full"), Window())
+    events = log.events
+    for row, better, tied, listed in zip(np.sort(batches.split.test), ranks.better, ranks.tied, ranks.candidates, strict=True):
+        free = set(range(1, 41)) - set(events.item[events.user == events.user[row]].tolist())
+        own = values[events.item[row]]
+        assert better == sum(values[item] > own for item in free)
+        assert tied == sum(values[item] == own for item in free)
+        assert listed == len(free) + 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (lambda b: torch.full(b.cand.shape, float("nan")), "score nan in row"),
+        (lambda b: torch.zeros(len(b), 3), "shape"),
+        (lambda b: torch.zeros(b.cand.shape, dtype=torch.float16), "float16"),
+    ],
+)
+def test_broken_scores_stop_with_the_model_named(make_log, broken, words):
+    batches = Batches(split(make_log(n_items=200, n_users=60)))
+    with pytest.raises(RunError, match=words) as caught:
+        rank(broken, batches, draw(batches.split), Window(), model="twin")
+    assert "twin" in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["disjoint", "mirror"])
+@pytest.mark.parametrize("days", [False, True])
+def test_leak_counters_are_zero(make_log, mode, days):
+    batches = Batches(split(make_log(mode=mode, days=days, n_items=200, n_users=60)))
+    counted = leaks.counters(batches, draw(batches.split))
+    assert {name: value for name, value in counted.items() if name.startswith("zero:") and value} == {}
+    assert 0 <= counted["share of training later than the test event"] <= 1
+
+
+def test_leak_counters_find_planted_leaks(make_log):
+    log = make_log(mode="mirror", days=True, n_items=200, n_users=60)
+    batches = Batches(split(log))
+    batches.histories = Histories(log, Guards(own_event=False, own_item=False))
+    chosen = draw(batches.split)
+    assert leaks.counters(batches, chosen)[leaks.TARGET_IN_HISTORY] > 0
+    # A touched item among the negatives, and a held-out pair in training.
+    chosen.items[0, (chosen.position[0] + 1) % 100] = log.events.item[log.events.user == log.events.user[chosen.rows[0]]][0]
+    assert leaks.counters(batches, chosen)[leaks.FALSE_NEGATIVES] == 1
+    parts = batches.split
+    planted = type(parts)(log, parts.name, np.sort(np.r_[parts.train, parts.test[:1]]), parts.valid, parts.test, parts.dropped)
+    counted = leaks.split_counters(Batches(planted))
+    assert counted[leaks.HELD_OUT_IN_TRAINING] >= 1 and counted[leaks.HELD_OUT_IN_TRAINING_HISTORY] == 1
+
+
+def test_training_batches(make_log):
+    log = make_log(n_users=40, n_items=60)
+    parts = split(log)
+    train = TrainData(Batches(parts), ("rec", "search"), seed=3)
+    steps = train.steps(32)
+    first = list(train.batches(32, 4, Window(5, 5), 0, steps))
+    assert sum(len(batch) for batch in first) == len(train) == len(parts.train)
+    trained = {(u, i) for u, i in zip(log.events.user[parts.train], log.events.item[parts.train], strict=True)}
+    columns = []
+    for batch in first:
+        assert (batch.label.sum(1) == 1).all()
+        assert (batch.cand.gather(1, batch.label.argmax(1, keepdim=True))[:, 0] == batch.item).all()
+        columns += batch.label.argmax(1).tolist()
+        negative = batch.label == 0
+        for user, items, mask in zip(batch.user.tolist(), batch.cand, negative, strict=True):
+            chosen = items[mask].tolist()
+            assert len(set(chosen)) == 4 and not {(user, item) for item in chosen} & trained
+    assert stats.chisquare(np.bincount(columns, minlength=5)).pvalue > 1e-4
+    # Any step can be read on its own; a new pass draws new negatives and a new order.
+    alone = next(train.batches(32, 4, Window(5, 5), steps + 1, 1))
+    second = list(train.batches(32, 4, Window(5, 5), steps, 2))[1]
+    assert torch.equal(alone.cand, second.cand) and torch.equal(alone.rec_items, second.rec_items)
+    assert not torch.equal(first[1].item, second.item)
+
+
+def test_sequences_hold_training_rows_only(make_log):
+    log = make_log(n_users=20)
+    parts = split(log)
+    train = TrainData(Batches(parts), ("rec",), seed=0)
+    rows = log.events.take(parts.rows("train", "rec"))
+    seen = {}
+    for batch in train.sequences(7, 4, 0, train.sequence_steps(7)):
+        for user, items, length in zip(batch.user.tolist(), batch.items, batch.length, strict=True):
+            seen[user] = items[:length].tolist()
+            assert (items[length:] == 0).all()
+    assert seen == {user: rows.item[rows.user == user][-4:].tolist() for user in np.unique(rows.user)}

@@ -1,0 +1,146 @@
+"""The Trainer: the same seed gives the same weights, a fit that stopped resumes to them, patience ends it."""
+
+import pytest
+import torch
+from torch import nn
+
+from bench.data.batch import Batches, TrainData
+from bench.data.catalog import Catalog
+from bench.data.split import split
+from bench.errors import RunError
+from bench.evaluation.scoring import RowValidation
+from bench.ranker.contract import Context, InMemory, TorchRanker, TrainConfig, Window
+from bench.ranker.registry import register
+
+
+@register("dropout-dot", title="Dropout dot", tasks=("rec", "search"), group="rec")
+class DropoutDot(TorchRanker):
+    """User and item vectors with dropout: every random stream of the Trainer is in use."""
+
+    def __init__(self, config, context):
+        super().__init__(config, context)
+        self.user = nn.Embedding(self.catalog.n_users + 1, 8)
+        self.item = nn.Embedding(self.catalog.n_items + 1, 8)
+        self.dropout = nn.Dropout(0.3)
+
+    def score(self, batch):
+        return torch.einsum("bd,bkd->bk", self.dropout(self.user(batch.user)), self.item(batch.cand))
+
+    def loss(self, batch):
+        return nn.functional.binary_cross_entropy_with_logits(self.score(batch), batch.label)
+
+
+class Stopped(Exception):
+    """Stands for Ctrl-C, a crash, a lost machine."""
+
+
+class StopIn(InMemory):
+    """Progress that raises in the given epoch and step."""
+
+    def __init__(self, at=None):
+        super().__init__()
+        self.at = at
+        self.seen = []
+
+    def step(self, epoch, step, steps, loss):
+        if (epoch, step) == self.at:
+            raise Stopped
+
+    def epoch(self, epoch, values):
+        self.seen.append((epoch, values))
+
+
+def make(log, seed=0, progress=None, checkpoints=None, **settings):
+    batches = Batches(split(log))
+    context = Context(Catalog(log), seed=seed, progress=progress, checkpoints=checkpoints)
+    torch.manual_seed(seed)
+    model = DropoutDot(TrainConfig(**{"epochs": 4, "batch_size": 32, "lr": 0.05} | settings), context)
+    return model, TrainData(batches, ("rec", "search"), seed), RowValidation(batches, ("rec", "search"), Window())
+
+
+@pytest.fixture(scope="module")
+def log(make_log):
+    return make_log(n_users=60, n_items=200)
+
+
+def equal(left, right):
+    return all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+def test_same_seed_same_bytes_other_seed_others(log):
+    states = []
+    for seed in (0, 0, 1):
+        model, train, valid = make(log, seed)
+        model.fit(train, valid)
+        states.append(model.state())
+        torch.rand(17)  # whatever else the process draws does not matter
+    assert equal(states[0], states[1]) and not equal(states[0], states[2])
+
+
+@pytest.mark.parametrize("stop", [(2, 3), (2, 1), (3, 2), (1, 2)])
+def test_a_stopped_fit_resumes_to_the_same_weights(log, stop):
+    model, train, valid = make(log)
+    facts = model.fit(train, valid)
+    expected = model.state()
+    store = InMemory()
+    broken, train, valid = make(log, progress=StopIn(stop), checkpoints=store)
+    with pytest.raises(Stopped):
+        broken.fit(train, valid)
+    progress = StopIn()
+    resumed, train, valid = make(log, progress=progress, checkpoints=store)
+    again = resumed.fit(train, valid)
+    assert equal(resumed.state(), expected)
+    assert again | {"seconds": 0} == facts | {"seconds": 0}
+    assert progress.seen[0][0] == stop[0], "finished epochs are not repeated"
+
+
+def test_best_weights_are_restored_and_patience_stops(log):
+    progress = StopIn()
+    model, train, valid = make(log, progress=progress, epochs=30, lr=0.5, patience=2)
+    facts = model.fit(train, valid)
+    history = [values["mean/N@10"] for _, values in progress.seen]
+    assert facts["converged"] and facts["epochs"] < 30
+    assert facts["best"] == max(history) and history.index(max(history)) + 1 == facts["best_epoch"]
+    assert valid.evaluate(model.score)["mean/N@10"] == facts["best"]
+    assert facts["epochs"] == facts["best_epoch"] + 2
+
+
+def test_epoch_limit_is_not_convergence(log):
+    model, train, valid = make(log, epochs=1)
+    assert not model.fit(train, valid)["converged"]
+
+
+def test_steps_per_epoch_walk_through_the_passes(log):
+    seen = []
+    model, train, valid = make(log, epochs=3, steps_per_epoch=2)
+    original = train.batches
+
+    def recorded(*arguments):
+        for batch in original(*arguments):
+            seen.append(batch.item)
+            yield batch
+
+    train.batches = recorded
+    model.fit(train, valid)
+    straight = [batch.item for batch in original(32, 4, model.window, 0, 6)]
+    assert len(seen) == 6 and all(torch.equal(a, b) for a, b in zip(seen, straight, strict=True))
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(log):
+    model, train, valid = make(log)
+    model.item.weight.data[1:] = float("inf")
+    with pytest.raises(RunError, match="epoch 1, step 1"):
+        model.fit(train, valid)
+
+
+def test_warm_up_raises_the_learning_rate_linearly(log):
+    from bench.ranker.trainer import Trainer
+
+    model, _, _ = make(log, warmup=4, lr=0.4)
+    trainer = Trainer(model, model.config)
+    optimizer = trainer._optimizer()
+    rates = []
+    for step in range(6):
+        trainer._warm_up(optimizer, step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
