@@ -22,7 +22,9 @@ class TfIdf(Lexical):
         self.require_words()
         lists, n_words = self.catalog.item_word_lists, self.catalog.n_words
         shape = (self.catalog.n_items + 1, n_words + 1)
-        counts = sparse.csr_array((np.ones(len(lists.values)), lists.values.astype(np.int64), lists.offsets), shape=shape)
+        # Copies, since the log's own arrays may be memory-mapped and read-only.
+        words, offsets = lists.values.astype(np.int64), lists.offsets.astype(np.int64)
+        counts = sparse.csr_array((np.ones(len(words)), words, offsets), shape=shape)
         counts.sum_duplicates()
         df = np.bincount(counts.indices, minlength=n_words + 1)
         idf = 1 + np.log((1 + self.catalog.n_items) / (1 + df))

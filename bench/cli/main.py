@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ COMMANDS = {
     "doctor": "Show what is installed, what is missing and how to get it.",
 }
 INTERRUPTED = 130
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # Libraries that would write to the terminal or call home unless told otherwise; what the user has set stays.
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -72,9 +74,7 @@ class Bench(click.Group):
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
         if not debug and not sys.warnoptions:
-            import warnings
-
-            warnings.simplefilter("ignore")
+            warnings.showwarning = _warn
         extra["standalone_mode"] = False
         try:
             result = super().main(args=words, prog_name=prog_name or "bench", **extra)
@@ -87,6 +87,12 @@ class Bench(click.Group):
         except BaseException as error:
             code = _report(error, words, debug)
         sys.exit(code)
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A warning of bench is one line; those of libraries, which nobody at a terminal can act upon, are for --debug."""
+    if category.__module__.partition(".")[0] == "bench":
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _report(error: BaseException, words: list[str], debug: bool) -> int:
@@ -104,7 +110,7 @@ def _report(error: BaseException, words: list[str], debug: bool) -> int:
     elif isinstance(error, BenchError):
         text, code = str(error), error.exit_code
     elif isinstance(error, OSError) and error.strerror:
-        text, code = f"{error.strerror}{f': {error.filename}' if error.filename else ''}", 1
+        text, code = f"{error.filename or 'a file'}: {error.strerror}; check the folders given by --out and --data", 1
     elif isinstance(error, MemoryError):
         text, code = "out of memory", 1
     else:
@@ -121,7 +127,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=Bench, no_args_is_help=False, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Bench, no_args_is_help=False, invoke_without_command=True, context_settings=_CONTEXT)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the trace of an error; every command takes it, too.")
 @click.pass_context

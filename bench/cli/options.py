@@ -104,26 +104,19 @@ def reporter(quiet: bool) -> "Reporter":
     return progress.RichReporter() if sys.stderr.isatty() else progress.PlainReporter()
 
 
-class WithList(click.Group):
+class Group(click.Group):
+    """A group that names the nearest command for one that does not exist."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            raise unknown("command", f"{ctx.info_name} {args[0]}", [f"{ctx.info_name} {name}" for name in self.commands])
+        return super().resolve_command(ctx, args)
+
+
+class WithList(Group):
     """A group whose `list` may be left out: `bench models --format json`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx)):
             args = ["list", *args]
         return super().parse_args(ctx, args)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        return resolve(super().resolve_command, self, ctx, args)
-
-
-class Group(click.Group):
-    """A group that names the nearest command for one that does not exist."""
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        return resolve(super().resolve_command, self, ctx, args)
-
-
-def resolve(onward: Callable[..., Any], group: click.Group, ctx: click.Context, args: list[str]) -> Any:
-    if args[0] not in group.commands and not args[0].startswith("-"):
-        raise unknown("command", f"{ctx.info_name} {args[0]}", [f"{ctx.info_name} {name}" for name in group.commands])
-    return onward(ctx, args)

@@ -250,6 +250,9 @@ def _guard(job: Job, work: Callable[[], Any]) -> Any:
     except BenchError as error:
         text = str(error)
         raise type(error)(text if job.name in text else f"{job.name}: {text}") from error
+    except BrokenPipeError:
+        # The terminal's end, met while reporting progress: not the model's fault.
+        raise
     except MemoryError as error:
         raise RunError(f"{job.name}: out of memory; a smaller batch_size may help") from error
     except Exception as error:

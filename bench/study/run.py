@@ -123,34 +123,46 @@ def _execute(request: Request, plan: list, command: CommandRecord, store: Store,
     tracker.start(command)
     runs: dict[str, RunRecord] = {}
     fresh = 0
-    for prepared, jobs, sets in plan:
-        for entry in sets:
-            entry.save(store.candidates(prepared.name), prepared.split)
-        reporter.note(_describe(prepared, sets, jobs))
-        for job in jobs:
-            place = f"{prepared.name}/{job.id}"
-            try:
-                with store.locked(prepared.name, job.id):
-                    record, worked = _one(job, sets, store, reporter, request)
-            except BenchError as error:
-                if request.debug:
-                    raise
-                command.failed[place] = str(error)
-                reporter.warn(f"{job.label}: {error}")
-                tracker.fail(job.id, str(error), command)
-                continue
-            fresh += worked
-            runs[place] = record
-            command.runs.append(place)
-            tracker.log_run(store.folder(prepared.name, job.id), record, command)
-            store.write_command(command)
-    command.finished = datetime.now(UTC).isoformat(timespec="milliseconds")
-    store.write_command(command)
-    if runs:
-        from bench.study.table import table
-
-        tracker.finish(command, table(store).markdown())
+    try:
+        for prepared, jobs, sets in plan:
+            for entry in sets:
+                entry.save(store.candidates(prepared.name), prepared.split)
+            reporter.note(_describe(prepared, sets, jobs))
+            for job in jobs:
+                place = f"{prepared.name}/{job.id}"
+                try:
+                    with store.locked(prepared.name, job.id):
+                        record, worked = _one(job, sets, store, reporter, request)
+                except BenchError as error:
+                    if request.debug:
+                        raise
+                    command.failed[place] = str(error)
+                    reporter.warn(f"{job.label}: {error}")
+                    tracker.fail(place, str(error), command)
+                    continue
+                fresh += worked
+                runs[place] = record
+                command.runs.append(place)
+                tracker.log_run(store.folder(prepared.name, job.id), record, command)
+                store.write_command(command)
+        command.finished = datetime.now(UTC).isoformat(timespec="milliseconds")
+        store.write_command(command)
+    except BaseException:
+        tracker.finish(command, "", "KILLED")
+        raise
+    tracker.finish(command, _table(store, reporter) if runs else "")
     return Outcome(command, store, runs, fresh)
+
+
+def _table(store: Store, reporter: Reporter) -> str:
+    """The command's table for MLflow. The runs are complete without it, so what is wrong with it is a warning."""
+    from bench.study.table import table
+
+    try:
+        return table(store).markdown()
+    except BenchError as error:
+        reporter.warn(f"no table: {error}")
+        return ""
 
 
 def _one(job: Any, sets: list[CandidateSet], store: Store, reporter: Reporter, request: Request) -> tuple[RunRecord, bool]:

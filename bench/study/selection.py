@@ -116,10 +116,15 @@ def select(
         chosen = matching
         anchors = list({(entry.source, entry.scope, entry.record.model): entry for entry in matching}.values())
     else:
-        anchors, budgets = [], {}
+        anchors = []
+        budgets: dict[tuple[str, str, str, str], str] = {}
         # Each data set and each kind of candidates that was named must be found, if need be by different commands.
         for name, draw in product(names or [""], draws or [""]):
-            own = [e for e in matching if name in ("", e.record.dataset["name"]) and (not draw or _is_called(e.evaluation, draw))]
+            own = [
+                e
+                for e in matching
+                if name in ("", e.record.dataset["name"]) and (not draw or _is_called(e.evaluation, draw))
+            ]
             command, leading = _newest(store.commands(), store, own, budget)
             anchors += leading
             budgets |= {entry.scope: command.budget if command else entry.record.budget for entry in leading}
@@ -132,7 +137,9 @@ def select(
         found.setdefault(entry.scope, []).append(entry)
     groups = [_group(part, anchors, failed) for part in found.values()]
     place = {name: number for number, name in enumerate(dict.fromkeys(order))}
-    return sorted(groups, key=lambda g: (place.get(g.dataset["name"], len(place)), g.dataset["name"], g.candidates.label))
+    return sorted(
+        groups, key=lambda g: (place.get(g.dataset["name"], len(place)), g.dataset["name"], g.candidates.label)
+    )
 
 
 def _of_store(store: Store) -> list[Entry]:
@@ -156,7 +163,11 @@ def _of_folders(folders: Sequence[Path]) -> list[Entry]:
 
 
 def _entries(runs: Iterable[tuple[Path, RunRecord]], source: int) -> list[Entry]:
-    found = [Entry(folder, record, evaluation, source) for folder, record in runs for evaluation in record.evaluations.values()]
+    found = [
+        Entry(folder, record, evaluation, source)
+        for folder, record in runs
+        for evaluation in record.evaluations.values()
+    ]
     return sorted(found, key=lambda entry: entry.age)
 
 
@@ -222,13 +233,17 @@ def _refuse_mixture(entries: list[Entry]) -> None:
         draws = {entry.evaluation.fingerprint: entry for entry in own}
         options = " or ".join(f"--candidates {fingerprint[:12]}" for fingerprint in sorted(draws))
         if len(data) > 1:
-            different = ", ".join(f"{key[0][:12]} (split {key[1]}, mode {e.record.dataset['mode']})" for key, e in sorted(data.items()))
-            raise UsageError(f"{name}: these runs stand on different data, {different}, and cannot share a table; choose {options}")
+            different = ", ".join(
+                f"{key[0][:12]} (split {key[1]}, mode {e.record.dataset['mode']})" for key, e in sorted(data.items())
+            )
+            raise UsageError(
+                f"{name}: these runs stand on different data, {different}, and cannot share a table; choose {options}"
+            )
         labels = [entry.evaluation.label for entry in draws.values()]
         if len(set(labels)) < len(labels):
             raise UsageError(
-                f"{name}: these runs were ranked on different candidates, {_sets(own)}, and cannot share a table; choose "
-                f"{options}, or rank them on the same ones: bench evaluate RUN --candidates STRATEGY --candidate-seed N"
+                f"{name}: these runs were ranked on different candidates, {_sets(own)}, and cannot share a table; "
+                f"choose {options}, or rank them on the same ones: bench evaluate RUN --candidates STRATEGY --candidate-seed N"
             )
         budgets = sorted({entry.record.budget for entry in own if not entry.any_budget})
         if len(budgets) > 1:
@@ -263,7 +278,11 @@ def _group(entries: list[Entry], anchors: list[Entry], failed: dict[str, str]) -
 def _differing(records: list[RunRecord]) -> dict[str, str]:
     """For each of several runs of one model the settings that tell it from the others, as ` (lr=0.01)`, by settings."""
     values = [record.config | {"tasks": "+".join(record.tasks)} for record in records]
-    keys = [key for key in dict.fromkeys(key for each in values for key in each) if len({str(v.get(key)) for v in values}) > 1]
+    keys = [
+        key
+        for key in dict.fromkeys(key for each in values for key in each)
+        if len({str(v.get(key)) for v in values}) > 1
+    ]
     named = [", ".join(f"{key}={each.get(key)}" for key in keys) for each in values]
     return {
         json.dumps([record.config, record.tasks], sort_keys=True, default=str): f" ({text})" if text else ""
@@ -294,7 +313,15 @@ def _is_called(evaluation: Evaluation, name: str) -> bool:
 
 def _sets(entries: list[Entry]) -> str:
     draws = {entry.evaluation.fingerprint: entry.evaluation for entry in entries}
-    return ", ".join(f"{e.label} seed {e.seed} ({e.fingerprint[:12]})" for e in sorted(draws.values(), key=lambda e: (e.label, e.seed)))
+    return ", ".join(
+        f"{e.label} seed {e.seed} ({e.fingerprint[:12]})"
+        for e in sorted(draws.values(), key=lambda e: (e.label, e.seed))
+    )
+
+
+def commas(values: Iterable[Any]) -> str:
+    """`0,1,2`: how lists stand in flat records."""
+    return ",".join(map(str, values))
 
 
 def _listed(value: str | Sequence[str] | None) -> list[str]:

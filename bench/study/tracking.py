@@ -4,25 +4,23 @@ Only the driver process writes it, at the same time as the plain files; everythi
 """
 
 import re
+import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
-from bench.errors import BenchError, RunError, UsageError
+from bench.errors import RunError, UsageError
 from bench.study import tracking_fields as fields
 from bench.study.store import CommandRecord, RunRecord, Store
-from bench.study.tracking_store import Place, configure, end_abandoned, quiet, writer_tags
+from bench.study.tracking_store import Place, StoreError, configure, end_abandoned, quiet, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PARENT = "mlflow.parentRunId"
 _NOTE = "mlflow.note.content"
-_METRICS_PER_CALL = 900  # MLflow's limits are 1,000 metrics and 100 parameters
-_PARAMS_PER_CALL = 90
 
 
 class TrackingWarning(UserWarning):
@@ -30,9 +28,9 @@ class TrackingWarning(UserWarning):
 
 
 class Tracker:
-    """Writes the view of what a command does. Nothing here raises: results must not depend on MLflow.
+    """Writes the view of what a command does. No method raises: results must not depend on MLflow.
 
-    A failure of the store (unreachable server, broken database) is one `TrackingWarning`, after which this tracker is
+    A failure of the store (unreachable server, broken database) is one `TrackingWarning`, after which the tracker is
     silent; a run whose own files are not readable is one warning for that run.
 
     Args:
@@ -52,31 +50,31 @@ class Tracker:
     def start(self, command: CommandRecord) -> None:
         """Open the store before the work begins, and end what dead processes left running.
 
-        The command's parent runs appear with its first run on each data set.
+        The parent runs of the command appear with its first run on each data set.
         """
-        with self._guarded(f"the command {command.id}"):
-            self._open()
+        self._safely(f"the command {command.id}", self._open)
 
     def log_run(self, folder: Path, record: RunRecord, command: CommandRecord) -> None:
-        """Write a finished run as a child of the command; again with the same content it changes nothing, with another
-        content (further candidates, a repeated fit) it replaces the child."""
-        with self._guarded(f"the run {record.id}"):
-            self._log_run(folder, record, command)
+        """Write a finished run as a child of the command.
+
+        Again with the same content it changes nothing; with another content (further candidates, a repeated fit) it
+        replaces the child.
+        """
+        self._safely(f"the run {record.id}", lambda: self._log_run(folder, record, command))
 
     def fail(self, name: str, message: str, command: CommandRecord) -> None:
         """Write a run that ended with an error; `name` is "<data set>/<run id>" as in `CommandRecord.failed`."""
-        with self._guarded(f"the failed run {name}"):
-            self._fail(name, message, command)
+        self._safely(f"the failed run {name}", lambda: self._log_failure(name, message, command))
 
     def finish(self, command: CommandRecord, table_markdown: str, status: str | None = None) -> None:
-        """Close the command's parent runs with its table as their description.
+        """Close the command's parent runs with its table as their description, and the store.
 
         The table is also written beside the command's record (`commands/<id>.md`), from where a rebuild takes it.
 
         Args:
             command: with `finished` set.
             table_markdown: may be empty.
-            status: FINISHED, FAILED or KILLED; by default FAILED where a run of the command failed.
+            status: FINISHED, FAILED or KILLED; without it, FAILED where a run of the command failed.
         """
         if table_markdown:
             path = _table_file(self.store, command)
@@ -84,32 +82,29 @@ class Tracker:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(table_markdown.rstrip("\n") + "\n")
             except OSError as error:
-                self._warn(f"cannot write {path}: {error.strerror or error}; `bench table` prints the table again")
-        with self._guarded(f"the command {command.id}"):
-            self._finish(command, table_markdown, status)
+                _warn(f"cannot write {path}: {error.strerror or error}; `bench table` prints the table again")
+        self._safely(f"the command {command.id}", lambda: self._finish(command, table_markdown, status))
         self.close()
 
     def close(self) -> None:
-        """Give the store free for a rebuild."""
+        """Let go of the store, so that it can be rebuilt; the next call opens it again."""
+        self._client = None
+        self._experiments, self._parents = {}, {}
         if self._use is not None:
             self._use.close()
             self._use = None
 
-    @contextmanager
-    def _guarded(self, what: str) -> Iterator[None]:
+    def _safely(self, what: str, action: Callable[[], object]) -> None:
         if self._off:
-            return_early = True
-        else:
-            return_early = False
+            return
         try:
-            if return_early:
-                raise _Silent
             with quiet():
-                yield
-        except _Silent:
-            yield
+                action()
         except Exception as error:
-            pass
+            # A broken run says nothing about the next one; a broken store would cost its timeouts again and again.
+            self._off = not isinstance(error, RunError) or isinstance(error, StoreError)
+            lost = f"MLflow does not show {what}{' and what follows' if self._off else ''} ({_one_line(error)})"
+            _warn(f"{lost}; the results in {self.store.root} are complete, `bench ui --rebuild` shows them")
 
     def _open(self) -> "MlflowClient":
         if self._client is None:
@@ -118,3 +113,175 @@ class Tracker:
             self._client = self.place.connect()
             end_abandoned(self._client)
         return self._client
+
+    def _experiment(self, name: str) -> str:
+        if name not in self._experiments:
+            self._experiments[name] = self.place.experiment(self._open(), name)
+        return self._experiments[name]
+
+    def _parent(self, command: CommandRecord, dataset: str) -> str:
+        """MLflow run of the command on a data set, made where there is none."""
+        if (command.id, dataset) not in self._parents:
+            client, experiment = self._open(), self._experiment(dataset)
+            view = fields.command_view(command)
+            found = client.search_runs([experiment], f"tags.`bench.command` = '{command.id}'", max_results=1)
+            parent = found[0].info.run_id if found else write(client, experiment, view, {})
+            self._parents[command.id, dataset] = parent
+        return self._parents[command.id, dataset]
+
+    def _log_run(self, folder: Path, record: RunRecord, command: CommandRecord | None) -> None:
+        view = fields.run_view(self.store, folder, record, command)
+        self._child(view, record.dataset["name"], command)
+
+    def _log_failure(self, name: str, message: str, command: CommandRecord) -> None:
+        place = name.rpartition("/")[0] or command.datasets[0]
+        # Failures are named by folder, experiments by data set.
+        known = {self.store.folder(dataset).name: dataset for dataset in command.datasets}
+        self._child(fields.failed_view(name, message, command), known.get(place, place), command)
+
+    def _child(self, view: fields.View, dataset: str, command: CommandRecord | None) -> None:
+        """Write a child run, unless it is there with the same content."""
+        client, experiment = self._open(), self._experiment(dataset)
+        parent = self._parent(command, dataset) if command else None
+        found = client.search_runs([experiment], f"tags.`bench.run` = '{view.key}'", max_results=1000)
+        before = [run for run in found if run.data.tags.get(_PARENT) == parent]
+        state = (view.digest, view.status)
+        same = [run for run in before if (run.data.tags.get("bench.digest"), run.info.status) == state]
+        if not same:
+            tags = {"bench.run": view.key, "bench.digest": view.digest} | ({_PARENT: parent} if parent else {})
+            client.set_terminated(write(client, experiment, view, tags), view.status, view.end)
+        for run in before:
+            if run not in same[:1]:
+                client.delete_run(run.info.run_id)
+
+    def _finish(self, command: CommandRecord, table: str, status: str | None, end: int | None = None) -> None:
+        end = fields.milliseconds(command.finished) or end
+        for parent in (run for (owner, _), run in self._parents.items() if owner == command.id):
+            client = self._open()
+            if table:
+                client.set_tag(parent, _NOTE, _note(table))
+                client.log_text(parent, table, "table.md")
+            if command.failed:
+                client.set_tag(parent, "bench.failed", "; ".join(command.failed)[: fields.TAG_LENGTH])
+            client.set_terminated(parent, status or ("FAILED" if command.failed else "FINISHED"), end)
+
+    def replay(self) -> int:
+        """Write everything that the plain files say; how many runs.
+
+        Raises:
+            RunError: a record is not readable.
+        """
+        written, seen = 0, set()
+        for command in self.store.commands():
+            ends = []
+            for name in command.runs:
+                dataset, _, run = name.rpartition("/")
+                folder = self.store.folder(dataset, run)
+                if (folder / "run.json").exists():  # a run may have been removed since
+                    record = self.store.read(folder)
+                    self._log_run(folder, record, command)
+                    ends.append(fields.milliseconds(record.finished) or 0)
+                    seen.add(folder)
+                    written += 1
+            for name, message in command.failed.items():
+                self._log_failure(name, message, command)
+                written += 1
+            path = _table_file(self.store, command)
+            table = path.read_text().rstrip("\n") if path.exists() else ""
+            # A command without an end was killed; its last run says how far it came.
+            status, last = (None, None) if command.finished else ("KILLED", max(ends, default=None))
+            self._finish(command, table, status, last)
+        for folder, record in self.store.runs():
+            if folder not in seen:
+                self._log_run(folder, record, None)
+                written += 1
+        return written
+
+
+def rebuild(store: Store, uri: str | None = None) -> int:
+    """Make the view again from the plain files; returns the number of runs in it, parents not counted.
+
+    The store inside the results folder is written anew beside the old one, which it replaces only when it is complete.
+    Any other store may hold what is not ours: missing runs are added there, and changed ones replaced.
+
+    Raises:
+        RunError: a record is not readable, the store cannot be written, or another process is using it.
+    """
+    tracker = Tracker(store, uri)
+    place = tracker.place
+    try:
+        with quiet():
+            if not place.own:
+                return tracker.replay()
+            with place.hold(exclusive=True):
+                return _replace(tracker)
+    except RunError:
+        raise
+    except Exception as error:
+        raise RunError(f"cannot rebuild the MLflow store {_masked(place.uri)}: {_one_line(error)}") from error
+
+
+def _replace(tracker: Tracker) -> int:
+    place, fresh = tracker.place, tracker.place.beside()
+    assert fresh.database is not None and place.artifacts is not None
+    before = set(place.artifacts.glob("*/*"))
+    tracker.place, tracker._client = fresh, fresh.connect()
+    try:
+        written = tracker.replay()
+        place.replace_by(fresh)
+    except BaseException:
+        _remove(set(place.artifacts.glob("*/*")) - before)
+        raise
+    finally:
+        fresh.database.unlink(missing_ok=True)
+    _remove(before)
+    return written
+
+
+def _remove(folders: set[Path]) -> None:
+    """Delete artifact folders of runs that are in no database any more."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def ui_command(store: Store, uri: str | None, port: int) -> list[str]:
+    """Command line of the MLflow UI on this store, for this machine only.
+
+    Raises:
+        UsageError: the store is a server, which has its own UI.
+        RunError: there is no store yet, or it came here with a copied folder.
+    """
+    place = Place.of(store.root, uri)
+    if place.artifacts is None:
+        raise UsageError(f"{_masked(place.uri)} is a server with its own UI; open it in a browser")
+    if place.database is not None and not place.database.exists():
+        raise RunError(f"no MLflow store at {place.database}; `bench ui --rebuild` makes it from the results")
+    if place.own and place.moved():
+        raise RunError(f"{place.database} was made for another folder; `bench ui --rebuild` makes it anew")
+    configure(sqlite=place.database is not None)
+    where = ["--backend-store-uri", place.uri, "--artifacts-destination", str(place.artifacts)]
+    return [sys.executable, "-m", "mlflow", "ui", *where, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+
+
+def _table_file(store: Store, command: CommandRecord) -> Path:
+    return store.root / "commands" / f"{command.id}.md"
+
+
+def _note(table: str) -> str:
+    if len(table) <= fields.TAG_LENGTH:
+        return table
+    return table[: fields.TAG_LENGTH].rpartition("\n")[0] + "\n\n(cut here; complete in the artifact table.md)"
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TrackingWarning, stacklevel=4)
+
+
+def _one_line(error: Exception) -> str:
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return _masked(line if len(line) <= 200 else line[:199] + "…")
+
+
+def _masked(text: str) -> str:
+    """Without the password of a database URI."""
+    return re.sub(r"//[^/@\s]+@", "//***@", text)

@@ -1,4 +1,4 @@
-"""What the MLflow view shows of a run, read from the plain files alone: no MLflow here, so it can be checked without."""
+"""What the MLflow view shows of a run, read from the plain files alone and without MLflow."""
 
 import hashlib
 import json
@@ -91,22 +91,24 @@ def run_view(store: Store, folder: Path, record: RunRecord, command: CommandReco
 
 def failed_view(name: str, message: str, command: CommandRecord) -> View:
     """A run of a command that ended with an error; `name` as in `CommandRecord.failed`."""
+    message = message[:TAG_LENGTH]
     return View(
         name=name.rpartition("/")[2],
-        key=name,
+        key=allowed(name),  # it becomes part of a filter, whose quotes cannot be escaped
         digest=hashlib.sha256(message.encode()).hexdigest()[:16],
         start=milliseconds(command.started),
         end=milliseconds(command.finished),
         status="FAILED",
-        tags={"bench.kind": "failed", "bench.failed": message[:TAG_LENGTH], "mlflow.note.content": message[:TAG_LENGTH]},
+        tags={"bench.kind": "failed", "bench.failed": message, "mlflow.note.content": message},
     )
 
 
 def command_view(command: CommandRecord) -> View:
     """The parent run of a command."""
     asked = {"models": command.models, "datasets": command.datasets, "seeds": command.seeds, "budget": command.budget}
-    tags = {"bench.kind": "command", "bench.command": command.id, "bench.line": command.line[:TAG_LENGTH]}
-    tags |= {"bench.budget": command.budget, "mlflow.source.name": command.line[:TAG_LENGTH], "mlflow.source.type": "LOCAL"}
+    line = command.line[:TAG_LENGTH]
+    tags = {"bench.kind": "command", "bench.command": command.id, "bench.budget": command.budget, "bench.line": line}
+    tags |= {"mlflow.source.name": line, "mlflow.source.type": "LOCAL"}
     return View(
         name=command.id,
         key=command.id,
@@ -136,7 +138,7 @@ def milliseconds(text: str) -> int | None:
 
 
 def allowed(name: str) -> str:
-    """The nearest name that MLflow accepts: letters, digits, `_ - . : /` and space, and no empty or dotted path parts."""
+    """The nearest name that MLflow accepts: letters, digits, `_ - . : /` and space, no empty or dotted path parts."""
     kept = re.sub(r"[^\w\-. :/]", "", re.sub(r"[@=+%]", "_", name))
     parts = [" ".join(part.split()) for part in kept.split("/")]
     return "/".join(part for part in parts if part.strip("."))[:NAME_LENGTH].rstrip("/ ") or "_"
@@ -169,7 +171,8 @@ def _curve(path: Path, start: int) -> Iterator[Point]:
             values = json.loads(line)
             step = int(values.pop("epoch"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"line {number} of {path} is not an epoch of a curve ({error}); remove that run and repeat it") from None
+            mend = "remove that run and repeat it"
+            raise RunError(f"line {number} of {path} is not an epoch of a curve ({error}); {mend}") from None
         passed += float(values.get("seconds", 0.0))
         for name, value in _numbers(values).items():
             if name == "seconds":

@@ -1,5 +1,6 @@
-"""Where the MLflow view lives and how it is opened: quietly, by one process at a time while it is made, never half-made."""
+"""Where the MLflow view lives and how it is opened and written: quietly, and made by one process at a time."""
 
+import json
 import logging
 import os
 import socket
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import RunError
+from bench.study.tracking_fields import View
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
+_METRICS_PER_CALL = 1000  # MLflow's limits
+_PARAMS_PER_CALL = 100
 _LOGGERS = ("mlflow", "alembic", "urllib3.connectionpool")
 _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -25,6 +29,10 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+
+
+class StoreError(RunError):
+    """The tracking store itself cannot be used, whatever is to be written."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Place:
         """Id of the experiment with this name, made where there is none.
 
         Raises:
-            RunError: the store was made for a results folder in another place.
+            StoreError: the store was made for a results folder in another place.
         """
         from mlflow.exceptions import MlflowException
 
@@ -94,7 +102,7 @@ class Place:
                     if found is None:
                         raise
         if self.own and found.artifact_location != self.location(name):
-            raise RunError(f"the store in {self.folder} was made for another folder, {found.artifact_location}")
+            raise StoreError(f"the store in {self.folder} was made for another folder, {found.artifact_location}")
         return found.experiment_id
 
     @contextmanager
@@ -114,7 +122,7 @@ class Place:
         """An open file that says "in use" (shared) or "being replaced" (exclusive) until it is closed.
 
         Raises:
-            RunError: another process holds it the other way.
+            StoreError: another process holds it the other way.
         """
         import fcntl
 
@@ -125,7 +133,7 @@ class Place:
         except BlockingIOError:
             stream.close()
             doing = "writing to it; repeat this when that is done" if exclusive else "rebuilding it"
-            raise RunError(f"the MLflow store in {self.folder} is busy: another process is {doing}") from None
+            raise StoreError(f"the MLflow store in {self.folder} is busy: another process is {doing}") from None
         return stream
 
     def replace_by(self, other: "Place") -> None:
@@ -148,7 +156,7 @@ class Place:
             with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as base:
                 rows = base.execute("SELECT artifact_location FROM experiments WHERE experiment_id != 0").fetchall()
         except sqlite3.DatabaseError as error:
-            raise RunError(f"{self.database} is not readable ({error}); make it anew with `bench ui --rebuild`") from None
+            raise RunError(f"{self.database} is not readable ({error}); `bench ui --rebuild` makes it anew") from None
         return any(not Path(location).is_relative_to(self.artifacts) for (location,) in rows)
 
 
@@ -178,12 +186,39 @@ def quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def writer_tags() -> dict[str, str]:
+def write(client: "MlflowClient", experiment: str, view: View, tags: dict[str, str]) -> str:
+    """A new run with everything in the view, still running; its id."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
+    tags = view.tags | tags | _writer()
+    run = client.create_run(experiment, start_time=view.start, tags=tags, run_name=view.name).info.run_id
+    params = [Param(name, value) for name, value in view.params.items()]
+    for low in range(0, len(params), _PARAMS_PER_CALL):
+        client.log_batch(run, params=params[low : low + _PARAMS_PER_CALL])
+    metrics = [Metric(point.name, point.value, point.time, point.step) for point in view.points]
+    for low in range(0, len(metrics), _METRICS_PER_CALL):
+        client.log_batch(run, metrics=metrics[low : low + _METRICS_PER_CALL])
+    inputs = []
+    for one in view.inputs:
+        # Our own digest: those that MLflow computes do not see a changed cell.
+        dataset = Dataset(one.name, one.digest, source_type="code", source=json.dumps({"tags": one.source}))
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", one.context)]))
+    if inputs:
+        client.log_inputs(run, datasets=inputs)
+    if view.config:
+        client.log_dict(run, view.config, "config.json")
+    for path in view.artifacts:
+        client.log_artifact(run, str(path))
+    return run
+
+
+def _writer() -> dict[str, str]:
     """Which process writes a run, so that a later one can tell whether it still lives."""
     import psutil
 
     started = f"{psutil.Process().create_time():.1f}"
-    return {"bench.writer.host": socket.gethostname(), "bench.writer.pid": str(os.getpid()), "bench.writer.started": started}
+    names = ("bench.writer.host", "bench.writer.pid", "bench.writer.started")
+    return dict(zip(names, (socket.gethostname(), str(os.getpid()), started), strict=True))
 
 
 def end_abandoned(client: "MlflowClient") -> int:

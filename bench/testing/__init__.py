@@ -5,8 +5,8 @@
     print(report.text())
     assert report.ok
 
-The battery fits the model for a few steps on a small planted log and looks at it from outside only: it calls `fit`, `score`,
-`loss`, `state` and `load_state`. What a check demands stands in its docstring (`bench.testing.CHECKS`).
+The battery fits the model for a few steps on a small planted log and looks at it from outside only: it calls `fit`,
+`score`, `loss`, `state` and `load_state`. What a check demands stands in its docstring (`bench.testing.CHECKS`).
 """
 
 from bench.testing.battery import CHECKS, check

@@ -68,7 +68,7 @@ def deterministic(subject: Subject) -> str:
 
 def column_order(subject: Subject) -> str:
     """Scores follow their candidates into any order of columns."""
-    order = _generator("columns").permutation(subject.batch.cand.shape[1])
+    order = torch.randperm(subject.batch.cand.shape[1], generator=torch.Generator().manual_seed(3))
     permuted = subject.scores(replace(subject.batch, cand=subject.batch.cand[:, order]))
     _unmoved(subject.usual[:, order], permuted, "the candidates came in another order")
     return "permuted candidates get permuted scores"
@@ -113,12 +113,12 @@ def hidden_positive(subject: Subject) -> str:
         label = torch.zeros(batch.cand.shape)
         label[:, column] = 1
         marked = replace(batch, label=label, item=batch.cand[:, column].clone())
-        _unmoved(subject.usual, subject.scores(marked), f"`label` and `item` named candidate {column} as the clicked one")
+        _unmoved(subject.usual, subject.scores(marked), f"`label` and `item` named candidate {column} as clicked")
     return "labels attached to a scoring batch change nothing"
 
 
 def query(subject: Subject) -> str:
-    """`uses_query` is true: another query changes the scores of search rows and of no rec row; or no query changes any."""
+    """`uses_query` is true: another query changes scores of search rows and of no rec row; or no query changes any."""
     batch, n = subject.batch, subject.planted.catalog.n_queries
     search = task_rows(batch, "search")
     other = torch.where(search, (batch.query + n // 2 - 1) % n + 1, 0)
@@ -225,12 +225,6 @@ def _count(difference: Tensor) -> str:
 def _joined(first: Batch, second: Batch) -> Batch:
     names = [entry.name for entry in fields(first) if getattr(first, entry.name) is not None]
     return replace(first, **{name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names})
-
-
-def _generator(purpose: str) -> np.random.Generator:
-    from bench.data import hashing
-
-    return np.random.Generator(np.random.Philox(key=hashing.seed("battery", purpose)))
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {

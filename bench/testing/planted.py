@@ -1,7 +1,7 @@
 """A small log with a planted structure, made here, on which a model can be examined within seconds.
 
-40 users with a taste each (six clusters of ten items), 60 items that carry words, categories, features and queries, twelve
-queries. Among the users are some that never search and some that only search; some searches have two clicks.
+40 users with a taste each (six clusters of ten items), 60 items that carry words, categories, features and queries,
+twelve queries. Among the users are some that never search and some that only search; some searches have two clicks.
 """
 
 from functools import lru_cache
@@ -38,11 +38,11 @@ def log() -> Log:
             "feature:brand": [f"brand{i % 4}" for i in range(ITEMS)],
         }
     )
-    themes = [(theme, kind) for theme in range(CLUSTERS) for kind in range(len(_KINDS))]
-    queries = pd.DataFrame(
-        {"id": [_query(*pair) for pair in themes], "text": [f"{_THEMES[theme]} {_KINDS[kind]}" for theme, kind in themes]}
-    )
-    users = pd.DataFrame({"id": [f"user{u:02d}" for u in range(USERS)], "feature:age": [f"age{u % 3}" for u in range(USERS)]})
+    pairs = [(theme, kind) for theme in range(CLUSTERS) for kind in range(len(_KINDS))]
+    texts = [f"{_THEMES[theme]} {_KINDS[kind]}" for theme, kind in pairs]
+    queries = pd.DataFrame({"id": [_query(*pair) for pair in pairs], "text": texts})
+    ages = [f"age{u % 3}" for u in range(USERS)]
+    users = pd.DataFrame({"id": [f"user{u:02d}" for u in range(USERS)], "feature:age": ages})
     return build("planted", "natural", pd.DataFrame(_events()), items, queries, users, seed=0)
 
 
@@ -114,7 +114,7 @@ class Planted:
         return np.take_along_axis(everything, order, 1)
 
     def last_training_rows(self, tasks: tuple[str, ...], window: Window, negatives: int) -> Batch:
-        """The last training event of every user with at least three, clicked items attached: what sequence losses learn."""
+        """The last training event of every user with at least three, with its item: what sequence losses learn."""
         events = self.log.events
         rows = np.sort(np.concatenate([self.split.rows("train", task) for task in tasks]))
         _, start, count = np.unique(events.user[rows], return_index=True, return_counts=True)

@@ -1,5 +1,6 @@
 """What the battery found."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -47,6 +48,6 @@ class Report:
             f"{result.check:<{width}}  {'FAILED' if result.status == 'failed' else result.status:<6}  {result.sentence}"
             for result in self.results
         ]
-        counts = {status: sum(result.status == status for result in self.results) for status in ("passed", "failed", "exempt")}
-        summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        counts = Counter(result.status for result in self.results)
+        summary = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "exempt") if counts[status])
         return "\n".join([*lines, f"{self.model}: {summary}"])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.data.batch import Batch, TrainData
-from bench.errors import UsageError, unknown
+from bench.errors import BenchError, UsageError, unknown
 from bench.ranker.contract import Config, Context, Ranker
 from bench.testing.planted import Planted, planted
 from bench.testing.report import Failed
@@ -26,8 +26,8 @@ RELATIVE, ABSOLUTE = 1e-5, 1e-6
 class Subject:
     """One class with one config on the planted log.
 
-    `quick` settings of the class are applied first, then ones that cut the training to a few steps (only where the config
-    has them), then the caller's.
+    `quick` settings of the class are applied first, then ones that cut the training to a few steps (only where the
+    config has them), then the caller's.
     """
 
     def __init__(self, name: str, cls: type[Ranker], overrides: dict[str, Any] | None = None):
@@ -38,6 +38,7 @@ class Subject:
         self.overrides = overrides or {}
         self.config = self.settings()
         self._cached: dict[tuple[str, str], dict[str, Tensor]] = {}
+        self._fitted: Ranker | Failed | None = None
 
     def settings(self, **more: Any) -> Config:
         """The class's config: `quick`, then the battery's short training, then `more`, then the caller's overrides."""
@@ -63,7 +64,8 @@ class Subject:
     def build(self, config: Config | None = None, seed: int = 0) -> Ranker:
         """A fresh object; `seed` sets the global generator that initial weights come from, not the run's seed."""
         torch.manual_seed(seed)
-        return self.cls(config or self.config, Context(self.planted.catalog, seed=0, tasks=self.tasks, cache=self._cache))
+        context = Context(self.planted.catalog, seed=0, tasks=self.tasks, cache=self._cache)
+        return self.cls(config or self.config, context)
 
     def _cache(self, name: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         if (name, key) not in self._cached:
@@ -79,11 +81,15 @@ class Subject:
     def train(self) -> TrainData:
         return self.planted.train(self.tasks)
 
-    @cached_property
+    @property
     def fitted(self) -> Ranker:
-        """The model after a few training steps. A fit that fails raises Failed, each time."""
-        if not hasattr(self, "_fitted"):
-            self._fitted: Ranker | Failed = self._fit()
+        """The model after a few training steps.
+
+        Raises:
+            Failed: it cannot be built or fitted; the same each time. BenchError: it needs something that is not here.
+        """
+        if self._fitted is None:
+            self._fitted = self._fit()
         if isinstance(self._fitted, Failed):
             raise self._fitted
         return self._fitted
@@ -91,12 +97,17 @@ class Subject:
     def _fit(self) -> Ranker | Failed:
         try:
             model = self.build()
+        except BenchError:
+            raise
+        except Exception as error:
+            return Failed(f"building it raised {told(error)}")
+        try:
             facts = model.fit(self.train, Steady(self.tasks))
-            if not isinstance(facts, dict):
-                return Failed(f"fit returned {type(facts).__name__}; a dict of facts for the record is expected")
-            return evaluating(model)
         except Exception as error:
             return Failed(f"fit raised {told(error)}")
+        if not isinstance(facts, dict):
+            return Failed(f"fit returned {type(facts).__name__}; a dict of facts for the record is expected")
+        return evaluating(model)
 
     def prepared(self, config: Config | None = None) -> Any:
         """A fresh torch model, ready for its first loss."""

@@ -1,0 +1,70 @@
+"""`bench candidates`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli import options, selection
+
+
+@click.group("candidates", cls=options.Group, short_help="Export the candidate lists, or import your own.")
+def command() -> None:
+    """The lists that models rank: export them for a model outside bench, or import lists of your own."""
+
+
+@command.command("export", short_help="Write the lists for a model outside bench.")
+@options.one_selection
+@click.option("--out", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="FILE.parquet or FILE.csv.")
+@options.debug
+def export(path: Path, **given: Any) -> None:
+    """Write the lists as a long table: row, task, user, query, item. Nothing in it tells the clicked item.
+
+    Score every line, keep the columns row and item, add a column score, and `bench scores import` puts the model into the table.
+
+    \b
+    bench candidates export --dataset ml-100k --out candidates.parquet
+    """
+    from bench.study.exchange import check_target, export_candidates
+
+    check_target(path)
+    prepared, candidates = selection.open_selection(**given)
+    lines = export_candidates(prepared, candidates, path)
+    print(f"{path}: {lines:,} lines, {len(candidates):,} rows; candidates {candidates.label} ({candidates.fingerprint[:12]})")
+
+
+@command.command("import", short_help="Check lists of your own and keep them.")
+@click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
+@options.dataset
+@options.split_and_mode
+@options.settings
+@options.tasks
+@options.data
+@options.out
+@options.debug
+def import_(
+    path: Path,
+    dataset: str,
+    split: str | None,
+    mode: str | None,
+    settings: tuple[str, ...],
+    tasks: tuple[str, ...],
+    data: Path | None,
+    out: Path,
+) -> None:
+    """Check lists of your own and keep them: columns row and item, or user, task and item where a user has one row a task.
+
+    Every test row needs a list with its clicked item in it once.
+    """
+    from bench.evaluation.leaks import FALSE_NEGATIVES
+    from bench.study.store import Store
+
+    store = Store(out)
+    store.check_writable()
+    prepared, candidates = selection.open_selection(dataset, split, mode, settings, tasks, f"given:{path}", 0, data)
+    candidates.save(store.candidates(prepared.name), prepared.split)
+    touched = prepared.leaks(candidates)[FALSE_NEGATIVES]
+    print(f"{len(candidates):,} lists ({candidates.label}), fingerprint {candidates.fingerprint}")
+    if touched:
+        print(f"{touched:,} negatives are items that their user clicked elsewhere; every result on these lists says so")
+    print(f"rank models on them with --candidates given:{path}")

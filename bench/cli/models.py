@@ -1,0 +1,53 @@
+"""`bench models`."""
+
+import click
+
+from bench.cli import options
+
+
+@click.group("models", cls=options.WithList, short_help="List the models, or check one against the contract.")
+def command() -> None:
+    """The models: list them (the default), or check one against the contract."""
+
+
+@command.command("list", short_help="All models with their tasks (the default).")
+@options.output_format("text", "json")
+@options.debug
+def list_(form: str) -> None:
+    """All models: those that come with bench and those of installed packages."""
+    from bench.ranker import registry
+
+    records = [entry.record() for entry in registry.entries().values()]
+    if form == "json":
+        import json
+
+        print(json.dumps(records, indent=1))
+        return
+    for group in registry.GROUPS:
+        chosen = [record for record in records if record["group"] == group]
+        if chosen:
+            print(f"{group}:")
+        for record in chosen:
+            origin = "" if record["origin"] == "bench" else f" (from {record['origin']})"
+            cite = f"; {record['cite']}" if record["cite"] else ""
+            print(f"  {record['name']:<20} {record['tasks']:<11} {record['title']}{cite}{origin}")
+    print("recbole:<Class>        any sequential or general model of RecBole")
+
+
+@command.command("check", short_help="Run the conformance battery on a model.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@options.debug
+@click.pass_context
+def check(ctx: click.Context, names: tuple[str, ...]) -> None:
+    """Run the battery that bench's own models pass on a model by name; exit code 1 when a check fails."""
+    from bench.ranker import registry
+
+    for name in names:
+        registry.entry(name)
+    from bench import testing
+
+    reports = [testing.check(name) for name in names]
+    for report in reports:
+        print(report.text())
+    if not all(report.ok for report in reports):
+        ctx.exit(1)

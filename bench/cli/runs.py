@@ -1,0 +1,71 @@
+"""`bench runs`."""
+
+from pathlib import Path
+
+import click
+
+from bench.cli import options
+
+
+@click.group("runs", cls=options.WithList, short_help="List and remove finished runs.")
+def command() -> None:
+    """Finished runs: list them (the default) or remove some."""
+
+
+@command.command("list", short_help="Finished runs, oldest first (the default).")
+@click.option("--dataset", metavar="NAME", help="Only runs on this data set.")
+@options.output_format("text", "json")
+@options.out
+@options.debug
+def list_(dataset: str | None, form: str, out: Path) -> None:
+    """Finished runs, oldest first."""
+    from bench.study.store import Store
+
+    records = [
+        {
+            "run": record.id,
+            "dataset": record.dataset["name"],
+            "model": record.model,
+            "kind": record.kind,
+            "seed": record.seed,
+            "budget": record.budget,
+            "tasks": ",".join(record.tasks),
+            "candidates": ",".join(sorted(entry.label for entry in record.evaluations.values())),
+            "seconds": round(record.seconds, 2),
+            "finished": record.finished,
+            "folder": str(folder),
+        }
+        for folder, record in Store(out).runs()
+        if dataset in (None, record.dataset["name"])
+    ]
+    if form == "json":
+        import json
+
+        print(json.dumps(records, indent=1))
+        return
+    if not records:
+        print(f"no finished runs in {out}")
+    for entry in records:
+        where = f"{entry['dataset']}, {entry['budget'] or entry['kind']}, {entry['candidates']}"
+        print(f"{entry['run']:<44} {where}; {entry['seconds']:.1f} s; {entry['finished'][:16]}")
+
+
+@command.command("remove", short_help="Delete runs.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.out
+@options.debug
+def remove(runs: tuple[str, ...], yes: bool, out: Path) -> None:
+    """Delete runs. RUN is an id of `bench runs list`, the start of one, or a folder."""
+    from bench.study.store import Store
+
+    store = Store(out)
+    found = dict(store.find(run) for run in runs)
+    for folder, record in found.items():
+        print(f"{record.id}  {folder}")
+    if not yes and not click.confirm(f"Delete {len(found)} run{'s' if len(found) > 1 else ''} with weights and ranks?"):
+        print("nothing removed")
+        return
+    for folder in found:
+        store.remove(folder)
+    print(f"removed {len(found)}")

@@ -1,0 +1,41 @@
+"""`bench scores`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli import options, selection
+
+
+@click.group("scores", cls=options.Group, short_help="Import scores that were computed elsewhere on the same candidates.")
+def command() -> None:
+    """Scores of models outside bench."""
+
+
+@command.command("import", short_help="Rank scores that were computed elsewhere.")
+@click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--name", required=True, metavar="NAME", help="What tables call the model.")
+@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the fit that made the scores.  [default: 0]")
+@options.one_selection
+@options.out
+@options.debug
+def import_(path: Path, name: str, seed: int, out: Path, **given: Any) -> None:
+    """Rank somebody's own scores: columns row, item and score, one line for every line of `bench candidates export`.
+
+    Give the options of the export. A model that serves one task leaves the rows of the other out.
+
+    \b
+    bench scores import scores.parquet --name "My model" --dataset ml-100k
+    bench table
+    """
+    from bench.study.exchange import check_name, import_scores
+    from bench.study.store import Store
+
+    check_name(name)
+    store = Store(out)
+    store.check_writable()
+    prepared, candidates = selection.open_selection(**given)
+    record = import_scores(store, prepared, candidates, path, name, seed)
+    extra = "" if str(out) == options.RESULTS else f" --out {out}"
+    print(f"{record.id}: {name} on {candidates.label} ({' and '.join(record.tasks)}); `bench table{extra}` shows it")

@@ -1,0 +1,178 @@
+"""Checks of learning: fit, first loss, gradients, memory for a few events, and the state that is saved."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.data.batch import Batch, SequenceBatch
+from bench.testing.report import Failed
+from bench.testing.subject import Subject, moved
+
+# What "learns a few events by heart" means: HR@1 among five candidates, reached at one of the learning rates.
+EVENTS, NEGATIVES, LEARNT = 24, 4, 0.9
+ATTEMPTS = ((3e-3, 150), (2e-2, 150))
+LOOK_EVERY = 5
+
+
+class NotApplicable(Exception):
+    """The check has nothing to look at; the message says why."""
+
+
+def fit(subject: Subject) -> str:
+    """`fit` ends, and returns a dict of facts for the record."""
+    _ = subject.fitted
+    return f"fitted on {len(subject.train)} planted events"
+
+
+def fresh_loss(subject: Subject) -> str:
+    """The first loss is a finite scalar; where the class declares `fresh_loss = (value, tolerance)` it is that."""
+    model = _torch_model(subject)
+    model.train()
+    value = _loss(model, next(iter(model.batches(subject.train, 0, 1))))
+    if value.dim() or not torch.isfinite(value):
+        raise Failed(f"the first loss is {value.tolist()}; a finite scalar is expected")
+    declared = getattr(subject.cls, "fresh_loss", None)
+    if declared is None:
+        return f"the first loss is {float(value.detach()):.3f}"
+    expected, tolerance = declared
+    if abs(float(value.detach()) - expected) > tolerance:
+        raise Failed(f"the first loss is {float(value.detach()):.3f}; {expected} within {tolerance} is declared")
+    return f"the first loss is {float(value.detach()):.3f}, declared {expected} within {tolerance}"
+
+
+def gradients(subject: Subject) -> str:
+    """Every trainable parameter gets a gradient that is not zero, in a fresh model or after a few steps.
+
+    Parameters that are meant to rest are declared in `exempt` as `"gradients:<name>"` (`*` and `?` as in file names).
+    """
+    config = subject.settings(batch_size=96)
+    waiting: dict[str, Any] = {}
+    for model in (_torch_model(subject, config), subject.fitted):
+        model.train()
+        model.zero_grad(set_to_none=True)
+        _loss(model, next(iter(model.batches(subject.train, 0, 1)))).backward()
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
+        dead = {name for name, p in named.items() if p.grad is None or not p.grad.abs().any()}
+        waiting = {name: None for name in named if name in dead and (not waiting or name in waiting)}
+        model.zero_grad(set_to_none=True)
+        model.eval()
+        if not waiting:
+            break
+    allowed = [key.partition(":")[2] for key in subject.cls.exempt if key.startswith("gradients:")]
+    unmatched = [pattern for pattern in allowed if not any(fnmatchcase(name, pattern) for name in named)]
+    if unmatched:
+        raise Failed(f"`exempt` excuses parameters that do not exist: {', '.join(unmatched)}")
+    dead_names = [name for name in waiting if not any(fnmatchcase(name, pattern) for pattern in allowed)]
+    if dead_names:
+        shown = ", ".join(dead_names[:4]) + (", ..." if len(dead_names) > 4 else "")
+        raise Failed(f"{len(dead_names)} of {len(named)} parameters never get a gradient: {shown}")
+    rest = f", {len(waiting)} excused" if waiting else ""
+    return f"all {len(named) - len(waiting)} trainable parameters get gradients{rest}"
+
+
+def overfit(subject: Subject) -> str:
+    """Trained on a few dozen events again and again, the model ranks their clicked items first (dropout off)."""
+    seen = []
+    for lr, steps in ATTEMPTS:
+        best, needed = _by_heart(subject, lr, steps)
+        if best >= LEARNT:
+            return f"train HR@1 = {best:.2f} after {needed} steps at lr {lr:g}"
+        seen.append(f"{best:.2f} after {steps} steps at lr {lr:g}")
+    raise Failed(f"train HR@1 reached only {' and '.join(seen)}; {LEARNT} is expected")
+
+
+def state(subject: Subject) -> str:
+    """`state()` holds tensors only and survives a file; `load_state` on a fresh object gives the same scores."""
+    from safetensors.torch import load, save
+
+    saved = subject.fitted.state()
+    for name, value in saved.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise Failed(f"state()[{name!r}] is {type(value).__name__}; tensors by name are expected")
+    read = load(save({name: value.detach().cpu().contiguous().clone() for name, value in saved.items()}))
+    # Another state of the global generator: weights that are drawn but not saved come out different.
+    fresh = subject.build(seed=1234)
+    fresh.load_state(read)
+    difference = moved(subject.usual, subject.scores(subject.batch, fresh))
+    if difference.any():
+        rows = f"{int((difference > 0).sum())} of {len(difference)} rows"
+        raise Failed(f"a fresh object with the saved state scores {rows} differently")
+    return f"{len(saved)} tensors restore the scores in a fresh object"
+
+
+def _torch_model(subject: Subject, config: Any = None) -> Any:
+    if not subject.has_loss:
+        raise NotApplicable("it has no `loss`: its fit is a procedure of its own")
+    return subject.prepared(config)
+
+
+def _by_heart(subject: Subject, lr: float, steps: int) -> tuple[float, int]:
+    """(best HR@1, steps needed) of training on one batch from a fresh model."""
+    model = _torch_model(subject, subject.settings(batch_size=4 * EVENTS, dropout=0.0))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    batch = next(iter(model.batches(subject.train, 0, 1)))
+    if isinstance(batch, SequenceBatch):
+        exam = subject.planted.last_training_rows(subject.tasks, model.window, NEGATIVES)
+    else:
+        batch = _with_past(batch, subject.cls.uses_history)
+        exam = _examined(batch, subject)
+    answer = exam.item[:, None] == exam.cand  # type: ignore[index]
+    blind = replace(exam, item=None, label=None)
+    optimizer = torch.optim.Adam([{**group, "lr": lr} for group in model.parameter_groups()])
+    best, needed = 0.0, 0
+    for step in range(1, steps + 1):
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        _loss(model, batch).backward()
+        optimizer.step()
+        if step % LOOK_EVERY == 0:
+            scores = subject.scores(blind, model)
+            positive = torch.where(answer, scores, -torch.inf).amax(1)
+            others = torch.where(answer, -torch.inf, scores).amax(1)
+            hit = float((positive > others).double().mean())
+            best, needed = (hit, step) if hit > best else (best, needed)
+            if best >= LEARNT:
+                break
+    return best, needed
+
+
+def _with_past(batch: Any, uses_history: bool) -> Any:
+    """The first rows of a training batch; for a model of histories those with one, else there is nothing to learn."""
+    if not isinstance(batch, Batch) or len(batch) <= EVENTS:
+        return batch
+    rows = torch.arange(len(batch))
+    if uses_history:
+        rows = rows[(batch.rec_len > 0) & (batch.src_len > 0)]
+    return batch.take(rows[:EVENTS])
+
+
+def _examined(batch: Any, subject: Subject) -> Batch:
+    """The same rows with a clicked item and at least two others to tell it from."""
+    if not isinstance(batch, Batch) or batch.item is None:
+        raise Failed(f"batches() gave {type(batch).__name__} without `item`; a Batch or SequenceBatch is expected")
+    if batch.cand.shape[1] > 2:
+        return batch
+    n, generator = subject.planted.catalog.n_items, torch.Generator().manual_seed(5)
+    # Steps from the clicked item around the catalogue: distinct, and never back at it.
+    steps = torch.stack([torch.randperm(n - 1, generator=generator)[:NEGATIVES] + 1 for _ in range(len(batch))])
+    others = (batch.item[:, None] - 1 + steps) % n + 1
+    return replace(batch, cand=torch.cat([others, batch.item[:, None]], dim=1), label=None)
+
+
+def _loss(model: Any, batch: Any) -> Tensor:
+    result = model.loss(batch)
+    value = result[0] if isinstance(result, tuple) else result
+    if not isinstance(value, Tensor):
+        raise Failed(f"loss returned {type(value).__name__}; a scalar tensor is expected")
+    return value
+
+
+CHECKS: dict[str, Callable[[Subject], str]] = {
+    check.__name__: check for check in (fit, fresh_loss, gradients, overfit, state)
+}
