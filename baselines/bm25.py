@@ -3,12 +3,12 @@
 from typing import Annotated, Any, ClassVar
 
 import torch
+from bench.baselines.counting import ClosedForm, PairTable, distinct
 from pydantic import Field
 from torch import Tensor
 
-from bench.baselines.counting import ClosedForm, PairTable, distinct
 from bench.errors import RunError
-from bench.ranker.contract import Batch, Config, Fraction, TrainData, Window, dataclass, strict
+from bench.ranker.contract import Batch, Config, TrainData, Window, dataclass, strict
 from bench.ranker.registry import register
 
 
@@ -23,7 +23,8 @@ class BM25Config(Config):
 class Lexical(ClosedForm):
     """Base of models that add up a weight for every distinct word of the query that a candidate has.
 
-    A subclass makes the table of (item, word) weights in `learn` under the name "weights". Nothing is learnt from events.
+    A subclass makes the table of (item, word) weights in `learn` under the name "weights". Nothing is learnt from
+    events.
     """
 
     uses_query: ClassVar[bool] = True
@@ -50,7 +51,8 @@ class Lexical(ClosedForm):
         """Raises RunError where items or queries have no words."""
         for kind, lists in (("items", self.catalog.item_word_lists), ("queries", self.catalog.query_word_lists)):
             if not len(lists.values):
-                raise RunError(f"the {kind} of {self.catalog.name} have no words; leave {self.entry.name} out of --models")  # type: ignore[attr-defined]
+                name = self.entry.name
+                raise RunError(f"the {kind} of {self.catalog.name} have no words; leave {name} out of --models")
 
 
 @register("bm25", title="BM25", tasks=("search",), group="trivial", cite="Robertson and Zaragoza, FnTIR 2009")
@@ -59,8 +61,8 @@ class BM25(Lexical):
 
         ln(1 + (N - df + .5) / (df + .5)) * tf (k1 + 1) / (tf + k1 (1 - b + b |T| / mean |T|))
 
-    over all N items of the catalogue; tf counts w in T, df the items with w. The weights come from bm25s, whose variant "lucene"
-    leaves out the constant factor k1 + 1.
+    over all N items of the catalogue; tf counts w in T, df the items with w. The weights come from bm25s, whose
+    variant "lucene" leaves out the constant factor k1 + 1.
     """
 
     Config: ClassVar[type[Config]] = BM25Config

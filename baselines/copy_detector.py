@@ -1,11 +1,9 @@
 """The alarm for leaks: is the candidate in the input?"""
 
-from typing import ClassVar
-
 import torch
+from bench.baselines.counting import ClosedForm, past_items
 from torch import Tensor
 
-from bench.baselines.counting import ClosedForm
 from bench.ranker.contract import Batch, TrainData, Window
 from bench.ranker.registry import register
 
@@ -14,13 +12,9 @@ from bench.ranker.registry import register
 class CopyDetector(ClosedForm):
     """Score = 1 if the candidate occurs in the whole history that models may read, of either behaviour, else 0.
 
-    Negatives are items that the user never touched, so above chance (R@5 = .05 with 100 candidates) the positive itself
-    stands in its own input. Every model that reads histories would then be measured by how well it copies.
+    Negatives are items that the user never touched, so above chance (R@5 = .05 with 100 candidates) the positive
+    itself stands in its own input. Every model that reads histories would then be measured by how well it copies.
     """
-
-    exempt: ClassVar[dict[str, str]] = {
-        "history": "no candidate of a sound candidate set occurs in a history, so another history gives the same scores"
-    }
 
     @property
     def window(self) -> Window:
@@ -31,9 +25,7 @@ class CopyDetector(ClosedForm):
 
     def score(self, batch: Batch) -> Tensor:
         """(B, K) of 0 and 1."""
-        past = torch.cat(
-            [batch.rec_items.masked_fill(~batch.rec_mask, 0), batch.src_items.masked_fill(~batch.src_click_mask, 0).flatten(1)], 1
-        )
+        past = past_items(batch)
         # (row, item) as one number: a comparison of all candidates with all of a long history would not fit in memory.
         row = torch.arange(len(batch), device=past.device)[:, None] * (self.catalog.n_items + 1)
         return torch.isin(row + batch.cand, (row + past)[past > 0]).float()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.data.ragged import Ragged
-from bench.ranker.contract import Config, Context, Ranker, TrainData, Validation
+from bench.ranker.contract import Batch, Config, Context, Ranker, TrainData, Validation
 
 
 class ClosedForm(Ranker):
@@ -83,11 +83,18 @@ def item_counts(train: TrainData, n_items: int) -> Tensor:
     return torch.from_numpy(np.bincount(train.arrays()["item"], minlength=n_items + 1).astype(np.float32))
 
 
+def past_items(batch: Batch) -> Tensor:
+    """(B, Lr + Ls * Cs) items of both behaviours in the history, in no particular order, 0 = none."""
+    rec = batch.rec_items.masked_fill(~batch.rec_mask, 0)
+    return torch.cat([rec, batch.src_items.masked_fill(~batch.src_click_mask, 0).flatten(1)], 1)
+
+
 def below_one(counts: Tensor) -> Tensor:
     """The counts' order as evenly spaced values in [0, 1), equal counts alike.
 
-    Added to whole numbers they break ties and nothing else. The values are 1 / (number of different counts) apart, so float32 keeps
-    them apart (there are at most sqrt(2 * events) different counts), where counts divided by their maximum may merge.
+    Added to whole numbers they break ties and nothing else. The values are 1 / (number of different counts) apart, so
+    float32 keeps them apart (there are at most sqrt(2 * events) different counts), where counts divided by their
+    maximum may merge.
     """
     levels, place = torch.unique(counts, return_inverse=True)
     return place.float() / len(levels)

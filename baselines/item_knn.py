@@ -1,12 +1,11 @@
 """Neighbours by co-occurrence in users' training events."""
 
-from typing import ClassVar
 
 import numpy as np
 import torch
+from bench.baselines.counting import ClosedForm, past_items
 from torch import Tensor
 
-from bench.baselines.counting import ClosedForm
 from bench.data.ragged import Ragged
 from bench.ranker.contract import Batch, TrainData, Window
 from bench.ranker.registry import register
@@ -20,8 +19,8 @@ class ItemKNN(ClosedForm):
     """Score of c = sum over the items h of the whole history of n(h, c) / sqrt(n(h) n(c)).
 
     n(c) is the number of users with a training event (of either task) of c, n(h, c) of those with one of both; no
-    item is its own neighbour. The n_items x n_items matrix is never built: the sum over the history is a weight for every
-    user, and a candidate adds up the weights of its users.
+    item is its own neighbour. The n_items x n_items matrix is never built: the sum over the history is a weight for
+    every user, and a candidate adds up the weights of its users.
     """
 
     @property
@@ -42,9 +41,7 @@ class ItemKNN(ClosedForm):
         return torch.cat([self._score(batch.take(rows)) for rows in pieces])
 
     def _score(self, batch: Batch) -> Tensor:
-        past = torch.cat(
-            [batch.rec_items.masked_fill(~batch.rec_mask, 0), batch.src_items.masked_fill(~batch.src_click_mask, 0).flatten(1)], 1
-        )
+        past = past_items(batch)
         n_users = self.catalog.n_users + 1
         scale = self.learnt["offsets"].diff().clamp(min=1).float().rsqrt()
         row, column = past.nonzero(as_tuple=True)

@@ -3,9 +3,9 @@
 from typing import Any, ClassVar
 
 import torch
+from bench.baselines.counting import ClosedForm, PairTable, below_one, distinct, item_counts
 from torch import Tensor
 
-from bench.baselines.counting import ClosedForm, PairTable, below_one, distinct, item_counts
 from bench.data.catalog import Catalog
 from bench.errors import RunError
 from bench.ranker.contract import Batch, Config, Context, TrainData, Window
@@ -15,8 +15,9 @@ from bench.ranker.registry import register
 class Match:
     """How well candidates match a row's query, from the catalogue alone.
 
-    Where the queries were generated from items (`catalog.item_queries`), an item matches if the query is among those that could be
-    generated for it. Real queries match to the extent that their distinct words occur among the item's words.
+    Where the queries were generated from items (`catalog.item_queries`), an item matches if the query is among those
+    that could be generated for it. Real queries match to the extent that their distinct words occur among the item's
+    words.
 
     Raises:
         RunError: the log has neither.
@@ -31,15 +32,17 @@ class Match:
             self._words = distinct(catalog.query_words).to(device)
         else:
             raise RunError(
-                f"{catalog.name} has neither generated queries nor words of items and queries, so nothing can be matched; "
-                "leave the matchers out of --models or prepare the data with words"
+                f"{catalog.name} has neither generated queries nor words of items and queries, so nothing can be "
+                "matched; leave the matchers out of --models or prepare the data with words"
             )
         ones = torch.ones(len(table.keys), device=device)
         self._table = PairTable(table.keys.to(device), ones, table.width)
 
     @property
     def meaning(self) -> str:
-        return "the query is one of the item's generated queries" if self.generated else "share of the query's words in the item's words"
+        if self.generated:
+            return "the query is one of the item's generated queries"
+        return "share of the query's words in the item's words"
 
     def level(self, batch: Batch) -> Tensor:
         """Whole numbers (B, K), float32: 0 or 1 for generated queries, else the number of matched words."""
@@ -89,7 +92,7 @@ class Matcher(_Matching):
 
 @register("matcher-popularity", title="Matcher, then popularity", tasks=("search",), group="trivial")
 class MatcherPopularity(_Matching):
-    """Lexicographic: the better match first; among equal matches the more popular item (training events of both tasks)."""
+    """Lexicographic: the better match first; among equal matches the item with more training events, of either task."""
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
         return {"popularity": below_one(item_counts(train, self.catalog.n_items))}

@@ -2,16 +2,16 @@
 
 from typing import ClassVar
 
+from bench.baselines.counting import ClosedForm, PairTable, below_one, item_counts
 from torch import Tensor
 
-from bench.baselines.counting import ClosedForm, PairTable, below_one, item_counts
 from bench.ranker.contract import Batch, TrainData, Window
 from bench.ranker.registry import register
 
 
 @register("query-popularity", title="Query popularity", tasks=("search",), group="trivial")
 class QueryPopularity(ClosedForm):
-    """Score = training clicks of the item under the query; equal counts are ordered by the item's popularity in both tasks."""
+    """Score = training clicks of the item under the query; popularity (both tasks) orders equal counts."""
 
     uses_query: ClassVar[bool] = True
     uses_history: ClassVar[bool] = False

@@ -1,12 +1,13 @@
 """What RecBole's model classes read besides a batch: settings, and a data set; without its Config and Dataset.
 
-RecBole's own Config fails on numpy 2, evaluates strings and reads the process's command line; its Dataset copies the data. The
-constructors only index a mapping and ask a handful of questions about the data, which these classes answer.
+RecBole's own Config fails on numpy 2, evaluates strings and reads the process's command line; its Dataset copies the
+data. The constructors only index a mapping and ask a handful of questions about the data, which these classes answer.
 """
 
 import importlib
 import pkgutil
-from functools import cached_property
+import re
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.errors import RunError, UsageError, unknown
+from bench.data.ragged import Ragged
+from bench.errors import RunError, unknown
 
 _INSTALL = "pip install --no-deps recbole==1.2.1 && pip install 'bench[recbole]'"
 _PACKAGES = ("recbole.model.sequential_recommender", "recbole.model.general_recommender")
 # Classes that only work with more than clicks or with a procedure of their own.
 _REFUSED = {
+    "ADMMSLIM": "two calls for the same rows differ in their last digits",
     "FDSA": "it needs attributes of items as RecBole features",
     "FEARec": "its augmentation searches the whole table of interactions for every row",
+    "GCMC": "it is built with internals of scipy that are gone",
+    "GRU4RecCPR": "its ranking asks for the clicked item",
     "GRU4RecF": "it needs attributes of items as RecBole features",
     "GRU4RecKG": "it needs pretrained embeddings of a knowledge graph",
     "KSR": "it needs pretrained embeddings of a knowledge graph",
     "LDiffRec": "it needs pretrained embeddings of items",
+    "LINE": "its loss draws from generators that no seed of a run reaches",
     "NCL": "RecBole trains it with a procedure of its own",
     "RaCT": "RecBole trains it with a procedure of its own",
     "RecVAE": "RecBole trains it with a procedure of its own",
     "Random": "it gives other scores at every call; chance level is known in closed form",
     "S3Rec": "it needs attributes of items, and RecBole trains it with a procedure of its own",
+    "SASRecCPR": "its ranking asks for the clicked item",
     "SASRecF": "it needs attributes of items as RecBole features",
     "SHAN": "its training and its full ranking read different sequences",
+    "SGL": "it draws its graphs from generators that no seed of a run reaches",
+    "SpectralCF": "it is built with internals of scipy that are gone",
 }
 # Read by models although the yaml file of the model does not name them.
 _UNNAMED = {"require_pow": False}
@@ -44,7 +53,12 @@ class Settings(dict):
     def __missing__(self, key: str) -> None:
         return None
 
+    @property
+    def device(self) -> torch.device:
+        return self["device"]
 
+
+@cache
 def model_class(name: str) -> type:
     """RecBole's class of a sequential or general model.
 
@@ -85,7 +99,7 @@ def settings(name: str, options: dict[str, Any]) -> Settings:
     class Loader(yaml.SafeLoader):
         """YAML 1.1 reads 1e-12 as a string; RecBole means a number."""
 
-    digits = importlib.import_module("re").compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
+    digits = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", digits, list("-+.0123456789"))
     path = Path(recbole.__file__).parent / "properties" / "model" / f"{name}.yaml"
     shipped = (yaml.load(path.read_text(encoding="utf-8"), Loader) if path.exists() else {}) or {}
@@ -97,11 +111,11 @@ def settings(name: str, options: dict[str, Any]) -> Settings:
 
 
 def mended(cls: type) -> type:
-    """The class with what current libraries broke put right: the adjacency of LightGCN and NGCF used internals of scipy."""
+    """The class with what current libraries broke put right: LightGCN and NGCF used internals of scipy."""
     if cls.__name__ not in ("LightGCN", "NGCF"):
         return cls
 
-    class Mended(cls):  # type: ignore[valid-type,misc]
+    class Mended(cls):
         def get_norm_adj_mat(self) -> Tensor:
             """D^(-1/2) A D^(-1/2) of the graph of users and items, 1e-7 added to the degrees as in RecBole."""
             user = torch.as_tensor(self.interaction_matrix.row, dtype=torch.long)
@@ -120,7 +134,8 @@ class Data:
     """Answers the questions that model constructors ask about the data.
 
     Args:
-        events: (3, n) int64 user, item, time (ms) of the training clicks, in order; None where the model may not ask for them.
+        events: (3, n) int64 user, item, time (ms) of the training clicks, in order; None where the model may not ask
+        for them.
     """
 
     uid_field, iid_field, time_field, label_field = "user_id", "item_id", "timestamp", "label"
@@ -155,7 +170,7 @@ class Data:
     @cached_property
     def events(self) -> np.ndarray:
         if self._events is None:
-            raise RunError("this RecBole model asks for training clicks while it is constructed, which the bridge does not offer")
+            raise RunError("this RecBole model asks for clicks in its constructor, which the bridge does not offer")
         return self._events.cpu().numpy()
 
     @cached_property
@@ -182,23 +197,24 @@ class Data:
         matrix = sparse.coo_matrix((np.ones(len(user)), (user, item)), shape=(self.user_num, self.item_num))
         return matrix.asformat(form)
 
-    def history_item_matrix(self, value_field: str | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Items of each user: ids (users, longest), ones at real places, and lengths."""
+    def history_item_matrix(
+        self, value_field: str | None = None, max_history_len: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Items of each user, at most `max_history_len`: ids (users, longest), ones at real places, and lengths."""
         user, item = self._pairs
-        return _lists(user, item, self.user_num)
+        return _lists(user, item, self.user_num, max_history_len)
 
-    def history_user_matrix(self, value_field: str | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def history_user_matrix(
+        self, value_field: str | None = None, max_history_len: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Users of each item, in the same form."""
         user, item = self._pairs
-        return _lists(item, user, self.item_num)
+        return _lists(item, user, self.item_num, max_history_len)
 
 
-def _lists(rows: np.ndarray, values: np.ndarray, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    from bench.data.ragged import Ragged
-
+def _lists(rows: np.ndarray, values: np.ndarray, n_rows: int, limit: int | None) -> tuple[Tensor, Tensor, Tensor]:
     lists = Ragged.from_pairs(rows, values, n_rows)
-    ids, lengths = torch.from_numpy(lists.padded()), torch.from_numpy(lists.lengths)
+    width = int(lists.lengths.max(initial=1))
+    ids = torch.from_numpy(lists.padded(min(width, limit) if limit else width))
+    lengths = torch.from_numpy(lists.lengths).clamp(max=ids.shape[1])
     return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).float(), lengths
-
-
-__all__ = ["Data", "Settings", "UsageError", "model_class", "settings"]

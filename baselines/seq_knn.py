@@ -4,11 +4,11 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from bench.baselines.counting import ClosedForm, PairTable
+from bench.baselines.matcher import Match
 from pydantic import Field
 from torch import Tensor
 
-from bench.baselines.counting import ClosedForm, PairTable
-from bench.baselines.matcher import Match
 from bench.ranker.contract import Batch, Config, Context, Positive, TrainData, Window, dataclass, strict
 from bench.ranker.registry import register
 
@@ -25,9 +25,9 @@ class SeqKNNConfig(Config):
 class SeqKNN(ClosedForm):
     """Score of c = sum over the last `last` units of the history of n(h, c) / sqrt(n(h) n(c)).
 
-    n(h, c) counts the pairs of training events of h and c of the same user, at most `reach` positions apart in his sequence of
-    both tasks and in either order; n(c) is the number of training events of c. No item is its own neighbour. A past
-    search votes with its first clicked item.
+    n(h, c) counts the pairs of training events of h and c of the same user, at most `reach` positions apart in his
+    sequence of both tasks and in either order; n(c) is the number of training events of c. No item is its own
+    neighbour. A past search votes with its first clicked item.
     """
 
     Config: ClassVar[type[Config]] = SeqKNNConfig

@@ -3,17 +3,17 @@
 import numpy as np
 import scipy.sparse as sparse
 import torch
-from torch import Tensor
-
 from bench.baselines.bm25 import Lexical
 from bench.baselines.counting import PairTable
+from torch import Tensor
+
 from bench.ranker.contract import Batch, TrainData
 from bench.ranker.registry import register
 
 
 @register("tfidf", title="TF-IDF", tasks=("search",), group="trivial", cite="Salton and Buckley, IPM 1988")
 class TfIdf(Lexical):
-    """Score = cosine of the vectors tf * idf of query and item, idf = 1 + ln((1 + N) / (1 + df)) over the catalogue's items.
+    """Score = cosine of the vectors tf * idf of query and item, idf = 1 + ln((1 + N) / (1 + df)) over all N items.
 
     The words of a query count once each.
     """

@@ -18,6 +18,7 @@ from bench.ranker.blocks.attention import DecoderLayer, Encoder, TargetAttention
 from bench.ranker.blocks.contrast import PairAlign, TransAlign
 from bench.ranker.blocks.embeddings import FeatureEmbedding, QueryEmbedding, lookup
 from bench.ranker.blocks.experts import CustomizedGateControl, mlp
+from bench.ranker.blocks.lengths import by_length
 from bench.ranker.contract import (
     Context,
     Fraction,
@@ -33,6 +34,8 @@ from bench.ranker.registry import register
 _NAMES = {REC: "rec", SEARCH: "search"}
 # Of each side: transition within it, transition from the other side (both (B, L, d)), mask (B, L).
 Sides = dict[str, tuple[Tensor, Tensor, Tensor]]
+# Of each side: mean of the transition within it and of the one from the other side (both (B, d)).
+Views = dict[str, list[Tensor]]
 Temperature = Annotated[float, Field(gt=0)]
 
 
@@ -124,7 +127,30 @@ class UniSAR(TorchRanker):
             {"params": [value for name, value in named if "bias" in name], "weight_decay": 0.0},
         ]
 
-    # --- representations
+    def score(self, batch: Batch) -> Tensor:
+        return self._forward(batch)[0]
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Views]:
+        """(B, K) float32 logits; and the means of what each kind of transition found in the histories."""
+        rec_ids = batch.rec_items.where(batch.rec_mask, 0)
+        src_ids = batch.src_items.where(batch.src_click_mask, 0)
+        items, (rec_at, src_at, cand_at) = lookup(self.items, rec_ids, src_ids, batch.cand)
+        queries, (asked_at, query_at) = lookup(self.queries, batch.src_query.where(batch.src_mask, 0), batch.query)
+        candidates = F.embedding(cand_at, items)
+        order, pooled, views = [], [], []
+        for rows, part in by_length(batch):
+            n_rec, n_src = part.rec_items.shape[1], part.src_query.shape[1]
+            clicked = F.embedding(rec_at[rows, :n_rec], items)
+            found = F.embedding(src_at[rows, :n_src], items)
+            searched = F.embedding(asked_at[rows, :n_src], queries) + masked_mean(found, part.src_click_mask)
+            sides = self._transitions(part, clicked, searched)
+            order.append(rows)
+            pooled.append(self._pool(sides, candidates[rows]))
+            views.append({kind: [masked_mean(x, mask) for x in (within, across)] for kind, (within, across, mask) in sides.items()})
+        back = torch.cat(order).argsort()
+        pooled = torch.cat(pooled)[back]
+        views = {kind: [torch.cat(parts)[back] for parts in zip(*(view[kind] for view in views), strict=True)] for kind in self.pooling}
+        return self._predict(batch, pooled, candidates, F.embedding(query_at, queries)), views
 
     def _transitions(self, batch: Batch, clicked: Tensor, searched: Tensor) -> Sides:
         """Of the embedded histories `clicked` (B, Lr, d) and `searched` (B, Ls, d), zero in padding slots."""
@@ -140,43 +166,38 @@ class UniSAR(TorchRanker):
             rec, search = layer(rec, mask["search"], keys=search), layer(search, mask["rec"], keys=rec)
         return {"rec": (within["rec"], rec, mask["rec"]), "search": (within["search"], search, mask["search"])}
 
-    def _logits(self, batch: Batch) -> tuple[Tensor, Sides]:
-        """(B, K) float32 logits, and the transitions that they were made of."""
-        rec_ids = batch.rec_items.where(batch.rec_mask, 0)
-        src_ids = batch.src_items.where(batch.src_click_mask, 0)
-        clicked, found, candidates = lookup(self.items, rec_ids, src_ids, batch.cand)
-        asked, query = lookup(self.queries, batch.src_query.where(batch.src_mask, 0), batch.query)
-        sides = self._transitions(batch, clicked, asked + masked_mean(found, batch.src_click_mask))
+    def _pool(self, sides: Sides, candidates: Tensor) -> Tensor:
+        """Both fused sides as each candidate (B, K, d) sees them: (B, K, 2d)."""
         pooled = []
         for kind, (within, across, mask) in sides.items():
             fused = within
             for layer in self.fusion[kind]:
                 fused = layer(fused, mask, across, mask)
             pooled.append(self.pooling[kind](fused, mask, candidates))
-        (user,) = lookup(self.users, batch.user)
+        return torch.cat(pooled, -1)
+
+    def _predict(self, batch: Batch, pooled: Tensor, candidates: Tensor, query: Tensor) -> Tensor:
+        """(B, K) logits, each row's by the tower of its task."""
+        vectors, (at,) = lookup(self.users, batch.user)
         query = torch.where((batch.task == SEARCH)[:, None], query, self.no_query)
-        context = torch.cat([user, query], -1)[:, None].expand(-1, candidates.shape[1], -1)
-        features = torch.cat([*pooled, candidates, context], -1)
+        context = torch.cat([F.embedding(at, vectors), query], -1)
+        features = torch.cat([pooled, candidates], -1)
         logits = torch.zeros(batch.cand.shape, device=features.device)
         for code in _NAMES:
             rows = batch.task == code
             if rows.any():
-                own = self.towers[code](self.experts(features[rows], code))
+                own = self.towers[code](self.experts(features[rows], context[rows], code))
                 logits = logits.masked_scatter(rows[:, None], own.squeeze(-1).float())
-        return logits, sides
-
-    def score(self, batch: Batch) -> Tensor:
-        return self._logits(batch)[0]
-
-    # --- losses
+        return logits
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum over the tasks of weight * (BCE + pair_weight * pairs + transition_weight * transitions); rec has weight 1."""
         assert batch.label is not None
         config = self.config
-        logits, sides = self._logits(batch)
+        logits, views = self._forward(batch)
         clicks = F.binary_cross_entropy_with_logits(logits, batch.label, reduction="none")
         pairs = self._pair_losses(batch) if config.pair_weight else {}
+        both = (batch.rec_len > 0) & (batch.src_len > 0)  # without either behaviour there is no transition to align
         total, parts = clicks.new_zeros(()), {}
         for code, task in _NAMES.items():
             rows = batch.task == code
@@ -187,20 +208,12 @@ class UniSAR(TorchRanker):
                 parts[f"{task}/pairs"] = pairs[code]
                 part = part + config.pair_weight * pairs[code]
             if config.transition_weight:
-                parts[f"{task}/transitions"] = self._transition_loss(sides, rows)
+                aligned = [self.transitions[kind](*(view[rows & both] for view in pair)) for kind, pair in views.items()]
+                parts[f"{task}/transitions"] = torch.stack(aligned).sum()
                 part = part + config.transition_weight * parts[f"{task}/transitions"]
             # A run of search alone has nothing to be weighted against.
             total = total + part * (config.search_weight if task == "search" and len(self.context.tasks) > 1 else 1.0)
         return total, parts
-
-    def _transition_loss(self, sides: Sides, rows: Tensor) -> Tensor:
-        """TransAlign of both sides over the rows whose users have both behaviours; without either no transition exists."""
-        rows = rows & sides["rec"][2].any(1) & sides["search"][2].any(1)
-        losses = [
-            self.transitions[kind](masked_mean(across[rows], mask[rows]), masked_mean(within[rows], mask[rows]))
-            for kind, (within, across, mask) in sides.items()
-        ]
-        return torch.stack(losses).sum()
 
     def _pair_losses(self, batch: Batch) -> dict[int, Tensor]:
         """For each task the mean loss over the (query, clicked item) pairs in the histories of its rows.
@@ -215,9 +228,11 @@ class UniSAR(TorchRanker):
             return {code: self.no_query.new_zeros(()) for code in _NAMES}
         queries, query_of = (keys // base).unique(return_inverse=True)
         items, item_of = (keys % base).unique(return_inverse=True)
-        (query_vectors, negative_queries) = lookup(self.queries, queries, self._negatives(self.queries.rows))
-        (item_vectors, negative_items) = lookup(self.items, items, self._negatives(self.items.rows))
-        losses = self.pairs(query_vectors, item_vectors, query_of, item_of, negative_queries, negative_items)
+        others = self._negatives(self.queries.rows), self._negatives(self.items.rows)
+        distinct = torch.cat([queries, others[0]]), torch.cat([items, others[1]])
+        queries, other_queries = self.queries(distinct[0]).split([len(queries), len(others[0])])
+        items, other_items = self.items(distinct[1]).split([len(items), len(others[1])])
+        losses = self.pairs(queries, items, query_of, item_of, other_queries, other_items)
         found = {}
         for code in _NAMES:
             count = torch.bincount(inverse[task == code], minlength=len(keys))

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.data import hashing
 from bench.errors import RunError, UsageError
 from bench.models.gensr_prompt import NO, TEXTS, YES, Prompt, Prompts, single_token
 from bench.ranker.backbone import SMALL, item_texts, query_texts
@@ -128,11 +127,9 @@ class GenSR(TorchRanker):
         # Root mean square of a word embedding's entries: the scale of what is inserted among words.
         scale = self.words.weight.detach().square().mean().sqrt() if config.match_norm else torch.ones(())
         self.register_buffer("scale", scale)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hashing.seed("init", "gensr", context.seed))
-            self.cf_view = View(config.cf_dim, config.cf_dim, config)
-            self.semantic_view = View(width, width, config)
-            self.project = nn.Linear(config.cf_dim, width)
+        self.cf_view = View(config.cf_dim, config.cf_dim, config)
+        self.semantic_view = View(width, width, config)
+        self.project = nn.Linear(config.cf_dim, width)
 
     @property
     def words(self) -> nn.Embedding:
@@ -205,7 +202,9 @@ class GenSR(TorchRanker):
         scores = torch.empty(batch.cand.shape, device=batch.cand.device)
         step = max(1, _CHUNK // batch.cand.shape[1])
         for task in (0, 1):
-            for rows in torch.nonzero(batch.task == task).flatten().split(step):
+            of_task = torch.nonzero(batch.task == task).flatten()
+            for low in range(0, len(of_task), step):
+                rows = of_task[low : low + step]
                 part = batch.take(rows)
                 _, inserts = self._inserts(part)
                 logits = self._answer(self.prompts.plan(task, part.query), inserts).float()

@@ -13,8 +13,8 @@ QUERY = "{query}"
 # p1 <c_hat> p2 <s_hat> p3 <e_i> p4 <t_i> p5. What follows the query starts with a word, so that a subword tokenizer cuts the
 # segment in the same way whether it reads it in one piece or in three.
 SEGMENTS = {
-    "rec": ("Recommend to a user with taste", "and interests", "the item", "titled", "? Yes or No"),
-    "search": ("Search by a user with taste", "and interests", f"for {QUERY} answered by item", "titled", "? Yes or No"),
+    "rec": ("Recommend to a user liking", "and", "the item", "titled", "? Yes or No"),
+    "search": ("Search by a user liking", "and", f"for {QUERY} with item", "titled", "? Yes or No"),
 }
 YES, NO = "Yes", "No"
 TEXTS = [*(text.replace(QUERY, " ") for segments in SEGMENTS.values() for text in segments), YES, NO]

@@ -150,10 +150,10 @@ class DeadParameter(Sound):
 # Twin -> the check made for its fault, and the others that see a consequence of it.
 TWINS: dict[type[TorchRanker], tuple[str, set[str]]] = {
     ReadsPositive: ("hidden_positive", set()),
-    PeeksAtRows: ("other_rows", {"single_row"}),
-    DropoutOn: ("deterministic", set()),
+    PeeksAtRows: ("other_rows", {"single_row", "query"}),
+    DropoutOn: ("deterministic", {"candidate_subset", "single_row", "other_rows"}),
     NotFinite: ("finite", set()),
-    WrongShape: ("shape", set()),
+    WrongShape: ("shape", {"overfit", "column_order", "candidate_subset"}),
     HalfPrecision: ("dtype", set()),
     IgnoresQuery: ("query", set()),
     ReadsPadding: ("padding", set()),

@@ -75,7 +75,7 @@ class Bench(click.Group):
             os.environ.setdefault(name, value)
         if not debug and not sys.warnoptions:
             warnings.showwarning = _warn
-        extra["standalone_mode"] = False
+        extra |= {"standalone_mode": False, "obj": {"debug": debug}}
         try:
             result = super().main(args=words, prog_name=prog_name or "bench", **extra)
             code = result if isinstance(result, int) else 0
@@ -84,7 +84,7 @@ class Bench(click.Group):
             # The reader has gone (`bench table | head`): nothing is left to say, at exit neither.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
-        except BaseException as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             code = _report(error, words, debug)
         sys.exit(code)
 
@@ -102,7 +102,8 @@ def _report(error: BaseException, words: list[str], debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
-        resumes = "; the same command goes on where it stopped" if words[:1] in (["run"], ["evaluate"]) else ""
+        command = next((word for word in words if not word.startswith("-")), "")
+        resumes = "; the same command goes on where it stopped" if command in ("run", "evaluate") else ""
         print(f"interrupted{resumes}", file=sys.stderr)
         return INTERRUPTED
     if isinstance(error, click.ClickException):

@@ -119,7 +119,7 @@ def command(ctx: click.Context, **given: Any) -> None:
         tasks=given.pop("tasks") or None,
         force=not given.pop("resume"),
         trivial=not given.pop("no_trivial"),
-        debug="--debug" in sys.argv,
+        debug=bool((ctx.obj or {}).get("debug")),
         **given,
     )
     outcome = run(request, options.reporter(quiet))
@@ -134,4 +134,5 @@ def command(ctx: click.Context, **given: Any) -> None:
 def _close(outcome: "Outcome", out: Path) -> None:
     """Where the results are, and how to see them."""
     extra = "" if str(out) == options.RESULTS else f" --out {out}"
-    print(f"{len(outcome.runs)} runs ({outcome.fresh} new, {len(outcome.failed)} failed) in {out}; `bench table{extra}` shows them")
+    counts = f"{len(outcome.runs)} finished ({outcome.fresh} new), {len(outcome.failed)} failed"
+    print(f"{counts}; results in {out}, `bench table{extra}` shows them")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from bench.cli import options
+from bench.errors import RunError
 
 
 @click.group("runs", cls=options.WithList, short_help="List and remove finished runs.")
@@ -63,7 +64,11 @@ def remove(runs: tuple[str, ...], yes: bool, out: Path) -> None:
     found = dict(store.find(run) for run in runs)
     for folder, record in found.items():
         print(f"{record.id}  {folder}")
-    if not yes and not click.confirm(f"Delete {len(found)} run{'s' if len(found) > 1 else ''} with weights and ranks?"):
+    try:
+        sure = yes or click.confirm(f"Delete {len(found)} run{'s' if len(found) > 1 else ''} with weights and ranks?")
+    except click.Abort:  # nobody there to answer
+        raise RunError("nothing removed; --yes removes without asking") from None
+    if not sure:
         print("nothing removed")
         return
     for folder in found:

@@ -4,9 +4,8 @@ Which one a run uses is decided before the model is built (`resolve`) and is par
 user says so with `BENCH_DOWNLOAD=1`, and no name is ever replaced by another one behind the user's back.
 """
 
-import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,11 +105,13 @@ def small_tokenizer(catalog: Catalog, texts: list[str]) -> Any:
     counter = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     counter.normalizer, counter.pre_tokenizer = normalizer, splitter
     trainer = trainers.WordLevelTrainer(vocab_size=VOCABULARY, show_progress=False, special_tokens=[PAD, END, UNKNOWN])
-    counter.train_from_iterator(_pieces([*item_texts(catalog), *query_texts(catalog), *catalog.word_text.tolist()]), trainer)
+    read = [*item_texts(catalog), *query_texts(catalog), *catalog.word_text.tolist()]
+    counter.train_from_iterator(_pieces(read), trainer)
     counted = counter.get_vocab()
     words = sorted(counted, key=counted.__getitem__)
     asked = [word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
-    letters = sorted({letter for word in [*words[3:], *asked] for letter in word})
+    raw = " ".join(sorted(set().union(*read, *texts)))
+    letters = sorted(set(normalizer.normalize_str(raw)) - {" "})
     tokens = dict.fromkeys([*words, *asked, *letters, *(f"##{letter}" for letter in letters)])
     vocabulary = {token: place for place, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
@@ -135,6 +136,9 @@ def _small(tokenizer: Any, seed: int) -> Any:
 
 
 def _pretrained(name: str) -> Backbone:
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer, T5ForConditionalGeneration
 
     place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
@@ -146,9 +150,14 @@ def _pretrained(name: str) -> Backbone:
         if kind != "t5":
             raise RunError(f"backbone '{name}' is a {kind} model; a T5 is needed, such as {PRETRAINED}")
         with _quiet():
-            model = T5ForConditionalGeneration.from_pretrained(place, local_files_only=local, dtype=torch.float32)
+            model, report = T5ForConditionalGeneration.from_pretrained(
+                place, local_files_only=local, dtype=torch.float32, output_loading_info=True
+            )
+        if report["missing_keys"] or report["mismatched_keys"]:
+            lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]
+            raise RunError(f"the weights of backbone '{name}' are incomplete ({lacking} would stay at random); fetch it again: hf download {name}")
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(f"backbone '{name}' cannot be read ({first}); fetch it again: hf download {name}") from error
     return Backbone(name, model.eval(), tokenizer)
@@ -181,18 +190,21 @@ def _texts(text: np.ndarray, words: Ragged, names: np.ndarray) -> list[str]:
     return [entry or " ".join(names[words[row]].tolist()) for row, entry in enumerate(texts)]
 
 
-def _pieces(texts: Iterable[str], size: int = 1000) -> Iterator[list[str]]:
-    texts = list(texts)
+def _pieces(texts: list[str], size: int = 1000) -> Iterator[list[str]]:
     return (texts[low : low + size] for low in range(0, len(texts), size))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the loading report of transformers off the terminal; what matters of it is checked here."""
-    logger = logging.getLogger("transformers")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

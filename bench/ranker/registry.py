@@ -166,7 +166,10 @@ def _declared(path: Path, module: str, origin: str) -> list[Entry]:
 
 def _outside(point: importlib.metadata.EntryPoint) -> Entry:
     origin = point.dist.name if point.dist else "unknown package"
-    spec = importlib.util.find_spec(point.module)
+    try:
+        spec = importlib.util.find_spec(point.module)
+    except ModuleNotFoundError:  # its parent package is gone
+        spec = None
     if spec is None or spec.origin is None:
         raise RunError(f"entry point '{point.name}' of {origin} names the module {point.module}, which cannot be found")
     for entry in _declared(Path(spec.origin), point.module, origin):

@@ -29,7 +29,8 @@ class Figure:
     """One model's value of one metric on one task.
 
     `rank` counts from 1 and equal means share one. `against` compares the best model with this one (the best
-    itself: with the second); it is there for every model on the primary metric and for the best and the second on the others.
+    itself: with the second); it is there for every model on the primary metric, and for the best and the second on
+    the others.
     """
 
     mean: float

@@ -86,9 +86,15 @@ def tasks_of(prepared: Prepared, asked: tuple[str, ...] | None) -> tuple[str, ..
 
 
 def open_candidates(prepared: Prepared, spec: str, tasks: tuple[str, ...], seed: int) -> CandidateSet:
-    """The test candidates of a strategy name or `given:PATH`."""
+    """The test candidates of a strategy name or `given:PATH`, for a command on `tasks`.
+
+    They are drawn for all tasks of the data set, whatever the command asks for, so that the runs of one task and the runs of
+    both are ranked on the same set.
+    """
     if spec.startswith("given:"):
         from bench.evaluation.given import read_lists
 
         return read_lists(Path(spec.removeprefix("given:")), prepared.split, tasks)
-    return draw(prepared.split, "test", tasks, spec, seed)
+    if spec == "same-query" and "search" not in tasks:
+        raise UsageError("same-query candidates are for search rows; add search to --tasks or use uniform")
+    return draw(prepared.split, "test", prepared.tasks, spec, seed)

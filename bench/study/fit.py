@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,7 +23,7 @@ from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.scoring import RowValidation, rank
 from bench.ranker.contract import Config, Context, Ranker
 from bench.data import sources
-from bench.data.batch import TrainData
+from bench.data.batch import TrainData, task_codes
 from bench.study import environment
 from bench.study.data import Prepared
 from bench.study.progress import FitView, Reporter
@@ -152,7 +153,10 @@ def evaluate(ranker: Ranker, job: Job, candidates: CandidateSet, folder: Path, v
     )
     ranks = type(ranks)(**{**vars(ranks), "meta": {"model": job.name, "candidates": candidates.fingerprint}})
     name = f"ranks-{candidates.fingerprint[:16]}.parquet"
-    ranks.save(folder / name)
+    try:
+        ranks.save(folder / name)
+    except RunError as error:
+        raise RunError(f"{error}; free space or choose another folder with --out") from error
     return Evaluation(
         fingerprint=candidates.fingerprint,
         label=candidates.label,
@@ -233,10 +237,7 @@ def _context(job: Job, folder: Path, view: FitView, root: str | Path | None) -> 
 
 def _for_tasks(candidates: CandidateSet, job: Job) -> CandidateSet:
     """The lists of the tasks that the model serves."""
-    codes = [("rec", "search").index(task) for task in job.tasks]
-    import numpy as np
-
-    kept = np.isin(job.prepared.log.events.task[candidates.rows], codes)
+    kept = np.isin(job.prepared.log.events.task[candidates.rows], task_codes(job.tasks))
     if kept.all():
         return candidates
     items = None if candidates.items is None else candidates.items[kept]

@@ -110,14 +110,14 @@ def _caption(block: Block) -> list[str]:
     group = block.group
     data, drawn = group.dataset, group.candidates
     seeds = sorted({seed for row in group.rows if not row.closed_form for seed in row.seeds}) or [0]
-    counts = "; ".join(f"{task} {users} users, {rows} rows" for task, (users, rows) in block.rows_of.items())
+    counts = ", ".join(f"{task} {rows} rows of {users} users" for task, (users, rows) in block.rows_of.items())
     made_up = synthetic(data)
     return [
         f"{data['title']}: split {data['split']}, mode {data['mode']}, budget {group.budget}, "
         f"seed{'s' if len(seeds) > 1 else ''} {commas(seeds)}",
-        f"candidates {drawn.label}, seed {drawn.seed}, fingerprint {drawn.fingerprint[:12]}; {counts}",
+        f"candidates {drawn.label}, seed {drawn.seed}, fingerprint {drawn.fingerprint[:12]}",
         *([f"synthetic: {made_up}"] if made_up else []),
-        f"primary metric {PRIMARY}; means over users",
+        f"tested on {counts}; primary metric {PRIMARY}, means over users",
     ]
 
 
@@ -219,11 +219,17 @@ def _cell(figure: Figure, color: bool) -> tuple[str, str]:
 
 
 def _details(block: Block, task: str, width: int) -> list[str]:
+    """The comparison on the primary metric; needs about 80 columns."""
     title, header, rows = _tests(block, task)
-    aligned = ("left", *["right"] * (len(header) - 1))
-    names = [max(16, width - 72)] + [None] * (len(header) - 1)
-    shown = tabulate(rows, header, "simple", colalign=aligned, disable_numparse=True, maxcolwidths=names)
-    return [*_wrapped(title, width), *shown.splitlines()]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    room = max(12, width - sum(widths[1:]) - 2 * len(widths[1:]))
+    widths[0] = min(room, widths[0])
+    lines = _wrapped(title, width)
+    for row in [header, ["-" * each for each in widths], *rows]:
+        first, *rest = textwrap.wrap(row[0], widths[0], subsequent_indent="  ")
+        numbers = [value.rjust(each) for value, each in zip(row[1:], widths[1:], strict=True)]
+        lines += ["  ".join([first.ljust(widths[0]), *numbers]).rstrip(), *rest]
+    return lines
 
 
 def _tests(block: Block, task: str) -> tuple[str, list[str], list[list[str]]]:
@@ -239,7 +245,7 @@ def _tests(block: Block, task: str) -> tuple[str, list[str], list[list[str]]]:
         f"{task} {PRIMARY}: {best} against each (difference, p of the paired t-test, of the randomisation test and "
         "of both after Holm, Cohen's d, smallest difference found with power .8)"
     )
-    header = ["model", str(PRIMARY), "std", "95 % interval", "differ.", "p t", "p rand.", "p Holm", "d", "detect."]
+    header = ["model", str(PRIMARY), "std", "95 % interval", "differ.", "p t", "p rand", "p Holm", "d", "detect."]
     rows = []
     for place, (row, figure) in enumerate(found):
         against = figure.against if place else None
@@ -273,7 +279,8 @@ def _github(header: list[str], rows: list[list[str]]) -> str:
 
 def _number(value: float) -> str:
     """`.612`; empty where there is no number."""
-    return "" if math.isnan(value) else f"{value:.3f}".replace("0.", ".", 1)
+    # Adding 0.0 turns the -0.0 that rounding can leave into 0.0.
+    return "" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}".replace("0.", ".", 1)
 
 
 def _level(p: float) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -110,7 +111,8 @@ def prepare_torch(threads: int) -> int:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    threads = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = threads or allowed
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     return threads
@@ -136,6 +138,9 @@ def _execute(request: Request, plan: list, command: CommandRecord, store: Store,
                 except BenchError as error:
                     if request.debug:
                         raise
+                    part = store.part(prepared.name, job.id)
+                    if not (part / "checkpoint.pt").exists():  # nothing to go on from
+                        shutil.rmtree(part, ignore_errors=True)
                     command.failed[place] = str(error)
                     reporter.warn(f"{job.label}: {error}")
                     tracker.fail(place, str(error), command)

@@ -243,7 +243,7 @@ def _refuse_mixture(entries: list[Entry]) -> None:
         if len(set(labels)) < len(labels):
             raise UsageError(
                 f"{name}: these runs were ranked on different candidates, {_sets(own)}, and cannot share a table; "
-                f"choose {options}, or rank them on the same ones: bench evaluate RUN --candidates STRATEGY --candidate-seed N"
+                f"choose {options}, or rank them on the same ones with bench evaluate RUN --candidates STRATEGY"
             )
         budgets = sorted({entry.record.budget for entry in own if not entry.any_budget})
         if len(budgets) > 1:

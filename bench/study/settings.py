@@ -83,7 +83,7 @@ def model_config(cls: "type[Ranker]", name: str, budget: str, overrides: Overrid
     values |= {key: value for key, value in overrides.of(TRAIN).items() if key in known}
     for key, value in overrides.of(name).items():
         if key not in known:
-            raise unknown(f"setting of {name}", key, known)
+            raise unknown(f"setting of {name}", key, known or {"none, it has no settings"})
         values[key] = value
     try:
         config = cls.Config(**values)

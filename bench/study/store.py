@@ -142,7 +142,7 @@ class Store:
 
     def runs(self) -> Iterator[tuple[Path, RunRecord]]:
         """All finished runs with their folders, oldest first."""
-        found = [path.parent for path in self.root.glob("*/*/run.json") if not path.parent.name.endswith(".part")]
+        found = [path.parent for path in self.root.glob("*/*/run.json") if not path.parent.name.endswith(".part") and path.parent.name[0] != "."]
         yield from sorted(((folder, self.read(folder)) for folder in found), key=lambda pair: (pair[1].finished, pair[1].id))
 
     def find(self, run: str) -> tuple[Path, RunRecord]:

@@ -18,6 +18,7 @@ from bench.study.tracking_store import Place, StoreError, configure, end_abandon
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _PARENT = "mlflow.parentRunId"
 _NOTE = "mlflow.note.content"
@@ -54,11 +55,11 @@ class Tracker:
         """
         self._safely(f"the command {command.id}", self._open)
 
-    def log_run(self, folder: Path, record: RunRecord, command: CommandRecord) -> None:
-        """Write a finished run as a child of the command.
+    def log_run(self, folder: Path, record: RunRecord, command: CommandRecord | None) -> None:
+        """Write a finished run as a child of the command, or by itself where no command made it.
 
-        Again with the same content it changes nothing; with another content (further candidates, a repeated fit) it
-        replaces the child.
+        Again with the same content it changes nothing; a changed record (further candidates, a repeated fit) replaces
+        this child and those of the earlier commands that the same run answers.
         """
         self._safely(f"the run {record.id}", lambda: self._log_run(folder, record, command))
 
@@ -123,14 +124,15 @@ class Tracker:
         """MLflow run of the command on a data set, made where there is none."""
         if (command.id, dataset) not in self._parents:
             client, experiment = self._open(), self._experiment(dataset)
-            view = fields.command_view(command)
             found = client.search_runs([experiment], f"tags.`bench.command` = '{command.id}'", max_results=1)
-            parent = found[0].info.run_id if found else write(client, experiment, view, {})
+            parent = found[0].info.run_id if found else write(client, experiment, fields.command_view(command), {})
             self._parents[command.id, dataset] = parent
+            if not found and command.finished:
+                self._finish(command, _read_table(self.store, command), None)
         return self._parents[command.id, dataset]
 
     def _log_run(self, folder: Path, record: RunRecord, command: CommandRecord | None) -> None:
-        view = fields.run_view(self.store, folder, record, command)
+        view = fields.run_view(self.store, folder, record)
         self._child(view, record.dataset["name"], command)
 
     def _log_failure(self, name: str, message: str, command: CommandRecord) -> None:
@@ -140,19 +142,24 @@ class Tracker:
         self._child(fields.failed_view(name, message, command), known.get(place, place), command)
 
     def _child(self, view: fields.View, dataset: str, command: CommandRecord | None) -> None:
-        """Write a child run, unless it is there with the same content."""
+        """Write a child run unless it is there with the same content, and again wherever its content is older."""
         client, experiment = self._open(), self._experiment(dataset)
         parent = self._parent(command, dataset) if command else None
         found = client.search_runs([experiment], f"tags.`bench.run` = '{view.key}'", max_results=1000)
-        before = [run for run in found if run.data.tags.get(_PARENT) == parent]
-        state = (view.digest, view.status)
-        same = [run for run in before if (run.data.tags.get("bench.digest"), run.info.status) == state]
-        if not same:
-            tags = {"bench.run": view.key, "bench.digest": view.digest} | ({_PARENT: parent} if parent else {})
-            client.set_terminated(write(client, experiment, view, tags), view.status, view.end)
-        for run in before:
-            if run not in same[:1]:
-                client.delete_run(run.info.run_id)
+        of_parent: dict[str | None, list[Run]] = {parent: []}
+        for run in found:
+            of_parent.setdefault(run.data.tags.get(_PARENT), []).append(run)
+        for owner, runs in of_parent.items():
+            if owner != parent and any(run.info.status == "RUNNING" for run in runs):
+                continue  # another process is writing it
+            state = (view.digest, view.status)
+            same = [run for run in runs if (run.data.tags.get("bench.digest"), run.info.status) == state]
+            if not same:
+                tags = {"bench.run": view.key, "bench.digest": view.digest} | ({_PARENT: owner} if owner else {})
+                client.set_terminated(write(client, experiment, view, tags), view.status, view.end)
+            for run in runs:
+                if run not in same[:1]:
+                    client.delete_run(run.info.run_id)
 
     def _finish(self, command: CommandRecord, table: str, status: str | None, end: int | None = None) -> None:
         end = fields.milliseconds(command.finished) or end
@@ -162,6 +169,7 @@ class Tracker:
                 client.set_tag(parent, _NOTE, _note(table))
                 client.log_text(parent, table, "table.md")
             if command.failed:
+                # Their messages are with the failed runs.
                 client.set_tag(parent, "bench.failed", "; ".join(command.failed)[: fields.TAG_LENGTH])
             client.set_terminated(parent, status or ("FAILED" if command.failed else "FINISHED"), end)
 
@@ -186,11 +194,9 @@ class Tracker:
             for name, message in command.failed.items():
                 self._log_failure(name, message, command)
                 written += 1
-            path = _table_file(self.store, command)
-            table = path.read_text().rstrip("\n") if path.exists() else ""
-            # A command without an end was killed; its last run says how far it came.
-            status, last = (None, None) if command.finished else ("KILLED", max(ends, default=None))
-            self._finish(command, table, status, last)
+            if not command.finished:
+                # It was killed; its last run says how far it came.
+                self._finish(command, "", "KILLED", max(ends, default=None))
         for folder, record in self.store.runs():
             if folder not in seen:
                 self._log_run(folder, record, None)
@@ -265,6 +271,11 @@ def ui_command(store: Store, uri: str | None, port: int) -> list[str]:
 
 def _table_file(store: Store, command: CommandRecord) -> Path:
     return store.root / "commands" / f"{command.id}.md"
+
+
+def _read_table(store: Store, command: CommandRecord) -> str:
+    path = _table_file(store, command)
+    return path.read_text().rstrip("\n") if path.exists() else ""
 
 
 def _note(table: str) -> str:

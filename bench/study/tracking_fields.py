@@ -55,8 +55,8 @@ class View:
     artifacts: list[Path] = field(default_factory=list)
 
 
-def run_view(store: Store, folder: Path, record: RunRecord, command: CommandRecord | None) -> View:
-    """A finished run as one command asked for it: with that command's candidates, or all of them without a command.
+def run_view(store: Store, folder: Path, record: RunRecord) -> View:
+    """A finished run with all its evaluations.
 
     The figures of one evaluation (the uniform one where there are several) have plain names as in `mlflow_name`; those
     of the others are prefixed with their label.
@@ -64,7 +64,7 @@ def run_view(store: Store, folder: Path, record: RunRecord, command: CommandReco
     Raises:
         RunError: the curve or a ranks file is not readable.
     """
-    shown = _shown(record, command)
+    shown = _shown(record)
     start, end = milliseconds(record.started or record.finished), milliseconds(record.finished)
     points = [Point(name, value, end or 0, 0) for name, value in _final(record).items()]
     for prefix, evaluation in shown.items():
@@ -72,7 +72,7 @@ def run_view(store: Store, folder: Path, record: RunRecord, command: CommandReco
         points += [Point(prefix + name, value, end or 0, 0) for name, value in values.items()]
     curve = folder / "curve.jsonl"
     points += list(_curve(curve, start or 0)) if curve.exists() else []
-    state = json.dumps([asdict(record), list(shown)], sort_keys=True, default=str)
+    state = json.dumps(asdict(record), sort_keys=True, default=str)
     files = [folder / "run.json", curve, *(folder / evaluation.ranks for evaluation in shown.values())]
     return View(
         name=record.id,
@@ -94,7 +94,9 @@ def failed_view(name: str, message: str, command: CommandRecord) -> View:
     message = message[:TAG_LENGTH]
     return View(
         name=name.rpartition("/")[2],
-        key=allowed(name),  # it becomes part of a filter, whose quotes cannot be escaped
+        # Of this command only: another one may have failed with another message. `allowed` leaves no quotes, which a
+        # filter could not escape.
+        key=allowed(f"{command.id} {name}"),
         digest=hashlib.sha256(message.encode()).hexdigest()[:16],
         start=milliseconds(command.started),
         end=milliseconds(command.finished),
@@ -144,12 +146,9 @@ def allowed(name: str) -> str:
     return "/".join(part for part in parts if part.strip("."))[:NAME_LENGTH].rstrip("/ ") or "_"
 
 
-def _shown(record: RunRecord, command: CommandRecord | None) -> dict[str, Evaluation]:
+def _shown(record: RunRecord) -> dict[str, Evaluation]:
     """Evaluations by the prefix of their names: "" for the first, "<label>/" for the others."""
-    asked = command.candidates if command else []
-    order = {fingerprint: place for place, fingerprint in enumerate(asked)}
-    chosen = [one for key, one in record.evaluations.items() if not asked or key in order]
-    chosen.sort(key=lambda one: (one.strategy != "uniform", order.get(one.fingerprint, 0)))
+    chosen = sorted(record.evaluations.values(), key=lambda one: one.strategy != "uniform")
     shown: dict[str, Evaluation] = {}
     for one in chosen:
         prefix = f"{allowed(one.label)}/" if shown else ""
@@ -221,7 +220,8 @@ def _tags(store: Store, folder: Path, record: RunRecord, shown: list[Evaluation]
 def _inputs(record: RunRecord, shown: list[Evaluation]) -> list[Input]:
     """The log that was learned from and the candidate sets that were ranked."""
     data = record.dataset
-    source = {name: _text(data[name]) for name in ("name", "options", "mode", "split", "fingerprint") if name in data}
+    told: tuple[str, ...] = ("name", "options", "mode", "split", "fingerprint")
+    source = {name: _text(data[name]) for name in told if name in data}
     # A longer fingerprint is cut here only; the source and the tags have it whole.
     found = [Input(data["name"], data["fingerprint"][:DIGEST_LENGTH], "training", source)]
     for one in shown:

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -172,18 +173,20 @@ def configure(sqlite: bool = False) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Only errors of MLflow reach the terminal."""
+    """Nothing that MLflow and what it stands on have to say reaches the terminal; errors are raised."""
     configure()
-    import mlflow  # noqa: F401  (its import sets the level of its loggers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow  # noqa: F401  (its import sets the level of its loggers)
 
-    before = {name: logging.getLogger(name).level for name in _LOGGERS}
-    try:
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
+        before = {name: logging.getLogger(name).level for name in _LOGGERS}
+        try:
+            for name in _LOGGERS:
+                logging.getLogger(name).setLevel(logging.ERROR)
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
 
 
 def write(client: "MlflowClient", experiment: str, view: View, tags: dict[str, str]) -> str:

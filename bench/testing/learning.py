@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.data.batch import Batch, SequenceBatch
+from bench.data.log import TASKS
+from bench.ranker.contract import TrainConfig
 from bench.testing.report import Failed
 from bench.testing.subject import Subject, moved
 
@@ -49,29 +51,43 @@ def gradients(subject: Subject) -> str:
 
     Parameters that are meant to rest are declared in `exempt` as `"gradients:<name>"` (`*` and `?` as in file names).
     """
-    config = subject.settings(batch_size=96)
-    waiting: dict[str, Any] = {}
-    for model in (_torch_model(subject, config), subject.fitted):
-        model.train()
-        model.zero_grad(set_to_none=True)
-        _loss(model, next(iter(model.batches(subject.train, 0, 1)))).backward()
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
-        dead = {name for name, p in named.items() if p.grad is None or not p.grad.abs().any()}
-        waiting = {name: None for name in named if name in dead and (not waiting or name in waiting)}
-        model.zero_grad(set_to_none=True)
-        model.eval()
-        if not waiting:
-            break
+    fresh = _torch_model(subject, subject.settings(batch_size=96))
+    names, dead = _without_gradient(subject, fresh)
+    if dead:
+        # Behind a layer that starts at zero nothing moves until that layer has.
+        later = set(_without_gradient(subject, subject.fitted)[1])
+        dead = [name for name in dead if name in later]
     allowed = [key.partition(":")[2] for key in subject.cls.exempt if key.startswith("gradients:")]
-    unmatched = [pattern for pattern in allowed if not any(fnmatchcase(name, pattern) for name in named)]
+    unmatched = [pattern for pattern in allowed if not any(fnmatchcase(name, pattern) for name in names)]
     if unmatched:
         raise Failed(f"`exempt` excuses parameters that do not exist: {', '.join(unmatched)}")
-    dead_names = [name for name in waiting if not any(fnmatchcase(name, pattern) for pattern in allowed)]
-    if dead_names:
-        shown = ", ".join(dead_names[:4]) + (", ..." if len(dead_names) > 4 else "")
-        raise Failed(f"{len(dead_names)} of {len(named)} parameters never get a gradient: {shown}")
-    rest = f", {len(waiting)} excused" if waiting else ""
-    return f"all {len(named) - len(waiting)} trainable parameters get gradients{rest}"
+    excused = [name for name in dead if any(fnmatchcase(name, pattern) for pattern in allowed)]
+    if len(dead) > len(excused):
+        left = [name for name in dead if name not in excused]
+        shown = ", ".join(left[:10]) + (", ..." if len(left) > 10 else "")
+        raise Failed(f"{len(dead) - len(excused)} of {len(names)} parameters never get a gradient: {shown}")
+    rest = f", {len(excused)} excused" if excused else ""
+    return f"{len(names) - len(excused)} trainable parameters get gradients{rest}"
+
+
+def small_batch(subject: Subject) -> str:
+    """Loss and gradients are finite on a batch of one row of each task, without a past and with one.
+
+    A pass over the data may end in such a batch, and `--tasks` may leave one of the tasks out.
+    """
+    model = _torch_model(subject, subject.settings(batch_size=128))
+    model.train()
+    batch = next(iter(model.batches(subject.train, 0, 1)))
+    for kind, row in _kinds(batch).items():
+        model.zero_grad(set_to_none=True)
+        value = _loss(model, _row(batch, row))
+        if value.requires_grad:
+            value.backward()
+        gradients_finite = all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+        if not torch.isfinite(value) or not gradients_finite:
+            seen = f"{float(value.detach()):.3g}"
+            raise Failed(f"on a batch of one row ({kind}) the loss is {seen} and it or its gradient is not finite")
+    return f"finite on batches of one row: {', '.join(_kinds(batch))}"
 
 
 def overfit(subject: Subject) -> str:
@@ -104,9 +120,46 @@ def state(subject: Subject) -> str:
     return f"{len(saved)} tensors restore the scores in a fresh object"
 
 
+def _without_gradient(subject: Subject, model: Any) -> tuple[list[str], list[str]]:
+    """Names of the trainable parameters, and of those that one loss leaves without a gradient."""
+    model.train()
+    model.zero_grad(set_to_none=True)
+    _loss(model, next(iter(model.batches(subject.train, 0, 1)))).backward()
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
+    dead = [name for name, p in named.items() if p.grad is None or not p.grad.any()]
+    model.zero_grad(set_to_none=True)
+    model.eval()
+    return list(named), dead
+
+
+def _kinds(batch: Any) -> dict[str, int]:
+    """The kinds of rows in a training batch, with a row of each."""
+    if isinstance(batch, SequenceBatch):
+        return {"shortest sequence": int(batch.length.argmin()), "longest sequence": int(batch.length.argmax())}
+    if not isinstance(batch, Batch):
+        raise NotApplicable(f"batches() gives {type(batch).__name__}, which cannot be cut into rows here")
+    past = {"without a past": batch.all_len == 0, "with one kind of past": (batch.rec_len > 0) != (batch.src_len > 0)}
+    past["with both kinds of past"] = (batch.rec_len > 0) & (batch.src_len > 0)
+    found = {}
+    for code, task in enumerate(TASKS):
+        for name, rows in past.items():
+            chosen = (rows & (batch.task == code)).nonzero()
+            if len(chosen):
+                found[f"{task} {name}"] = int(chosen[0])
+    return found
+
+
+def _row(batch: Any, row: int) -> Any:
+    if isinstance(batch, Batch):
+        return batch.take(torch.tensor([row]))
+    return SequenceBatch(**{name: value[row : row + 1] for name, value in vars(batch).items()})
+
+
 def _torch_model(subject: Subject, config: Any = None) -> Any:
     if not subject.has_loss:
-        raise NotApplicable("it has no `loss`: its fit is a procedure of its own")
+        if issubclass(subject.cls.Config, TrainConfig):
+            raise Failed("its Config has training settings but it has no `loss` to look at; declare why in `exempt`")
+        raise NotApplicable("it has no `loss` and no training settings: a closed form")
     return subject.prepared(config)
 
 
@@ -174,5 +227,5 @@ def _loss(model: Any, batch: Any) -> Tensor:
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
-    check.__name__: check for check in (fit, fresh_loss, gradients, overfit, state)
+    check.__name__: check for check in (fit, fresh_loss, gradients, small_batch, overfit, state)
 }

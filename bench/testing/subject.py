@@ -126,8 +126,15 @@ class Subject:
         """Scores of `batch`."""
         return self.scores(self.batch)
 
-    def scores(self, batch: Batch, model: Ranker | None = None) -> Tensor:
-        """(B, K) scores of a copy of the batch."""
+    def scores(self, batch: Batch, model: Ranker | None = None, seed: int = 0) -> Tensor:
+        """(B, K) scores of a copy of the batch.
+
+        The global generators start from the same state each time, so that randomness at scoring time is found by the
+        check made for it and does not fail the others.
+        """
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
         with torch.no_grad():
             scores = evaluating(model or self.fitted).score(copied(batch))
         if not isinstance(scores, Tensor):

@@ -9,6 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.ranker.blocks.dropout import Dropout
+
+# Added to (or put for) the score of what must not be attended to; finite, so that an empty row gives no NaN.
+_NEVER = -1e16
+
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of `x` (..., L, d) over the True positions of `mask` (..., L): (..., d), zero where there are none."""
@@ -30,9 +35,9 @@ class TargetAttention(nn.Module):
 
     def forward(self, keys: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
         """Keys (B, L, d), mask (B, L), candidates (B, K, d) -> (B, K, d); zero where the history is empty."""
-        scores = candidates @ (keys @ self.weight).transpose(1, 2)
-        weights = _masked_softmax(scores, mask[:, None, :])
-        return weights @ keys.masked_fill(~mask[..., None], 0)
+        scores = (candidates @ self.weight.T) @ keys.transpose(1, 2)
+        weights = scores.masked_fill(~mask[:, None, :], _NEVER).softmax(-1)
+        return (weights @ keys) * mask.any(1)[:, None, None]
 
 
 class MultiHeadAttention(nn.Module):
@@ -42,7 +47,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         if d % heads:
             raise ValueError(f"width {d} is not a multiple of {heads} heads")
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout = heads, Dropout(dropout)
         self.weight = nn.Parameter(torch.empty(3 * d, d))  # query, key, value
         self.bias = nn.Parameter(torch.zeros(3 * d))
         self.out = nn.Linear(d, d)
@@ -61,11 +66,15 @@ class MultiHeadAttention(nn.Module):
         else:
             q = F.linear(x, self.weight[:d], self.bias[:d])
             k, v = F.linear(keys, self.weight[d:], self.bias[d:]).chunk(2, -1)
-        allowed = (mask[:, None] if mask.dim() == 2 else mask)[:, None]
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
-        weights = _masked_softmax((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3), allowed)
-        pooled = F.dropout(weights, self.dropout, self.training) @ v
-        return self.out(pooled.transpose(1, 2).flatten(2))
+        allowed = mask[:, None] if mask.dim() == 2 else mask
+        bias = torch.zeros(allowed.shape, dtype=q.dtype, device=q.device).masked_fill_(~allowed, _NEVER)
+        pooled = []
+        # Heads one by one are views; all at once they would have to be copied into a batch axis, forward and backward.
+        for q_head, k_head, v_head in zip(*(part.split(d // self.heads, -1) for part in (q, k, v)), strict=True):
+            scores = torch.baddbmm(bias, q_head, k_head.transpose(1, 2), alpha=(d // self.heads) ** -0.5)
+            pooled.append(self.dropout(scores.softmax(-1)) @ v_head)
+        # Where nothing is allowed the softmax came out uniform over what must not be seen.
+        return self.out(torch.cat(pooled, -1) * allowed.any(-1, keepdim=True))
 
 
 class TransformerLayer(nn.Module):
@@ -79,7 +88,7 @@ class TransformerLayer(nn.Module):
         self.attention = MultiHeadAttention(d, heads, dropout)
         self.network = FeedForward(d, hidden or d, dropout)
         self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
         """`x` (B, L, d), `mask` of the keys or of pairs (see MultiHeadAttention) -> (B, L, d)."""
@@ -109,7 +118,7 @@ class DecoderLayer(nn.Module):
         self.cross = MultiHeadAttention(d, heads, dropout)
         self.network = FeedForward(d, hidden or d, dropout)
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(d), nn.LayerNorm(d), nn.LayerNorm(d)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """`x` (B, L, d) with `mask`, `memory` (B, M, d) with `memory_mask` (B, M) -> (B, L, d)."""
@@ -124,15 +133,7 @@ class FeedForward(nn.Module):
     def __init__(self, d: int, hidden: int, dropout: float):
         super().__init__()
         self.inner, self.outer = nn.Linear(d, hidden), nn.Linear(hidden, d)
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.dropout(F.relu(self.inner(x)), self.dropout, self.training)
-        return F.dropout(self.outer(inner), self.dropout, self.training)
-
-
-def _masked_softmax(scores: Tensor, allowed: Tensor) -> Tensor:
-    """Softmax of `scores` over the last axis where `allowed` (broadcastable); all zeros where nothing is allowed."""
-    weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(-1)
-    # A row without any allowed entry came out uniform over what must not be seen.
-    return weights * allowed.any(-1, keepdim=True)
+        return self.dropout(self.outer(self.dropout(F.relu(self.inner(x)))))

@@ -1,7 +1,6 @@
 """Embeddings of items, queries and users from ids, features and words: tanh(Linear(concatenation))."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.data.catalog import Catalog
@@ -69,13 +68,14 @@ class FeatureEmbedding(nn.Module):
         return torch.tanh(self.linear(torch.cat(parts, -1))) * (ids > 0)[:, None]
 
 
-def lookup(table: QueryEmbedding | FeatureEmbedding, *ids: Tensor) -> list[Tensor]:
-    """Vectors of id tensors of any shapes (..., ) -> (..., d); each id goes through the network once for all of them."""
+def lookup(table: QueryEmbedding | FeatureEmbedding, *ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Vectors (n, d), and for each of the id tensors (any shapes) the rows of `vectors` that belong to it.
+
+    Each id goes through the network once, however often it occurs; `F.embedding(rows, vectors)` spreads the result.
+    """
     flat = torch.cat([part.reshape(-1) for part in ids])
     if len(flat) >= table.rows:
-        distinct, places = torch.arange(table.rows, device=flat.device), list(ids)
-    else:
-        distinct, inverse = flat.unique(return_inverse=True)
-        places = [part.view_as(shape) for part, shape in zip(inverse.split([part.numel() for part in ids]), ids, strict=True)]
-    vectors = table(distinct)
-    return [F.embedding(place, vectors) for place in places]
+        return table(torch.arange(table.rows, device=flat.device)), list(ids)
+    distinct, inverse = flat.unique(return_inverse=True)
+    split = inverse.split([part.numel() for part in ids])
+    return table(distinct), [rows.view(part.shape) for rows, part in zip(split, ids, strict=True)]

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.ranker.blocks.dropout import Dropout
+
 
 class CustomizedGateControl(nn.Module):
     """CGC: shared experts and experts of each task, mixed by a gate of the task (Tang et al., RecSys 2020, Section 4.1).
@@ -13,7 +15,7 @@ class CustomizedGateControl(nn.Module):
 
     def __init__(self, inputs: int, d: int, tasks: int, shared: int, specific: int, dropout: float):
         super().__init__()
-        self.d, self.dropout = d, dropout
+        self.d, self.dropout = d, Dropout(dropout)
         # The experts of a group lie side by side in one matrix: one product serves them all.
         self.shared = nn.Linear(inputs, shared * d)
         self.specific = nn.ModuleList(nn.Linear(inputs, specific * d) for _ in range(tasks))
@@ -29,13 +31,18 @@ class CustomizedGateControl(nn.Module):
             nn.init.xavier_normal_(gate.weight)
             nn.init.zeros_(gate.bias)
 
-    def forward(self, x: Tensor, task: int) -> Tensor:
-        """(..., inputs) -> (..., d) for one task."""
-        own = self.specific[task]
-        hidden = F.linear(x, torch.cat([own.weight, self.shared.weight]), torch.cat([own.bias, self.shared.bias]))
-        experts = F.dropout(F.relu(hidden), self.dropout, self.training).unflatten(-1, (-1, self.d))
-        gate = self.gates[task](x).softmax(-1)
-        return (gate[..., None, :] @ experts).squeeze(-2)
+    def forward(self, x: Tensor, context: Tensor, task: int) -> Tensor:
+        """Output of one task for K candidates a row: `x` (n, K, a) and `context` (n, c), a + c = inputs -> (n, K, d).
+
+        Equal to giving each candidate the concatenation of both; what candidates share is multiplied once.
+        """
+        parts = (self.specific[task], self.shared, self.gates[task])
+        weight, bias = (torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias"))
+        own = x.shape[-1]
+        hidden = F.linear(x, weight[:, :own]) + F.linear(context, weight[:, own:], bias)[:, None]
+        experts, gate = hidden.split([len(weight) - len(parts[2].weight), len(parts[2].weight)], -1)
+        experts = self.dropout(F.relu(experts)).unflatten(-1, (-1, self.d))
+        return (gate.softmax(-1)[..., None, :] @ experts).squeeze(-2)
 
 
 def mlp(widths: list[int], dropout: float, last: bool = False) -> nn.Sequential:
@@ -44,5 +51,5 @@ def mlp(widths: list[int], dropout: float, last: bool = False) -> nn.Sequential:
     for place, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
         layers.append(nn.Linear(before, after))
         if last or place < len(widths) - 2:
-            layers += [nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.ReLU(), Dropout(dropout)]
     return nn.Sequential(*layers)

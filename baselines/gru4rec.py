@@ -1,0 +1,41 @@
+"""GRU4Rec (Hidasi et al., ICLR 2016) with RecBole's network."""
+
+from typing import Any, ClassVar, Literal
+
+from bench.baselines.recbole_bridge import RecBoleRanker
+
+from bench.ranker.contract import Config, Fraction, Positive, TrainConfig, dataclass, strict
+from bench.ranker.registry import register
+
+
+@dataclass(config=strict)
+class GRU4RecConfig(TrainConfig):
+    """Names are RecBole's; one layer of 100 units and batches of 64 are the authors', dropout is RecBole's."""
+
+    embedding_size: Positive = 100
+    hidden_size: Positive = 100
+    num_layers: Positive = 1
+    dropout_prob: Fraction = 0.3
+    loss_type: Literal["CE", "BPR"] = "CE"
+    batch_size: Positive = 64
+
+
+@register("gru4rec", title="GRU4Rec", tasks=("rec",), group="rec", cite="Hidasi et al., ICLR 2016")
+class GRU4Rec(RecBoleRanker):
+    """A GRU over the recommendation clicks; score = projected state at the last click . item embedding.
+
+    RecBole's network follows Tan et al. (DLRS 2016): every click with its past is a training row, instead of
+    session-parallel batches; no bias in the GRU and none for items; cross-entropy over all items or BPR with one
+    negative instead of BPR-max with thousands. The authors train with Adagrad (lr .05), here it is Adam. They warn
+    that such versions fall short of theirs.
+    """
+
+    Config: ClassVar[type[Config]] = GRU4RecConfig
+    recbole: ClassVar[str] = "GRU4Rec"
+    search_space: ClassVar[dict[str, Any]] = {
+        "hidden_size": [64, 100, 128, 256],
+        "embedding_size": [64, 100, 128],
+        "dropout_prob": [0.1, 0.3, 0.5],
+        "loss_type": ["CE", "BPR"],
+        "lr": ("loguniform", 1e-4, 1e-2),
+    }

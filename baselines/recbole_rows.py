@@ -1,0 +1,77 @@
+"""Batches in the form of RecBole's interactions: a mapping from field names to tensors.
+
+B rows, L history positions, K candidates. Field names are RecBole's usual ones.
+"""
+
+import torch
+from torch import Tensor
+
+from bench.errors import UsageError
+from bench.ranker.contract import Batch
+
+Interaction = dict[str, Tensor]
+
+
+def past(batch: Batch, limit: int) -> Interaction:
+    """user_id (B,), item_id_list (B, limit) with the last recommendation clicks and 0 after item_length (B,)."""
+    length = batch.rec_len.clamp(max=limit)
+    column = torch.arange(limit, device=batch.user.device)
+    place = (batch.rec_len - length)[:, None] + column
+    items = batch.rec_items.gather(1, place.clamp(max=batch.rec_items.shape[1] - 1))
+    items = items.masked_fill(column >= length[:, None], 0)
+    return {"user_id": batch.user, "item_id_list": items, "item_length": length}
+
+
+def labelled(past: Interaction, batch: Batch) -> Interaction:
+    """Every candidate as a row of its own with its label: B * K rows."""
+    rows = {name: value.repeat_interleave(batch.cand.shape[1], 0) for name, value in past.items()}
+    return rows | {"item_id": batch.cand.flatten(), "label": batch.label.flatten()}  # type: ignore[union-attr]
+
+
+def paired(past: Interaction, batch: Batch) -> Interaction:
+    """The clicked item beside one negative a row: B * (K - 1) rows.
+
+    RecBole's order: the whole batch with its first negatives, then with the second ones. There must be a negative.
+    """
+    if batch.cand.shape[1] < 2:
+        raise UsageError("a pairwise loss needs negatives; set negatives to at least 1")
+    negative = batch.cand[batch.label == 0].view(len(batch), -1)
+    rows = past | {"item_id": batch.item}
+    repeated = {name: value.repeat(negative.shape[1], *[1] * (value.dim() - 1)) for name, value in rows.items()}  # type: ignore[union-attr]
+    return repeated | {"neg_item_id": negative.T.flatten()}
+
+
+def beside(items: Tensor, n_items: int) -> Tensor:
+    """A random item for every item, 0 for padding."""
+    return torch.randint(1, n_items + 1, items.shape, device=items.device).masked_fill(items == 0, 0)
+
+
+def masked(past: Interaction, item: Tensor, n_items: int, ratio: float, last_only: float) -> Interaction:
+    """Cloze rows over history and clicked item (Sun et al., CIKM 2019, section 3.6); every length must be at least 2.
+
+    Each place is masked with probability `ratio`; in a share `last_only` of the rows the last place alone, as in scoring.
+    RecBole masks the history only, so that no user's last training click is ever a label, and counts its places from
+    the first item, although its network drops that item in scoring; here it is dropped in training, too. The network
+    leaves place 0 out of its loss, so that place is never masked; a row without a masked place gets the last one.
+    """
+    items, length, limit = past["item_id_list"], past["item_length"], past["item_id_list"].shape[1]
+    longer = torch.cat([items, torch.zeros_like(items[:, :1])], 1)
+    sequence, last = longer.scatter(1, length[:, None], item[:, None])[:, 1:], (length - 1)[:, None]
+    column = torch.arange(limit, device=items.device)
+    draws = torch.rand(sequence.shape, device=items.device)
+    chosen = (draws < ratio) & (column > 0) & (column <= last)
+    alone = torch.rand((len(items), 1), device=items.device) < last_only
+    alone |= ~chosen.any(1, keepdim=True)
+    chosen = torch.where(alone, column == last, chosen)
+    # At most so many places of a row, as in RecBole, but never none.
+    count = max(1, int(ratio * limit))
+    places = draws.masked_fill(~chosen, 2.0).argsort(1)[:, :count]
+    kept = chosen.gather(1, places)
+    places = places.masked_fill(~kept, 0)
+    hidden = torch.zeros_like(chosen).scatter(1, places, True) & (column > 0)
+    return {
+        "masked_items": sequence.masked_fill(hidden, n_items + 1),
+        "masked_positives": sequence.gather(1, places).masked_fill(~kept, 0),
+        "masked_negatives": torch.randint(1, n_items + 1, places.shape, device=items.device),
+        "masked_places": places,
+    }

@@ -1,0 +1,22 @@
+"""Dropout that does not cost more than the layer before it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Dropout(nn.Dropout):
+    """Zeroes each element with probability `p` and scales the rest by 1 / (1 - p), in training only.
+
+    On a CPU torch's own draws a number for each element, a fifth of the training time of a small Transformer. Sixteen random
+    bits decide as well (`p` is exact to 2^-17), and four elements share a number.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.p)
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        keep = numbers.view(torch.int16)[: x.numel()].view(x.shape) >= round(self.p * 2**16) - 2**15
+        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))

@@ -1,0 +1,273 @@
+"""`bench run` and what works on its results: failures stay with the model that causes them, and nothing is half-written."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench.cli.main import main
+from bench.ranker import registry
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("recbole") is None,
+    reason="ml-100k comes with RecBole, which is not installed (pip install --no-deps recbole==1.2.1)",
+)
+
+BROKEN = '''
+import torch
+from bench.ranker.contract import Ranker
+from bench.ranker.registry import register
+
+class _Base(Ranker):
+    def fit(self, train, valid):
+        return {"epochs": 0}
+    def state(self):
+        return {"w": torch.zeros(1)}
+    def load_state(self, state):
+        pass
+
+@register("not-a-number", title="NaN", tasks=("rec", "search"), group="unified")
+class NotANumber(_Base):
+    def score(self, batch):
+        return torch.full(batch.cand.shape, float("nan"))
+
+@register("wrong-shape", title="Shape", tasks=("rec", "search"), group="unified")
+class WrongShape(_Base):
+    def score(self, batch):
+        return torch.zeros(len(batch), 7)
+
+@register("crashing", title="Crash", tasks=("rec", "search"), group="unified")
+class Crashing(_Base):
+    def fit(self, train, valid):
+        raise ValueError("no such luck")
+    score = None.__class__
+
+@register("constant", title="Constant", tasks=("rec", "search"), group="unified")
+class Constant(_Base):
+    def score(self, batch):
+        return torch.zeros(batch.cand.shape)
+'''
+
+
+@pytest.fixture
+def broken_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four models of somebody else, three of them broken."""
+    (tmp_path / "broken_models.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    known = registry.entries() | {
+        entry.name: entry for entry in registry._declared(tmp_path / "broken_models.py", "broken_models", "somebody")
+    }
+    monkeypatch.setattr(registry, "entries", lambda: known)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "mlflow" not in path.parts and not path.name.endswith(".lock")
+    }
+
+
+def test_a_second_run_fits_nothing(results, monkeypatch) -> None:
+    monkeypatch.setattr("bench.study.fit.fit", lambda *_, **__: pytest.fail("fitted again"))
+    before = files(results.out)
+    done = results.run("--models", "popularity,matcher")
+    assert done.exit_code == 0, done.output
+    assert "popularity (seed 0): there already" in done.stdout
+    assert f"2 finished (0 new), 0 failed; results in {results.out}, `bench table --out {results.out}` shows them" in done.stdout
+    after = files(results.out)
+    assert before.items() <= after.items()
+    assert {Path(name).parts[0] for name in after.keys() - before.keys()} == {"commands"}
+
+
+def test_quiet_says_nothing(results) -> None:
+    done = results.run("--models", "popularity", "--quiet")
+    assert (done.exit_code, done.output) == (0, "")
+
+
+def test_trivial_models_are_added_and_tasks_choose_them(results, monkeypatch) -> None:
+    monkeypatch.setattr("bench.study.run._execute", lambda request, plan, command, *_: pytest.fail(",".join(command.models)))
+    words = ("run", "--models", "popularity", "--tasks", "rec", "--dataset", "ml-100k,ml-100k", "--data", results.data)
+    with pytest.raises(pytest.fail.Exception) as planned:
+        CliRunner().invoke(main, [*map(str, words)], catch_exceptions=False)
+    expected = {name for name, entry in registry.entries().items() if entry.group == "trivial" and "rec" in entry.tasks}
+    assert set(str(planned.value).split(",")) == expected
+
+
+def test_a_broken_model_does_not_stop_the_others(results, broken_models) -> None:
+    done = results.run("--models", "not-a-number,wrong-shape,crashing,constant")
+    assert done.exit_code == 1
+    failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert [line.split(":")[1].strip().partition("/")[2].rpartition("-s0")[0] for line in failed] == [
+        "not-a-number",
+        "wrong-shape",
+        "crashing",
+    ]
+    assert "not-a-number returned the score nan in row 0, candidate 0" in failed[0]
+    assert "wrong-shape returned scores of shape (256, 7)" in failed[1]
+    assert "ValueError: no such luck" in failed[2] and "--debug" in failed[2]
+    assert "1 finished (1 new), 3 failed; results in" in done.stdout
+    there = {path.name for path in (results.out / "ml-100k").iterdir() if path.is_dir()}
+    assert not [name for name in there if name.startswith(("not-a-number", "wrong-shape", "crashing"))]
+    # The constant scorer is at chance exactly, and the table shows it beside what was there.
+    records = json.loads(results.bench("table", "--format", "json", "--metrics", "R@5,R@10").stdout)
+    means = {(r["model"], r["task"], r["metric"]): r["mean"] for r in records}
+    assert means["constant", "rec", "R@5"] == pytest.approx(0.05) and means["constant", "search", "R@10"] == pytest.approx(0.10)
+    assert ("popularity", "rec", "R@5") in means and not [key for key in means if key[0] == "not-a-number"]
+
+
+def test_debug_stops_at_the_broken_model_with_its_trace(results, broken_models) -> None:
+    done = results.run("--models", "crashing", "--debug")
+    assert done.exit_code == 1
+    assert "in fit\n" in done.stderr and 'ValueError: no such luck' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--set", "popularity.colour=red"], "unknown setting of popularity 'colour'"),
+        (["--set", "poplarity.x=1"], "did you mean popularity"),
+        (["--set", "ml-100k.querys=A"], "unknown setting of ml-100k 'querys'; did you mean queries?"),
+        (["--set", "ml-100k.queries=Z"], "ml-100k.queries"),
+        (["--set", "train.epochs=1"], "unknown setting of train 'epochs'"),
+        (["--mode", "both"], "'disjoint' or 'mirror'"),
+        (["--split", "random"], "unknown split 'random'; known: leave-one-out"),
+        (["--device", "cuda:99"], "use --device cpu"),
+        (["--device", "quantum"], "unknown device 'quantum'"),
+    ],
+)
+def test_a_wrong_setting_starts_nothing(results, words: list[str], expected: str) -> None:
+    before = files(results.out)
+    done = results.run("--models", "popularity", *words)
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and expected in line
+    assert files(results.out) == before
+
+
+def test_a_results_folder_that_cannot_be_written(error, data: Path) -> None:
+    Path("taken").write_text("")
+    line = error(1, "run", "--models", "popularity", "--out", "taken/results", "--data", data)
+    assert "cannot write to the results folder" in line and "--out" in line
+
+
+def test_a_full_disk_fails_the_run_and_keeps_what_is_there(results, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = files(results.out)
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.evaluation.ranks.pq.write_table", full)
+        done = results.run("--models", "popularity,matcher", "--seeds", "7")
+    assert done.exit_code == 1
+    failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 2 and all("No space left on device" in line and "--out" in line for line in failed)
+    after = files(results.out)
+    assert before.items() <= after.items()
+    assert {Path(name).parts[0] for name in after.keys() - before.keys()} == {"commands"}
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "manifest"])
+def test_a_damaged_log_is_named_with_its_remedy(results, tmp_path: Path, damage: str) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(results.data / "prepared", root / "prepared")
+    (folder,) = [path.parent for path in root.glob("prepared/ml-100k-*/manifest.json") if json.loads(path.read_text())["mode"] == "disjoint"]
+    path = folder / ("manifest.json" if damage == "manifest" else "events.parquet")
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        half = len(content) // 2
+        path.write_bytes(content[:half] if damage != "changed" else content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :])
+    done = results.bench("run", "--models", "popularity", "--data", root, "--threads", "1")
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert str(path) in line and "bench data prepare" in line
+
+
+def test_prepare_mends_a_damaged_log(bench, data: Path, tmp_path: Path) -> None:
+    words = ("data", "prepare", "ml-100k", "--data", tmp_path)
+    first = bench(*words)
+    assert first.exit_code == 0, first.output
+    folder = Path(first.stdout.splitlines()[1].split()[-1])
+    (folder / "events.parquet").write_bytes(b"")
+    assert bench(*words).exit_code == 1
+    mended = bench(*words, "--force")
+    assert (mended.exit_code, mended.stdout) == (0, first.stdout)
+
+
+def test_a_config_file_uses_the_words_of_the_options_and_the_command_line_wins(bench, results, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "models: [popularity, matcher]\ntrivial: false\nseeds: [3, 4]\ncandidates: popularity\nset:\n  ml-100k: {queries: A, seed: 1}\n"
+    )
+    words = ("--seeds", "5", "--models", "matcher", "--set", "ml-100k.seed=0", "--out", results.out, "--data", results.data)
+    done = bench("run", "--config", path, *words)
+    assert done.exit_code == 0, done.output
+    new = results.runs()["matcher-s5"]
+    assert set(results.runs()) == {"popularity-s0", "matcher-s0", "matcher-s5"} and new["candidates"] == "popularity-99"
+    assert json.loads((Path(new["folder"]) / "run.json").read_text())["dataset"]["options"] == {"queries": "A", "seed": 0}
+    path.write_text("modles: popularity\n")
+    done = results.run("--config", path)
+    assert done.exit_code == 2 and "unknown option in" in done.stderr and "did you mean models" in done.stderr
+
+
+def test_table_formats(results) -> None:
+    forms = {form: results.bench("table", "--candidates", "uniform", "--format", form) for form in ("text", "markdown", "latex", "csv", "json")}
+    assert all(done.exit_code == 0 for done in forms.values())
+    assert "\033[" not in forms["text"].stdout and max(map(len, forms["text"].stdout.splitlines())) <= 100
+    assert "\\begin{table" in forms["latex"].stdout and "| " in forms["markdown"].stdout
+    records = json.loads(forms["json"].stdout)
+    assert {"dataset", "task", "model", "metric", "mean", "candidates", "seeds"} <= set(records[0])
+    assert forms["csv"].stdout.splitlines()[0].split(",") == list(records[0])
+    assert all(isinstance(value, (str, int, float, bool, type(None))) for value in records[0].values())
+    elsewhere = json.loads(results.bench("table", "--from", results.out, "--candidates", "uniform-99", "--seeds", "0", "--format", "json").stdout)
+    assert {record["model"] for record in elsewhere} >= {"popularity", "matcher"}
+    done = results.bench("table", "--metrics", "N@10,MMR")
+    assert done.exit_code == 2 and "did you mean MRR" in done.stderr
+
+
+def test_evaluate_ranks_on_further_candidates_without_training(results, monkeypatch) -> None:
+    monkeypatch.setattr("bench.study.fit.fit", lambda *_, **__: pytest.fail("fitted again"))
+    words = ("evaluate", "popularity-s0", "matcher", "--candidates", "popularity,same-query", "--data", results.data)
+    done = results.bench(*words)
+    assert done.exit_code == 0, done.output
+    assert "popularity-99, same-query-99, uniform-99" in done.stdout
+    records = json.loads(results.bench("table", "--candidates", "popularity", "--format", "json").stdout)
+    # One candidate set for both, though one of them serves search only.
+    assert len({record["fingerprint"] for record in records}) == 1
+    assert {record["model"] for record in records} == {"popularity", "matcher"}
+    monkeypatch.setattr("bench.study.fit.evaluate", lambda *_, **__: pytest.fail("ranked again"))
+    assert "is there already" in results.bench(*words).stdout
+    monkeypatch.undo()
+    # A copy with another seed makes the start of the name ambiguous.
+    run = Path(results.runs()["popularity-s0"]["folder"])
+    record = json.loads((run / "run.json").read_text())
+    other = run.with_name(record["id"].replace("-s0-", "-s1-"))
+    shutil.copytree(run, other)
+    (other / "run.json").write_text(json.dumps(record | {"id": other.name, "seed": 1}))
+    done = results.bench("evaluate", "popul", "--candidates", "full")
+    assert done.exit_code == 2 and "could be" in done.stderr and other.name in done.stderr
+
+
+def test_runs_are_removed_only_when_asked_for(results) -> None:
+    run = results.runs()["matcher-s0"]
+    assert run["run"] in results.bench("runs").stdout
+    done = results.bench("runs", "remove", "matcher", text="n\n")
+    assert done.exit_code == 0 and "nothing removed" in done.stdout and Path(run["folder"]).exists()
+    done = results.bench("runs", "remove", "matcher", text="")
+    assert done.exit_code == 1 and "--yes" in done.stderr and Path(run["folder"]).exists()
+    assert results.bench("runs", "remove", run["folder"], "--yes").exit_code == 0
+    assert set(results.runs()) == {"popularity-s0"}
+
+
+def test_stats_of_a_data_set(bench, data: Path) -> None:
+    facts = json.loads(bench("data", "stats", "ml-100k", "--data", data, "--format", "json").stdout)
+    found = {record["fact"]: record["value"] for record in facts}
+    assert found["test/rec"] == found["test/search"] == 943 and found["users"] == 943
+    guards = {name: value for name, value in found.items() if name.startswith("zero:")}
+    assert len(guards) == 4 and not any(guards.values())
+    assert found["items with text"] == 1 and 45 < found["mean column of the positive"] < 54

@@ -1,0 +1,187 @@
+"""The conformance battery can fail: each fault is stopped at the check made for it, and the sound twin passes."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import bench.testing
+from bench.errors import UsageError
+from bench.ranker.contract import Ranker, TrainConfig
+from bench.ranker.registry import register
+
+from .broken_twins import TWINS, Sound
+
+
+def faulty(name: str, *, tasks: tuple[str, ...] = ("rec", "search"), **attributes: object) -> type[Sound]:
+    """The sound twin with some attributes replaced."""
+    cls = type(name, (Sound,), attributes)
+    return register(name, title=name, tasks=tasks, group="unified")(cls)
+
+
+def sentence(report: bench.testing.Report, check: str) -> str:
+    return next(result.sentence for result in report.results if result.check == check)
+
+
+def test_sound_twin_passes_every_check():
+    report = bench.testing.check(Sound)
+    assert report.ok, report.text()
+    assert [result.check for result in report.results] == list(bench.testing.CHECKS)
+    assert {result.status for result in report.results} == {"passed"}
+
+
+@pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.entry.name)
+def test_broken_twin_fails_at_the_check_for_its_fault(twin):
+    intended, consequences = TWINS[twin]
+    report = bench.testing.check(twin)
+    assert intended in report.failed, report.text()
+    # Nothing else fails but what follows from the fault: a failure points at its cause.
+    assert set(report.failed) <= {intended} | consequences, report.text()
+    assert f"{intended:<16}  FAILED" in report.text() and not report.ok
+
+
+def test_there_are_ten_twins():
+    assert len(TWINS) == 10
+
+
+FAULTS = {
+    "query": {"uses_query": False},
+    "history": {"uses_history": False},
+    "user": {"uses_user": False},
+    "fresh_loss": {"fresh_loss": (0.69, 0.05)},
+    "candidate_subset": {"score": lambda self, batch: F.log_softmax(Sound.score(self, batch), dim=1)},
+    "overfit": {"loss": lambda self, batch: sum(p.square().sum() for p in self.parameters())},
+    "state": {"state": lambda self: {"items.weight": self.items.weight}, "load_state": lambda self, state: None},
+    "small_batch": {
+        "loss": lambda self, batch: Sound.loss(self, batch) / (self.score(batch).std(0, correction=0) > 0).any()
+    },
+    "fit": {"fit": lambda self, train, valid: 1 / 0},
+}
+
+
+@pytest.mark.parametrize("check", FAULTS)
+def test_further_faults(check):
+    report = bench.testing.check(faulty("Faulty", **FAULTS[check]), only=(check,))
+    assert report.failed == [check], report.text()
+
+
+def test_unused_input_that_is_declared_used():
+    def wish(self, batch):
+        return self.out(self.items(batch.cand[:, :1] * 0 + 1).squeeze(1))
+
+    report = bench.testing.check(faulty("Blind", wish=wish), only=("query", "history", "user"))
+    assert report.failed == ["query", "history", "user"]
+    assert "0 of 8 rows" in sentence(report, "history")
+
+
+def test_query_must_not_reach_rec_rows():
+    def wish(self, batch):
+        return self.out(self.past(batch) + self.users(batch.user) + self.queries(batch.query))
+
+    report = bench.testing.check(faulty("QueryEverywhere", wish=wish), only=("query",))
+    assert "12 of 12 rows" in sentence(report, "query") and "rec rows" in sentence(report, "query")
+
+
+def test_uses_query_needs_search_rows():
+    report = bench.testing.check(faulty("RecOnly", tasks=("rec",)), only=("query",))
+    assert "have no query" in sentence(report, "query")
+
+
+def test_batch_must_stay_as_it_was():
+    def score(self, batch):
+        scores = Sound.score(self, batch)
+        if not self.training:
+            batch.rec_items.zero_()
+        return scores
+
+    report = bench.testing.check(faulty("Writes", score=score), only=("deterministic",))
+    assert "rec_items" in sentence(report, "deterministic")
+
+
+def test_state_must_be_tensors():
+    report = bench.testing.check(faulty("Lists", state=lambda self: {"sizes": [1, 2]}), only=("state",))
+    assert "sizes" in sentence(report, "state")
+
+
+def test_weights_that_are_not_saved_are_found():
+    class Unsaved(Sound):
+        def __init__(self, config, context):
+            super().__init__(config, context)
+            self.hidden = [nn.Linear(config.d, config.d)]
+
+        def past(self, batch):
+            return self.hidden[0](super().past(batch))
+
+    report = bench.testing.check(register("unsaved", title="", tasks=("rec",), group="rec")(Unsaved), only=("state",))
+    assert report.failed == ["state"] and "differently" in sentence(report, "state")
+
+
+def test_exemption_shows_its_sentence_and_does_not_run():
+    reason = "the first loss depends on the data"
+    cls = faulty("Exempt", exempt={"fresh_loss": reason}, fresh_loss=(100.0, 0.1))
+    report = bench.testing.check(cls, only=("fresh_loss",))
+    assert report.ok and report.results[0].status == "exempt" and reason in report.text()
+
+
+@pytest.mark.parametrize("exempt", [{"fresh-loss": "a good reason"}, {"fresh_loss": "no"}, {"query:x": "a fine one"}])
+def test_exemptions_are_checked_themselves(exempt):
+    assert bench.testing.check(faulty("Exempt", exempt=exempt), only=("exemptions",)).failed == ["exemptions"]
+
+
+def test_parameters_are_excused_by_name_only():
+    dead = next(twin for twin in TWINS if twin.entry.name == "dead-parameter")
+    reason = "the gate is frozen on purpose"
+    excused = type("Excused", (dead,), {"exempt": {"gradients:gate.*": reason}})
+    assert bench.testing.check(excused, only=("exemptions", "gradients")).ok
+    half = type("Half", (dead,), {"exempt": {"gradients:gate.bias": reason}})
+    assert "gate.weight" in sentence(bench.testing.check(half, only=("gradients",)), "gradients")
+    stale = type("Stale", (Sound,), {"exempt": {"gradients:gate.*": reason}})
+    assert "do not exist" in sentence(bench.testing.check(stale, only=("gradients",)), "gradients")
+
+
+def test_model_without_a_loss_is_excused_from_gradients():
+    @register("lottery", title="", tasks=("rec", "search"), group="trivial")
+    class Lottery(Ranker):
+        uses_history = False
+
+        def fit(self, train, valid):
+            return {}
+
+        def score(self, batch):
+            return (batch.cand * 7919 % 101).float()
+
+        def state(self):
+            return {}
+
+        def load_state(self, state):
+            pass
+
+    report = bench.testing.check(Lottery)
+    assert report.ok, report.text()
+    of_loss = {"fresh_loss", "gradients", "small_batch", "overfit"}
+    assert {r.check for r in report.results if r.status == "exempt"} == of_loss
+    trained = type("Trained", (Lottery,), {"Config": TrainConfig})
+    assert set(bench.testing.check(trained).failed) == of_loss
+
+
+def test_caller_errors_are_one_line():
+    with pytest.raises(UsageError, match="did you mean fresh_loss"):
+        bench.testing.check(Sound, only=("fresh_los",))
+    with pytest.raises(UsageError, match="unknown setting of sound 'epoch'"):
+        bench.testing.check(Sound, {"epoch": 1})
+    with pytest.raises(UsageError, match=r"sound\.lr"):
+        bench.testing.check(Sound, {"lr": "fast"})
+    with pytest.raises(UsageError, match="@register"):
+        bench.testing.check(type("Plain", (), {}))
+    with pytest.raises(UsageError, match="unknown model"):
+        bench.testing.check("no-such-model")
+
+
+def test_global_generators_are_left_alone():
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    bench.testing.check(Sound, only=("deterministic",))
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all() and random.getstate() == states[2]
