@@ -159,7 +159,7 @@ class TrainData:
         Rows of both tasks are there also for a model that serves one: searches are input of recommenders, too.
         """
         rows = self._batches.split.rows("train", task)
-        return vars(self._events.take(rows))
+        return self._events.take(rows).columns()
 
     def steps(self, batch_size: int) -> int:
         """Batches in one pass over the rows."""

@@ -34,7 +34,8 @@ def build(
 
     Args:
         events: columns `act` (any key of the real-world act), `user`, `item` (original ids), `time` (int64 ms), `task`
-            (0/1), `query` (key into `queries`, "" for rec) and optionally `session`. Row order does not matter.
+            (0/1), `query` (key into `queries`, "" for rec) and optionally `session` and `part` (0 train, 1 validation, 2 test,
+            -1 history only: the split `given`). Row order does not matter.
         items: `id`, `text`, and optionally `provenance`, `words` (lists of strings; default: tokens of the text),
             `categories` (lists of strings), `queries` (lists of query keys that the item carries), `feature:<name>`.
             Only items that occur in events are kept.
@@ -73,6 +74,7 @@ def build(
         task=task[order],
         query=query[order],
         session=session_rank[session[order]] + 1,
+        part=events["part"].to_numpy(np.int8)[order] if "part" in events else None,
     )
 
     item_rows = items.set_index("id").reindex(item_ids)

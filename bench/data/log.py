@@ -43,12 +43,17 @@ class Events:
     task: np.ndarray  # (E,) int8, 0 = rec, 1 = search
     query: np.ndarray  # (E,) int32, 0 for rec
     session: np.ndarray  # (E,) int64
+    # (E,) int8, only of sources that bring a split of their own: 0 train, 1 validation, 2 test, -1 history only.
+    part: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.user)
 
+    def columns(self) -> dict[str, np.ndarray]:
+        return {name: column for name, column in vars(self).items() if column is not None}
+
     def take(self, rows: np.ndarray) -> "Events":
-        return Events(**{name: column[rows] for name, column in vars(self).items()})
+        return Events(**{name: column[rows] for name, column in self.columns().items()})
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ _ENTITY_TABLES = ("items", "queries", "users", "words", "categories")
 
 
 def _tables(log: Log) -> dict[str, pa.Table]:
-    tables = {"events": pa.table(vars(log.events))}
+    tables = {"events": pa.table(log.events.columns())}
     for name in _ENTITY_TABLES:
         columns = getattr(log, name).columns()
         tables[name] = pa.table({key: _arrow(column) for key, column in columns.items()})
@@ -223,7 +228,7 @@ def _entities(columns: dict[str, Column]) -> Entities:
 def _fingerprint(log: Log) -> str:
     """sha256 over name, mode and every column (name, type, bytes), independent of Parquet's encoding."""
     digest = hashlib.sha256(f"{log.name}:{log.mode}".encode())
-    groups: dict[str, dict[str, Any]] = {"events": vars(log.events)}
+    groups: dict[str, dict[str, Any]] = {"events": log.events.columns()}
     groups |= {name: getattr(log, name).columns() for name in _ENTITY_TABLES}
     for group, columns in groups.items():
         for name, column in sorted(columns.items()):

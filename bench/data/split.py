@@ -7,7 +7,7 @@ import numpy as np
 from bench.data.log import TASKS, Log
 from bench.errors import UsageError
 
-SPLITS = ("leave-one-out", "last-day", "global-time")
+SPLITS = ("leave-one-out", "last-day", "global-time", "given")
 PARTS = ("train", "valid", "test")
 _DAY_MS = 86_400_000
 # KuaiSAR's clock: its days are days in Shanghai (no daylight saving there).
@@ -43,6 +43,7 @@ def split(log: Log, name: str = "leave-one-out") -> LogSplit:
     in both tasks (mode `mirror`) the last and second last event_id of the user are, in both tasks.
     `last-day`: the last full day (Asia/Shanghai) is test, the day before validation; a partial day after it is dropped.
     `global-time`: events after 90 % of all are test, those from 80 % validation.
+    `given`: the split that the source brings (`events.part`).
     Training rows that are not earlier than the user's first held-out event are dropped and counted, so that no training
     history can hold a held-out event.
     """
@@ -52,6 +53,10 @@ def split(log: Log, name: str = "leave-one-out") -> LogSplit:
         part, dropped = _last_day(log)
     elif name == "global-time":
         part, dropped = _global_time(log)
+    elif name == "given":
+        if log.events.part is None:
+            raise UsageError(f"{log.name} brings no split of its own; use one of {', '.join(SPLITS[:-1])}")
+        part, dropped = log.events.part.copy(), {"history-only rows": int((log.events.part < 0).sum())}
     else:
         raise UsageError(f"unknown split '{name}'; known: {', '.join(SPLITS)}")
     user = log.events.user

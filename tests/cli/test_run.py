@@ -240,9 +240,9 @@ def test_evaluate_ranks_on_further_candidates_without_training(results, monkeypa
     # One candidate set for both, though one of them serves search only.
     assert len({record["fingerprint"] for record in records}) == 1
     assert {record["model"] for record in records} == {"popularity", "matcher"}
-    monkeypatch.setattr("bench.study.fit.evaluate", lambda *_, **__: pytest.fail("ranked again"))
-    assert "is there already" in results.bench(*words).stdout
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.study.fit.evaluate", lambda *_, **__: pytest.fail("ranked again"))
+        assert "is there already" in results.bench(*words).stdout
     # A copy with another seed makes the start of the name ambiguous.
     run = Path(results.runs()["popularity-s0"]["folder"])
     record = json.loads((run / "run.json").read_text())
@@ -271,3 +271,28 @@ def test_stats_of_a_data_set(bench, data: Path) -> None:
     guards = {name: value for name, value in found.items() if name.startswith("zero:")}
     assert len(guards) == 4 and not any(guards.values())
     assert found["items with text"] == 1 and 45 < found["mean column of the positive"] < 54
+
+
+def test_mlflow_is_written_without_a_word_and_its_ui_opens_on_the_right_store(results, tracked, monkeypatch) -> None:
+    done = results.run("--models", "popularity", "--quiet")
+    assert (done.exit_code, done.output) == (0, "")
+    called: list[list[str]] = []
+    monkeypatch.setattr("subprocess.call", lambda words: called.append(words) or 0)
+    done = results.bench("ui", "--rebuild", "--port", "5123")
+    assert done.exit_code == 0, done.output
+    # The newest command's run, and `matcher`, which only the first command had.
+    assert "3 runs in the MLflow store" in done.stdout and "http://127.0.0.1:5123" in done.stdout
+    assert f"sqlite:///{results.out}/mlflow/mlflow.db" in called[0] and "5123" in called[0]
+
+
+def test_check_fails_with_exit_code_1(bench, monkeypatch) -> None:
+    from bench.testing import Report, Result
+
+    reports = {
+        "popularity": Report("popularity", [Result("finite", "passed", "all scores are finite")]),
+        "matcher": Report("matcher", [Result("finite", "failed", "row 3 is NaN")]),
+    }
+    monkeypatch.setattr("bench.testing.check", reports.get)
+    assert bench("models", "check", "popularity").exit_code == 0
+    done = bench("models", "check", "popularity", "matcher")
+    assert done.exit_code == 1 and "row 3 is NaN" in done.stdout and done.stderr == ""
