@@ -83,7 +83,7 @@ class RecBoleRanker(TorchRanker):
     """
 
     Config: ClassVar[type[Config]] = RecBoleConfig
-    quick: ClassVar[dict[str, Any]] = {"epochs": 10, "patience": 3}
+    quick: ClassVar[dict[str, Any]] = {"epochs": 6, "patience": 2}
     recbole: ClassVar[str]
     config: Any
 

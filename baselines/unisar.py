@@ -1,11 +1,11 @@
-"""UniSAR: transitions between search and recommendation behaviour, one network for both tasks (Shi et al., SIGIR 2024).
+"""UniSAR: transitions between search and recommendation, one network for both tasks (Shi et al., SIGIR 2024).
 
-Four transitions are told apart: rec to rec and search to search by a Transformer each, search to rec and rec to search by a
-global one that may only attend to the other kind. They are aligned, fused, pooled for each candidate and ranked by
-task-specific towers above shared experts.
+Four transitions are told apart: rec to rec and search to search by a Transformer each, search to rec and rec to search
+by a global one that may only attend to the other kind. They are aligned, fused, pooled for each candidate and ranked by
+towers of the tasks above shared experts.
 """
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bench.data.batch import Batch
-from bench.data.log import REC, SEARCH
-from bench.ranker.blocks.attention import DecoderLayer, Encoder, TargetAttention, masked_mean
+from bench.data.log import SEARCH
+from bench.ranker.blocks.attention import Decoder, Encoder, TargetAttention, masked_mean
 from bench.ranker.blocks.contrast import PairAlign, TransAlign
 from bench.ranker.blocks.embeddings import FeatureEmbedding, QueryEmbedding, lookup
 from bench.ranker.blocks.experts import CustomizedGateControl, mlp
@@ -31,17 +31,16 @@ from bench.ranker.contract import (
 )
 from bench.ranker.registry import register
 
-_NAMES = {REC: "rec", SEARCH: "search"}
-# Of each side: transition within it, transition from the other side (both (B, L, d)), mask (B, L).
-Sides = dict[str, tuple[Tensor, Tensor, Tensor]]
-# Of each side: mean of the transition within it and of the one from the other side (both (B, d)).
-Views = dict[str, list[Tensor]]
+_KINDS = ("rec", "search")  # by task code: REC, SEARCH
 Temperature = Annotated[float, Field(gt=0)]
 
 
 @dataclass(config=strict)
 class UniSARConfig(TrainConfig):
-    """Published settings (KuaiSAR; for Amazon: L2 1e-5, pair weight and temperature .1, transition weight .01, search .01)."""
+    """Published settings: those of KuaiSAR.
+
+    For Amazon: weight_decay 1e-5, pair_weight and pair_temperature .1, transition_weight and search_weight .01.
+    """
 
     weight_decay: NotNegative = 3e-5
     embedding: Annotated[int, Field(ge=1, description="width of the id, feature and word tables")] = 32
@@ -61,10 +60,10 @@ class UniSARConfig(TrainConfig):
 
 @register("unisar", title="UniSAR", tasks=("rec", "search"), group="unified", cite="Shi et al., SIGIR 2024")
 class UniSAR(TorchRanker):
-    """The official code's architecture; sizes and facts beyond the paper's equations are those of its KuaiSAR set-up.
+    """The architecture of the official code; what the paper leaves open is as there.
 
-    What differs: a batch mixes the rows of both tasks (the official code draws one batch of each), the learning rate is not
-    reduced on a plateau, and users who lack one of the two behaviours are served (they take no part in the alignment).
+    What differs: a batch mixes the rows of both tasks (there, one batch of each), the learning rate is not reduced on
+    a plateau, and users who lack one of the two behaviours are served; they take no part in the alignment.
     """
 
     Config = UniSARConfig
@@ -89,23 +88,23 @@ class UniSAR(TorchRanker):
         text = (self.queries, catalog.item_words) if config.item_text else ()
         self.items = FeatureEmbedding(catalog.n_items + 1, catalog.item_features, config.embedding, d, *text)
         self.users = FeatureEmbedding(catalog.n_users + 1, catalog.user_features, config.embedding, d)
-        lengths = {"rec": config.history_rec, "search": config.history_search}
-        lengths["all"] = lengths["rec"] + lengths["search"]
-        self.positions = nn.ModuleDict({kind: nn.Embedding(length, d) for kind, length in lengths.items()})
-        self.encoders = nn.ModuleDict({kind: Encoder(d, config.heads, config.layers, dropout) for kind in lengths})
-        self.fusion = nn.ModuleDict(
-            {kind: nn.ModuleList(DecoderLayer(d, config.heads, dropout) for _ in range(config.layers)) for kind in _NAMES.values()}
+        rec, search = config.history_rec, config.history_search
+        self.positions = nn.ModuleDict(
+            {"rec": nn.Embedding(rec, d), "search": nn.Embedding(search, d), "all": nn.Embedding(rec + search, d)}
         )
-        self.pooling = nn.ModuleDict({kind: TargetAttention(d) for kind in _NAMES.values()})
+        shape = (d, config.heads, config.layers, dropout)
+        self.encoders = nn.ModuleDict({kind: Encoder(*shape) for kind in self.positions})
+        self.fusion = nn.ModuleDict({kind: Decoder(*shape) for kind in _KINDS})
+        self.pooling = nn.ModuleDict({kind: TargetAttention(d) for kind in _KINDS})
         if config.transition_weight:
             temperature = config.transition_temperature
-            self.transitions = nn.ModuleDict({kind: TransAlign(d, temperature) for kind in _NAMES.values()})
+            self.transitions = nn.ModuleDict({kind: TransAlign(d, temperature) for kind in _KINDS})
         if config.pair_weight:
             self.pairs = PairAlign(d, config.pair_temperature)
         self.no_query = nn.Parameter(torch.empty(1, d))  # stands for the query where there is none: recommendation
-        self.experts = CustomizedGateControl(5 * d, 64, len(_NAMES), config.experts, config.experts, dropout)
+        self.experts = CustomizedGateControl(5 * d, 64, len(_KINDS), config.experts, config.experts, dropout)
         self.towers = nn.ModuleList(
-            nn.Sequential(mlp([64, 128, 64], dropout, last=True), mlp([64, 200, 80, 1], dropout)) for _ in _NAMES
+            nn.Sequential(mlp([64, 128, 64], dropout, last=True), mlp([64, 200, 80, 1], dropout)) for _ in _KINDS
         )
         self._initialise()
 
@@ -115,8 +114,8 @@ class UniSAR(TorchRanker):
                 nn.init.xavier_normal_(module.weight)
                 nn.init.zeros_(module.bias)
         self.experts.initialise()
-        for table in self.positions.values():
-            nn.init.xavier_normal_(table.weight)
+        for table in self.positions.parameters():
+            nn.init.xavier_normal_(table)
         nn.init.xavier_normal_(self.no_query)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -130,8 +129,8 @@ class UniSAR(TorchRanker):
     def score(self, batch: Batch) -> Tensor:
         return self._forward(batch)[0]
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Views]:
-        """(B, K) float32 logits; and the means of what each kind of transition found in the histories."""
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Float32 logits (B, K); and (B, side, across / within, d), the means of the transitions over the histories."""
         rec_ids = batch.rec_items.where(batch.rec_mask, 0)
         src_ids = batch.src_items.where(batch.src_click_mask, 0)
         items, (rec_at, src_at, cand_at) = lookup(self.items, rec_ids, src_ids, batch.cand)
@@ -141,39 +140,40 @@ class UniSAR(TorchRanker):
         for rows, part in by_length(batch):
             n_rec, n_src = part.rec_items.shape[1], part.src_query.shape[1]
             clicked = F.embedding(rec_at[rows, :n_rec], items)
-            found = F.embedding(src_at[rows, :n_src], items)
-            searched = F.embedding(asked_at[rows, :n_src], queries) + masked_mean(found, part.src_click_mask)
-            sides = self._transitions(part, clicked, searched)
+            found = masked_mean(F.embedding(src_at[rows, :n_src], items), part.src_click_mask)
+            sides = self._transitions(part, clicked, F.embedding(asked_at[rows, :n_src], queries) + found)
             order.append(rows)
             pooled.append(self._pool(sides, candidates[rows]))
-            views.append({kind: [masked_mean(x, mask) for x in (within, across)] for kind, (within, across, mask) in sides.items()})
+            means = [masked_mean(x, side.mask) for side in sides for x in (side.across, side.within)]
+            views.append(torch.stack(means, 1))
         back = torch.cat(order).argsort()
-        pooled = torch.cat(pooled)[back]
-        views = {kind: [torch.cat(parts)[back] for parts in zip(*(view[kind] for view in views), strict=True)] for kind in self.pooling}
-        return self._predict(batch, pooled, candidates, F.embedding(query_at, queries)), views
+        logits = self._predict(batch, torch.cat(pooled)[back], candidates, F.embedding(query_at, queries))
+        return logits, torch.cat(views)[back].unflatten(1, (len(_KINDS), 2))
 
-    def _transitions(self, batch: Batch, clicked: Tensor, searched: Tensor) -> Sides:
-        """Of the embedded histories `clicked` (B, Lr, d) and `searched` (B, Ls, d), zero in padding slots."""
-        mask = {"rec": batch.rec_mask, "search": batch.src_mask}
-        inputs = {"rec": clicked, "search": searched}
-        within = {
-            kind: self.encoders[kind](x + self.positions[kind].weight[: x.shape[1]], mask[kind]) for kind, x in inputs.items()
-        }
-        places = dict(zip(_NAMES.values(), _places(batch), strict=True))
-        rec, search = (x + self.positions["all"](places[kind]) for kind, x in inputs.items())
-        # Equal kinds may not see each other, themselves included: attention of each side to the other is all that is left.
-        for layer in self.encoders["all"].layers:
-            rec, search = layer(rec, mask["search"], keys=search), layer(search, mask["rec"], keys=rec)
-        return {"rec": (within["rec"], rec, mask["rec"]), "search": (within["search"], search, mask["search"])}
+    def _transitions(self, batch: Batch, clicked: Tensor, searched: Tensor) -> tuple["Side", "Side"]:
+        """Both sides of the embedded histories: clicks (B, Lr, d), searches (B, Ls, d), zero in padding slots."""
+        masks, inputs = (batch.rec_mask, batch.src_mask), (clicked, searched)
+        within = [
+            self.encoders[kind](x + self.positions[kind](torch.arange(x.shape[1], device=x.device)), mask)
+            for kind, x, mask in zip(_KINDS, inputs, masks, strict=True)
+        ]
+        rec, search = (x + self.positions["all"](place) for x, place in zip(inputs, _places(batch), strict=True))
+        # Equal kinds may not see each other, themselves included: each side attending to the other is all that is left.
+        across = self.encoders["all"]
+        assert isinstance(across, Encoder)
+        for layer in across.layers:
+            rec, search = layer(rec, masks[1], keys=search), layer(search, masks[0], keys=rec)
+        return Side(within[0], rec, masks[0]), Side(within[1], search, masks[1])
 
-    def _pool(self, sides: Sides, candidates: Tensor) -> Tensor:
+    def _pool(self, sides: tuple["Side", "Side"], candidates: Tensor) -> Tensor:
         """Both fused sides as each candidate (B, K, d) sees them: (B, K, 2d)."""
-        pooled = []
-        for kind, (within, across, mask) in sides.items():
-            fused = within
-            for layer in self.fusion[kind]:
-                fused = layer(fused, mask, across, mask)
-            pooled.append(self.pooling[kind](fused, mask, candidates))
+        fused = [
+            self.fusion[kind](side.within, side.mask, side.across, side.mask)
+            for kind, side in zip(_KINDS, sides, strict=True)
+        ]
+        pooled = [
+            self.pooling[kind](x, side.mask, candidates) for kind, x, side in zip(_KINDS, fused, sides, strict=True)
+        ]
         return torch.cat(pooled, -1)
 
     def _predict(self, batch: Batch, pooled: Tensor, candidates: Tensor, query: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class UniSAR(TorchRanker):
         context = torch.cat([F.embedding(at, vectors), query], -1)
         features = torch.cat([pooled, candidates], -1)
         logits = torch.zeros(batch.cand.shape, device=features.device)
-        for code in _NAMES:
+        for code in range(len(_KINDS)):
             rows = batch.task == code
             if rows.any():
                 own = self.towers[code](self.experts(features[rows], context[rows], code))
@@ -191,7 +191,7 @@ class UniSAR(TorchRanker):
         return logits
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum over the tasks of weight * (BCE + pair_weight * pairs + transition_weight * transitions); rec has weight 1."""
+        """L_rec + search_weight * L_search, each BCE + pair_weight * pairs + transition_weight * transitions."""
         assert batch.label is not None
         config = self.config
         logits, views = self._forward(batch)
@@ -199,7 +199,7 @@ class UniSAR(TorchRanker):
         pairs = self._pair_losses(batch) if config.pair_weight else {}
         both = (batch.rec_len > 0) & (batch.src_len > 0)  # without either behaviour there is no transition to align
         total, parts = clicks.new_zeros(()), {}
-        for code, task in _NAMES.items():
+        for code, task in enumerate(_KINDS):
             rows = batch.task == code
             if not rows.any():
                 continue
@@ -208,7 +208,8 @@ class UniSAR(TorchRanker):
                 parts[f"{task}/pairs"] = pairs[code]
                 part = part + config.pair_weight * pairs[code]
             if config.transition_weight:
-                aligned = [self.transitions[kind](*(view[rows & both] for view in pair)) for kind, pair in views.items()]
+                sides = zip(_KINDS, views[rows & both].unbind(1), strict=True)
+                aligned = [self.transitions[kind](*view.unbind(1)) for kind, view in sides]
                 parts[f"{task}/transitions"] = torch.stack(aligned).sum()
                 part = part + config.transition_weight * parts[f"{task}/transitions"]
             # A run of search alone has nothing to be weighted against.
@@ -225,7 +226,7 @@ class UniSAR(TorchRanker):
         keys, inverse = (batch.src_query[..., None] * base + batch.src_items)[real].unique(return_inverse=True)
         task = batch.task[:, None, None].expand_as(real)[real]
         if not len(keys):
-            return {code: self.no_query.new_zeros(()) for code in _NAMES}
+            return {code: self.no_query.new_zeros(()) for code in range(len(_KINDS))}
         queries, query_of = (keys // base).unique(return_inverse=True)
         items, item_of = (keys % base).unique(return_inverse=True)
         others = self._negatives(self.queries.rows), self._negatives(self.items.rows)
@@ -234,7 +235,7 @@ class UniSAR(TorchRanker):
         items, other_items = self.items(distinct[1]).split([len(items), len(others[1])])
         losses = self.pairs(queries, items, query_of, item_of, other_queries, other_items)
         found = {}
-        for code in _NAMES:
+        for code in range(len(_KINDS)):
             count = torch.bincount(inverse[task == code], minlength=len(keys))
             found[code] = (losses * count).sum() / count.sum().clamp(min=1)
         return found
@@ -242,6 +243,14 @@ class UniSAR(TorchRanker):
     def _negatives(self, rows: int) -> Tensor:
         """Distinct ids, not 0, for the pair loss."""
         return torch.randperm(rows - 1, device=self.no_query.device)[: self.config.pair_negatives] + 1
+
+
+class Side(NamedTuple):
+    """One of the two behaviours: the transition within it, the one from the other (both (B, L, d)), mask (B, L)."""
+
+    within: Tensor
+    across: Tensor
+    mask: Tensor
 
 
 def _places(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from bench.data import hashing
 from bench.data.build import build, five_core, tokenize
 from bench.data.log import Log
 from bench.data.sources import Source, SourceConfig, source
+from bench.datasets.recbole import read_atomic
 from bench.errors import RunError
 
 _MD5 = {
@@ -64,9 +65,9 @@ class MovieLens100K(Source):
         return files
 
     def prepare(self, files: dict[str, Path]) -> Log:
-        ratings = _read(files["ml-100k.inter"])
-        items = _items(_read(files["ml-100k.item"]), self.config.queries)
-        users = _read(files["ml-100k.user"]).rename(columns={"user_id": "id"})
+        ratings = read_atomic(files["ml-100k.inter"]).table
+        items = _items(read_atomic(files["ml-100k.item"]).table, self.config.queries)
+        users = read_atomic(files["ml-100k.user"]).table.rename(columns={"user_id": "id"})
         users = users[["id", "age", "gender", "occupation"]].rename(columns=lambda name: name if name == "id" else f"feature:{name}")
         ratings = ratings[five_core(ratings["user_id"].to_numpy(), ratings["item_id"].to_numpy())]
         return assemble(ratings, items, users, self.config)
@@ -97,12 +98,6 @@ def assemble(ratings: pd.DataFrame, items: pd.DataFrame, users: pd.DataFrame, co
     queries = pd.DataFrame({"id": sorted({key for keys in items["queries"] for key in keys})})
     queries["text"] = queries["id"]
     return build("ml-100k", config.mode, events, items, queries, users, seed=config.seed)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """A RecBole atomic file: tab separated, header `name:type`."""
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8")
-    return table.rename(columns=lambda name: name.partition(":")[0])
 
 
 def _items(table: pd.DataFrame, variant: str) -> pd.DataFrame:

@@ -15,12 +15,15 @@ def command() -> None:
 
 @command.command("export", short_help="Write the lists for a model outside bench.")
 @options.one_selection
-@click.option("--out", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="FILE.parquet or FILE.csv.")
+@click.option(
+    "--out", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="FILE.parquet or FILE.csv."
+)
 @options.debug
 def export(path: Path, **given: Any) -> None:
     """Write the lists as a long table: row, task, user, query, item. Nothing in it tells the clicked item.
 
-    Score every line, keep the columns row and item, add a column score, and `bench scores import` puts the model into the table.
+    Score every line, keep the columns row and item, add a column score, and `bench scores import` puts the model into
+    the table.
 
     \b
     bench candidates export --dataset ml-100k --out candidates.parquet
@@ -28,9 +31,10 @@ def export(path: Path, **given: Any) -> None:
     from bench.study.exchange import check_target, export_candidates
 
     check_target(path)
-    prepared, candidates = selection.open_selection(**given)
-    lines = export_candidates(prepared, candidates, path)
-    print(f"{path}: {lines:,} lines, {len(candidates):,} rows; candidates {candidates.label} ({candidates.fingerprint[:12]})")
+    prepared, candidates, tasks = selection.open_selection(**given)
+    lines = export_candidates(prepared, candidates, path, tasks)
+    which = f"candidates {candidates.label} ({candidates.fingerprint[:12]})"
+    print(f"{path}: {lines:,} lines for {' and '.join(tasks)}; {which}")
 
 
 @command.command("import", short_help="Check lists of your own and keep them.")
@@ -38,7 +42,6 @@ def export(path: Path, **given: Any) -> None:
 @options.dataset
 @options.split_and_mode
 @options.settings
-@options.tasks
 @options.data
 @options.out
 @options.debug
@@ -48,23 +51,24 @@ def import_(
     split: str | None,
     mode: str | None,
     settings: tuple[str, ...],
-    tasks: tuple[str, ...],
     data: Path | None,
     out: Path,
 ) -> None:
-    """Check lists of your own and keep them: columns row and item, or user, task and item where a user has one row a task.
+    """Check lists of your own and keep them.
 
-    Every test row needs a list with its clicked item in it once.
+    Columns are row and item, or user, task and item where a user has one row a task. Every test row of a task needs a
+    list with its clicked item in it once; a task without any list is left out.
     """
     from bench.evaluation.leaks import FALSE_NEGATIVES
     from bench.study.store import Store
 
     store = Store(out)
     store.check_writable()
-    prepared, candidates = selection.open_selection(dataset, split, mode, settings, tasks, f"given:{path}", 0, data)
+    prepared, candidates, tasks = selection.open_selection(dataset, split, mode, settings, (), f"given:{path}", 0, data)
     candidates.save(store.candidates(prepared.name), prepared.split)
     touched = prepared.leaks(candidates)[FALSE_NEGATIVES]
-    print(f"{len(candidates):,} lists ({candidates.label}), fingerprint {candidates.fingerprint}")
+    which = f"{len(candidates):,} lists for {' and '.join(tasks)} ({candidates.label})"
+    print(f"{which}, fingerprint {candidates.fingerprint}")
     if touched:
         print(f"{touched:,} negatives are items that their user clicked elsewhere; every result on these lists says so")
     print(f"rank models on them with --candidates given:{path}")

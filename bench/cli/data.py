@@ -40,7 +40,9 @@ def list_(form: str) -> None:
 @options.data
 @click.option("--force", is_flag=True, help="Prepare anew what is prepared already.")
 @options.debug
-def prepare(names: tuple[str, ...], mode: str | None, settings: tuple[str, ...], data: Path | None, force: bool) -> None:
+def prepare(
+    names: tuple[str, ...], mode: str | None, settings: tuple[str, ...], data: Path | None, force: bool
+) -> None:
     """Prepare data sets from their raw files; prints folder and fingerprint."""
     from bench.data import sources
     from bench.study.describe import folder_of
@@ -49,7 +51,9 @@ def prepare(names: tuple[str, ...], mode: str | None, settings: tuple[str, ...],
     overrides = Overrides.parse(settings)
     overrides.check([], list(names), {sources.entry(name).name.rstrip(":"): name for name in names})
     for name in names:
-        given = overrides.of(sources.entry(name).name.rstrip(":")) | overrides.of(name) | ({"mode": mode} if mode else {})
+        given = (
+            overrides.of(sources.entry(name).name.rstrip(":")) | overrides.of(name) | ({"mode": mode} if mode else {})
+        )
         log = sources.load(name, given, data, fresh=force)
         counts = log.manifest["counts"]
         print(f"{name}: {counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items")
@@ -81,7 +85,11 @@ def stats(
     if form == "json":
         import json
 
-        flat = [{"section": name, "fact": key, "value": value} for name, facts in sections.items() for key, value in facts.items()]
+        flat = [
+            {"section": name, "fact": key, "value": value}
+            for name, facts in sections.items()
+            for key, value in facts.items()
+        ]
         print(json.dumps(flat, indent=1))
         return
     for name, facts in sections.items():

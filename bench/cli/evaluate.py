@@ -18,7 +18,6 @@ from bench.cli import options
     help="uniform, same-query, popularity, full, given:PATH.",
 )
 @options.candidate_seed
-@options.tasks
 @click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
 @options.out
 @options.data
@@ -29,7 +28,6 @@ def command(
     runs: tuple[str, ...],
     candidates: tuple[str, ...],
     candidate_seed: int,
-    tasks: tuple[str, ...],
     device: str,
     out: Path,
     data: Path | None,
@@ -48,7 +46,6 @@ def command(
         runs,
         candidates,
         candidate_seed=candidate_seed,
-        tasks=tasks or None,
         out=out,
         data=data,
         device=device,

@@ -1,7 +1,7 @@
 """The command `bench`: finds the subcommand, runs it, and turns whatever goes wrong into one line.
 
-Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted. Commands are imported when they are called and what
-they need is imported when they run, so that `bench --help` answers at once.
+Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted. Commands are imported when they are
+called, and what they need when they run, so that `bench --help` answers at once.
 """
 
 import importlib
@@ -57,7 +57,9 @@ class Bench(click.Group):
             return None
         return importlib.import_module(f"bench.cli.{cmd_name}").command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
@@ -130,7 +132,9 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.group(cls=Bench, no_args_is_help=False, invoke_without_command=True, context_settings=_CONTEXT)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the trace of an error; every command takes it, too.")
+@click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the trace of an error; every command takes it, too."
+)
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Joint search and recommendation: every model on the same events, candidates, budget and tests.

@@ -57,7 +57,9 @@ def settings(command: F) -> F:
 
 def split_and_mode(command: F) -> F:
     """`--split`, `--mode`: how the data are used."""
-    command = click.option("--mode", metavar="MODE", help="disjoint: a purchase serves one task; mirror: both tasks.")(command)
+    command = click.option("--mode", metavar="MODE", help="disjoint: a purchase serves one task; mirror: both tasks.")(
+        command
+    )
     text = "leave-one-out, last-day or global-time.  [default: the data set's own]"
     return click.option("--split", metavar="NAME", help=text)(command)
 
@@ -65,12 +67,18 @@ def split_and_mode(command: F) -> F:
 def tasks(command: F) -> F:
     """`--tasks rec,search`."""
     return click.option(
-        "--tasks", multiple=True, callback=comma_list, metavar="TASKS", help="rec, search or both.  [default: those of the data]"
+        "--tasks",
+        multiple=True,
+        callback=comma_list,
+        metavar="TASKS",
+        help="rec, search or both.  [default: those of the data]",
     )(command)
 
 
 def candidate_seed(command: F) -> F:
-    return click.option("--candidate-seed", type=int, default=0, metavar="N", help="Seed of the negatives.  [default: 0]")(command)
+    return click.option(
+        "--candidate-seed", type=int, default=0, metavar="N", help="Seed of the negatives.  [default: 0]"
+    )(command)
 
 
 def one_selection(command: F) -> F:
@@ -92,7 +100,9 @@ def _one_candidates(command: F) -> F:
 
 def output_format(*kinds: str) -> Callable[[F], F]:
     """`--format`; the first kind is the default."""
-    return click.option("--format", "form", type=click.Choice(kinds), default=kinds[0], show_default=True, help="Form of the output.")
+    return click.option(
+        "--format", "form", type=click.Choice(kinds), default=kinds[0], show_default=True, help="Form of the output."
+    )
 
 
 def reporter(quiet: bool) -> "Reporter":
@@ -107,9 +117,13 @@ def reporter(quiet: bool) -> "Reporter":
 class Group(click.Group):
     """A group that names the nearest command for one that does not exist."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in self.commands and not args[0].startswith("-"):
-            raise unknown("command", f"{ctx.info_name} {args[0]}", [f"{ctx.info_name} {name}" for name in self.commands])
+            raise unknown(
+                "command", f"{ctx.info_name} {args[0]}", [f"{ctx.info_name} {name}" for name in self.commands]
+            )
         return super().resolve_command(ctx, args)
 
 

@@ -36,7 +36,7 @@ def _read_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Non
             value = not value
         elif isinstance(value, dict):
             raise UsageError(f"{path}: {word} takes a value or a list of them")
-        elif parameters[name].multiple:  # type: ignore[attr-defined]
+        elif parameters[name].multiple:
             value = [str(part) for part in (value if isinstance(value, list) else [value])]
         elif isinstance(value, list):
             value = ",".join(str(part) for part in value)
@@ -61,9 +61,16 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
 
 
 @click.command("run", short_help="Fit models and rank them on the same candidates.")
-@click.option("--models", required=True, metavar="NAMES", help="Models or groups with commas: all, rec, search, unified, trivial.")
 @click.option(
-    "--dataset", multiple=True, callback=options.comma_list, default=["ml-100k"], metavar="NAMES", help="Data sets.  [default: ml-100k]"
+    "--models", required=True, metavar="NAMES", help="Models or groups with commas: all, rec, search, unified, trivial."
+)
+@click.option(
+    "--dataset",
+    multiple=True,
+    callback=options.comma_list,
+    default=["ml-100k"],
+    metavar="NAMES",
+    help="Data sets.  [default: ml-100k]",
 )
 @options.tasks
 @options.split_and_mode
@@ -76,7 +83,9 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     help="uniform, same-query, popularity, full, given:PATH.  [default: uniform]",
 )
 @options.candidate_seed
-@click.option("--seeds", default="0", callback=options.whole_numbers, metavar="N,N", help="Seeds of the fits.  [default: 0]")
+@click.option(
+    "--seeds", default="0", callback=options.whole_numbers, metavar="N,N", help="Seeds of the fits.  [default: 0]"
+)
 @options.settings
 @click.option(
     "--config",
@@ -87,9 +96,17 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     metavar="FILE.yaml",
     help="These options in a file; the command line wins.",
 )
-@click.option("--budget", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="quick only trains for less long.")
+@click.option(
+    "--budget",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="quick only trains for less long.",
+)
 @click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
-@click.option("--threads", type=click.IntRange(min=0), default=0, metavar="N", help="Part of a fit's key.  [default: all cores]")
+@click.option(
+    "--threads", type=click.IntRange(min=0), default=0, metavar="N", help="Part of a fit's key.  [default: all cores]"
+)
 @click.option("--resume/--force", "resume", default=True, help="Keep what is there and go on (default), or fit anew.")
 @click.option("--no-trivial", is_flag=True, help="Leave out the trivial models that are added otherwise.")
 @options.out
@@ -101,8 +118,8 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
 def command(ctx: click.Context, **given: Any) -> None:
     """Fit models on the same events and rank them on the same candidates.
 
-    What is there already is not repeated; a fit that was interrupted goes on where it stopped. A model that fails does not stop the
-    others.
+    What is there already is not repeated; a fit that was interrupted goes on where it stopped. A model that fails does
+    not stop the others.
 
     \b
     bench run --models gensr,unisar --dataset ml-100k

@@ -8,7 +8,9 @@ import click
 from bench.cli import options, selection
 
 
-@click.group("scores", cls=options.Group, short_help="Import scores that were computed elsewhere on the same candidates.")
+@click.group(
+    "scores", cls=options.Group, short_help="Import scores that were computed elsewhere on the same candidates."
+)
 def command() -> None:
     """Scores of models outside bench."""
 
@@ -23,19 +25,20 @@ def command() -> None:
 def import_(path: Path, name: str, seed: int, out: Path, **given: Any) -> None:
     """Rank somebody's own scores: columns row, item and score, one line for every line of `bench candidates export`.
 
-    Give the options of the export. A model that serves one task leaves the rows of the other out.
+    Give the options of the export. Where the file has rows of one task only, the model serves that task.
 
     \b
     bench scores import scores.parquet --name "My model" --dataset ml-100k
     bench table
     """
-    from bench.study.exchange import check_name, import_scores
+    from bench.study.imported import check_name, import_scores
     from bench.study.store import Store
 
     check_name(name)
     store = Store(out)
     store.check_writable()
-    prepared, candidates = selection.open_selection(**given)
-    record = import_scores(store, prepared, candidates, path, name, seed)
+    asked = given["tasks"]
+    prepared, candidates, _ = selection.open_selection(**given)
+    record = import_scores(store, prepared, candidates, path, name, seed, tasks=asked or None)
     extra = "" if str(out) == options.RESULTS else f" --out {out}"
     print(f"{record.id}: {name} on {candidates.label} ({' and '.join(record.tasks)}); `bench table{extra}` shows it")

@@ -30,8 +30,11 @@ def open_selection(
     candidates: str,
     candidate_seed: int,
     data: Path | None,
-) -> "tuple[Prepared, CandidateSet]":
-    """The data set and the candidates that `bench run` with the same options would rank."""
+) -> "tuple[Prepared, CandidateSet, tuple[str, ...]]":
+    """The data set, the candidates that `bench run` with the same options would rank, and the tasks at hand.
+
+    A set is drawn for all tasks of the data, so that its fingerprint does not depend on those that are asked for.
+    """
     from bench.data.log import TASKS
     from bench.errors import unknown
     from bench.evaluation.candidates import STRATEGIES
@@ -43,4 +46,6 @@ def open_selection(
     if candidates not in STRATEGIES and not candidates.startswith("given:"):
         raise unknown("candidates", candidates, [*STRATEGIES, "given:PATH"])
     prepared = open_dataset(dataset, split, mode, settings, data)
-    return prepared, open_candidates(prepared, candidates, tasks_of(prepared, tasks or None), candidate_seed)
+    asked = tasks_of(prepared, tasks or None)
+    made = open_candidates(prepared, candidates, asked, candidate_seed)
+    return prepared, made, tuple(task for task in asked if task in made.meta["tasks"])

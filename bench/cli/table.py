@@ -11,13 +11,26 @@ from bench.cli import options
 
 
 @click.command("table", short_help="Compare the models of the newest command, or of --from folders.")
-@click.option("--from", "from_dirs", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="Results to read; repeatable.")
+@click.option(
+    "--from",
+    "from_dirs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Results to read; repeatable.",
+)
 @click.option("--dataset", multiple=True, callback=options.comma_list, metavar="NAMES", help="Only these data sets.")
 @click.option(
-    "--candidates", multiple=True, callback=options.comma_list, metavar="KINDS", help="A kind, a label or the start of a fingerprint."
+    "--candidates",
+    multiple=True,
+    callback=options.comma_list,
+    metavar="KINDS",
+    help="A kind, a label or the start of a fingerprint.",
 )
 @click.option("--budget", type=click.Choice(["quick", "full"]), help="Only runs with this budget.")
-@click.option("--metrics", multiple=True, callback=options.comma_list, metavar="NAMES", help="Such as N@10,R@20,MRR,AUC.")
+@click.option(
+    "--metrics", multiple=True, callback=options.comma_list, metavar="NAMES", help="Such as N@10,R@20,MRR,AUC."
+)
 @options.tasks
 @click.option("--seeds", callback=options.whole_numbers, metavar="N,N", help="Only runs with these seeds.")
 @click.option("--details", is_flag=True, help="Also intervals and tests (text and markdown).")

@@ -8,7 +8,9 @@ from bench.cli import options
 
 
 @click.command("ui", short_help="Browse the runs in the MLflow UI.")
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, metavar="N", help="Port on this machine.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, metavar="N", help="Port on this machine."
+)
 @click.option("--rebuild", is_flag=True, help="First make the MLflow store anew from the results folder.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow server.  [default: a local store in the results folder]")
 @options.out

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from bench.data import hashing
 from bench.data.log import Entities, Events, Log
@@ -53,30 +54,6 @@ def build(
     query = np.zeros(len(events), dtype=np.int32)
     query[query_rows] = query_ids.get_indexer(events.loc[query_rows, "query"]) + 1
 
-    time = events["time"].to_numpy(np.int64)
-    task = events["task"].to_numpy(np.int8)
-    act = pd.factorize(events["act"])[0]
-    tie = hashing.draw(hashing.key("order", seed), user, item)
-    # Rows that agree on all of these are equal, so that the order of the raw rows never matters.
-    order = np.lexsort((task, query, item, tie, time, user))
-    first = pd.unique(act[order])
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[first] = np.arange(len(first))
-    session = pd.factorize(events["session"])[0] if "session" in events else act
-    session_first = pd.unique(session[order])
-    session_rank = np.empty(len(session_first), dtype=np.int64)
-    session_rank[session_first] = np.arange(len(session_first))
-    sorted_events = Events(
-        event_id=rank[act[order]] + 1,
-        user=user[order],
-        item=item[order],
-        time=time[order],
-        task=task[order],
-        query=query[order],
-        session=session_rank[session[order]] + 1,
-        part=events["part"].to_numpy(np.int8)[order] if "part" in events else None,
-    )
-
     item_rows = items.set_index("id").reindex(item_ids)
     query_table = queries.set_index("id").reindex(query_ids)
     item_words = _word_lists(item_rows)
@@ -94,8 +71,22 @@ def build(
         features=_features(item_rows),
     )
     user_rows = users.set_index("id").reindex(user_ids) if users is not None else None
-    return Log(
-        events=sorted_events,
+    act = pd.factorize(events["act"])[0]
+    columns = {
+        "act": act,
+        "user": user,
+        "item": item,
+        "time": events["time"].to_numpy(np.int64),
+        "task": events["task"].to_numpy(np.int8),
+        "query": query,
+        "session": pd.factorize(events["session"])[0] if "session" in events else act,
+    }
+    if "part" in events:
+        columns["part"] = events["part"].to_numpy(np.int8)
+    return assemble(
+        name,
+        mode,
+        columns,
         items=item_table,
         queries=Entities(
             id=_with_padding(query_ids), text=_with_padding(query_table["text"]), words=_codes(query_words, vocabulary)
@@ -103,8 +94,70 @@ def build(
         users=Entities(id=_with_padding(user_ids), features=_features(user_rows) if user_rows is not None else {}),
         words=Entities(id=_with_padding(vocabulary)),
         categories=Entities(id=_with_padding(category_ids)),
-        manifest={"name": name, "mode": mode, "order_seed": seed, **(manifest or {})},
-    ).with_fingerprint()
+        seed=seed,
+        manifest=manifest,
+    )
+
+
+def assemble(
+    name: str,
+    mode: str,
+    events: dict[str, np.ndarray],
+    *,
+    items: Entities,
+    queries: Entities,
+    users: Entities,
+    words: Entities,
+    categories: Entities,
+    seed: int,
+    manifest: dict[str, Any] | None = None,
+) -> Log:
+    """A Log from columns that are codes already: the way of data too large for lists of strings.
+
+    Args:
+        events: arrays (E,) in any order. `user`, `item` int32 from 1, `query` int32 (0 for rec), all of them rows of the
+            entity tables; `time` int64 ms; `task` int8; `act` and `session` any integers; optionally `part`.
+        items, queries, users, words, categories: complete tables, row 0 padding, sorted by original id.
+    """
+    ordered = _ordered(events, seed)
+    facts = {"name": name, "mode": mode, "order_seed": seed, **(manifest or {})}
+    return Log(ordered, items, queries, users, words, categories, facts).with_fingerprint()
+
+
+def dense(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct integers ascending, and the code of each entry, int32 from 1."""
+    distinct = np.sort(pd.unique(ids))
+    return distinct, (np.searchsorted(distinct, ids) + 1).astype(np.int32)
+
+
+def labels(ids: np.ndarray) -> np.ndarray:
+    """(n + 1,) str: integers (or an Arrow array of strings) as the `id` or `text` column of a table, padding first."""
+    column = pa.array(ids) if isinstance(ids, np.ndarray) else ids
+    texts = column.cast(pa.large_string()).to_numpy(zero_copy_only=False)
+    return np.concatenate([np.asarray([""], dtype=object), texts])
+
+
+def _ordered(columns: dict[str, np.ndarray], seed: int) -> Events:
+    """Events in the published total order, acts and sessions numbered in that order from 1."""
+    user, item = columns["user"], columns["item"]
+    tie = hashing.draw(hashing.key("order", seed), user, item)
+    # Rows that agree on all of these are equal, so that the order of the raw rows never matters.
+    order = np.lexsort((columns["task"], columns["query"], item, tie, columns["time"], user))
+    return Events(
+        event_id=_by_first(columns["act"][order]),
+        user=user[order],
+        item=item[order],
+        time=columns["time"][order],
+        task=columns["task"][order],
+        query=columns["query"][order],
+        session=_by_first(columns["session"][order]),
+        part=columns["part"][order] if "part" in columns else None,
+    )
+
+
+def _by_first(groups: np.ndarray) -> np.ndarray:
+    """(n,) int64 numbers of groups from 1, in the order in which the groups occur first."""
+    return pd.factorize(groups)[0].astype(np.int64) + 1
 
 
 def five_core(users: np.ndarray, items: np.ndarray, minimum: int = 5) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The Log: the one form that all data take, as Parquet files with a manifest and a fingerprint.
 
 A folder holds `events.parquet`, `items.parquet`, `queries.parquet`, `users.parquet`, `words.parquet`,
-`categories.parquet` and `manifest.json`. Ids are dense from 1; 0 is padding (for a query: "none"), so every
+`categories.parquet` and `manifest.json`, and the events once more, uncompressed, in `events.arrow`: Parquet has to be
+decoded into memory, an Arrow file is mapped, so that batches read the pages they need. Ids are dense from 1; 0 is padding (for a query: "none"), so every
 entity table has a first row that stands for nothing.
 """
 
@@ -10,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from bench.errors import RunError
 
 REC, SEARCH = 0, 1
 TASKS = ("rec", "search")
-FORMAT = 1
+FORMAT = 2
 
 Column = np.ndarray | Ragged
 
@@ -136,10 +138,15 @@ class Log:
                 path = scratch / f"{name}.parquet"
                 pq.write_table(table, path, compression="zstd")
                 files[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            path = scratch / _MAPPED
+            _write_mapped(pa.table(log.events.columns()), path)
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
             manifest = {**log.manifest, "files": files}
             (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
             if folder.exists():
-                shutil.rmtree(folder)
+                # Moved away first: there is no moment with half a folder, and who has mapped its files keeps them.
+                with suppress(FileNotFoundError):
+                    os.replace(folder, scratch.with_name(f"{scratch.name}-old"))
             try:
                 os.replace(scratch, folder)
             except OSError:
@@ -150,7 +157,8 @@ class Log:
             raise RunError(f"cannot write the prepared log to {folder}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return Log(**{**vars(log), "manifest": manifest})
+            shutil.rmtree(scratch.with_name(f"{scratch.name}-old"), ignore_errors=True)
+        return Log(**{**vars(log), "manifest": manifest, "events": _mapped_events(folder)})
 
 
 def load(folder: Path) -> Log:
@@ -176,9 +184,8 @@ def load(folder: Path) -> Log:
             raise RunError(f"{path} has {path.stat().st_size} bytes, its manifest says {facts['bytes']}; {mend}")
         if file_sha256(path) != facts["sha256"]:
             raise RunError(f"{path} does not match its checksum; {mend}")
-    events = _read(folder / "events.parquet")
     tables = {name: _entities(_read(folder / f"{name}.parquet")) for name in _ENTITY_TABLES}
-    return Log(Events(**events), manifest=manifest, **tables)  # type: ignore[arg-type]
+    return Log(_mapped_events(folder), manifest=manifest, **tables)  # type: ignore[arg-type]
 
 
 def file_sha256(path: Path) -> str:
@@ -186,6 +193,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+_MAPPED = "events.arrow"
 _ENTITY_TABLES = ("items", "queries", "users", "words", "categories")
 
 
@@ -201,6 +209,26 @@ def _arrow(column: Column) -> pa.Array:
     if isinstance(column, Ragged):
         return pa.LargeListArray.from_arrays(pa.array(column.offsets), pa.array(column.values))
     return pa.array(column.tolist(), pa.large_string()) if column.dtype.kind in "OU" else pa.array(column)
+
+
+def _write_mapped(table: pa.Table, path: Path) -> None:
+    """One uncompressed record batch: each column is one stretch of the file."""
+    with pa.OSFile(str(path), "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=max(len(table), 1))
+
+
+def _mapped_events(folder: Path) -> Events:
+    """Events whose columns are read-only views of the mapped file."""
+    path = folder / _MAPPED
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        if reader.num_record_batches == 0:
+            batch = pa.RecordBatch.from_pylist([], schema=reader.schema)
+        else:
+            batch = reader.get_batch(0)
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(f"{path} is not a readable Arrow file ({error})") from None
+    return Events(**{name: batch.column(name).to_numpy() for name in batch.schema.names})
 
 
 def _read(path: Path) -> dict[str, Column]:

@@ -32,6 +32,18 @@ class Ragged:
         out[real] = self.values[(self.offsets[:-1, None] + columns)[real]]
         return out
 
+    def take(self, rows: np.ndarray) -> "Ragged":
+        """The lists of `rows`, in that order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return Ragged(offsets, self.values[np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])])
+
+    def cut(self, width: int) -> "Ragged":
+        """The first `width` values of each list."""
+        inner = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
+        offsets = np.concatenate([[0], np.cumsum(np.minimum(self.lengths, width), dtype=np.int64)])
+        return Ragged(offsets, self.values[inner < width])
+
     def owners(self) -> np.ndarray:
         """(total,) the row that each value belongs to."""
         return np.repeat(np.arange(len(self)), self.lengths)

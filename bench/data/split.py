@@ -42,6 +42,8 @@ def split(log: Log, name: str = "leave-one-out") -> LogSplit:
     `leave-one-out`: the last event of each user and task is test, the second last validation; where every purchase is
     in both tasks (mode `mirror`) the last and second last event_id of the user are, in both tasks.
     `last-day`: the last full day (Asia/Shanghai) is test, the day before validation; a partial day after it is dropped.
+    The data set's manifest may say otherwise (`last_day`): `partial` tests on the last day however short it is, `24h` on the
+    last 24 hours and validates on the 24 hours before them.
     `global-time`: events after 90 % of all are test, those from 80 % validation.
     `given`: the split that the source brings (`events.part`).
     Training rows that are not earlier than the user's first held-out event are dropped and counted, so that no training
@@ -104,11 +106,18 @@ def _leave_one_out(log: Log) -> tuple[np.ndarray, dict[str, int]]:
 
 def _last_day(log: Log) -> tuple[np.ndarray, dict[str, int]]:
     time = log.events.time
-    day = (time + _SHANGHAI_MS) // _DAY_MS
+    variant = log.manifest.get("last_day", "full")
+    if variant == "24h":
+        # Days that end with the last event instead of at midnight.
+        day = -((time.max() - time) // _DAY_MS)
+    elif variant in ("full", "partial"):
+        day = (time + _SHANGHAI_MS) // _DAY_MS
+    else:
+        raise UsageError(f"the manifest of {log.name} asks for the unknown last day '{variant}'; known: full, partial, 24h")
     last = day.max()
     # A day counts as full when events reach into its last hour.
     partial = (time.max() + _SHANGHAI_MS) % _DAY_MS < _DAY_MS - 3_600_000
-    test_day = last - 1 if partial else last
+    test_day = last - 1 if partial and variant == "full" else last
     part = np.zeros(len(time), dtype=np.int8)
     part[day == test_day] = 2
     part[day == test_day - 1] = 1

@@ -1,7 +1,7 @@
 """Candidate lists and scores that were made elsewhere: a long table, one line a (row, item), as CSV or Parquet.
 
-A row of the evaluation is named `task:user:event_id` with the user's original id (and `:2`, `:3`, ... where one search led to
-several clicks); items are named by their original ids. Nothing of this tells which item was clicked.
+A row of the evaluation is named `task:user:event_id` with the user's original id (and `:2`, `:3`, ... where one search
+led to several clicks); items are named by their original ids. Nothing of this tells which item was clicked.
 """
 
 import csv
@@ -53,19 +53,20 @@ class LongTable:
     def problem(self, bad: np.ndarray, column: str, what: str) -> str:
         """One sentence on the entries where `bad` (n,) is True: how many, and the first with its place and value."""
         first = int(bad.argmax())
-        value = self.columns[column][first].as_py()
-        return f"{what} in {int(bad.sum()):,} of {len(self):,} entries, first in {self.place(first)}, column {column}: '{value}'"
+        where = f"{self.place(first)}, column {column}: '{self.columns[column][first].as_py()}'"
+        return f"{what} in {int(bad.sum()):,} of {len(self):,} entries, first in {where}"
 
 
 def read_lists(path: Path, split: LogSplit, tasks: tuple[str, ...]) -> CandidateSet:
     """Candidate lists of the test rows of `tasks`, from columns row and item, or user, task and item.
 
-    Lists may differ in length. Their order is drawn by a hash, so that the positive's column tells nothing; neither the order of
-    the lines nor the form of the file changes the fingerprint. Rows of other tasks are left aside, and a task without any
-    list is left out.
+    Lists may differ in length. Their order is drawn by a hash, so that the positive's column tells nothing; neither the
+    order of the lines nor the form of the file changes the fingerprint. Rows of other tasks are left aside, and a task
+    without any list is left out.
 
     Raises:
-        RunError: the file is not readable, an id is unknown or twice in a list, a row has no list, or a list lacks its positive.
+        RunError: the file is not readable, an id is unknown or twice in a list, a row has no list, or a list lacks its
+            positive.
     """
     table = read_long(path, ("item",), either=(("row",), ("user", "task")))
     events = split.log.events
@@ -73,7 +74,9 @@ def read_lists(path: Path, split: LogSplit, tasks: tuple[str, ...]) -> Candidate
     row, problems = _rows(table, split, everything)
     item = _items(table, split, problems)
     _refuse(path, problems)
-    present = [task for code, task in enumerate(TASKS) if task in tasks and (events.task[everything[row]] == code).any()]
+    present = [
+        task for code, task in enumerate(TASKS) if task in tasks and (events.task[everything[row]] == code).any()
+    ]
     if not present:
         raise RunError(f"{path} has no list for a {' or '.join(tasks)} row")
     wanted = np.isin(events.task[everything], [TASKS.index(task) for task in present])
@@ -86,7 +89,9 @@ def read_lists(path: Path, split: LogSplit, tasks: tuple[str, ...]) -> Candidate
     names = row_ids(split, rows)
     if (counts > 1).any():
         twice = int(line[np.flatnonzero(pair == keys[counts > 1][0])[1]])
-        problems.append(f"{int((counts > 1).sum()):,} items stand in a list more than once, first in {table.place(twice)}")
+        problems.append(
+            f"{int((counts > 1).sum()):,} items stand in a list more than once, first in {table.place(twice)}"
+        )
     lengths = np.bincount(row, minlength=len(rows))
     _rows_problem(problems, lengths == 0, names, "have no list")
     _rows_problem(problems, lengths == 1, names, "have a list of a single item")
@@ -218,7 +223,11 @@ def _rows(table: LongTable, split: LogSplit, rows: np.ndarray) -> tuple[np.ndarr
     good = (user > 0) & (task >= 0)
     if (good & (high - low > 1)).any():
         problems.append(
-            table.problem(good & (high - low > 1), "user", "users with several rows of a task, which only a column row can tell apart,")
+            table.problem(
+                good & (high - low > 1),
+                "user",
+                "users with several rows of a task, which only a column row can tell apart,",
+            )
         )
     if (good & (high == low)).any():
         problems.append(table.problem(good & (high == low), "user", "users without a test row of that task"))

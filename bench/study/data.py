@@ -94,7 +94,10 @@ def open_candidates(prepared: Prepared, spec: str, tasks: tuple[str, ...], seed:
     if spec.startswith("given:"):
         from bench.evaluation.given import read_lists
 
-        return read_lists(Path(spec.removeprefix("given:")), prepared.split, tasks)
+        made = read_lists(Path(spec.removeprefix("given:")), prepared.split, prepared.tasks)
+        if not set(made.meta["tasks"]) & set(tasks):
+            raise UsageError(f"--candidates {spec}: the file has lists for {' and '.join(made.meta['tasks'])} only")
+        return made
     if spec == "same-query" and "search" not in tasks:
         raise UsageError("same-query candidates are for search rows; add search to --tasks or use uniform")
     return draw(prepared.split, "test", prepared.tasks, spec, seed)

@@ -65,7 +65,9 @@ def _devices() -> list[Finding]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory()
     found = [
-        Finding("devices", "cpu", f"{usable} of {os.cpu_count()} cores usable, torch uses {torch.get_num_threads()} threads"),
+        Finding(
+            "devices", "cpu", f"{usable} of {os.cpu_count()} cores usable, torch uses {torch.get_num_threads()} threads"
+        ),
         Finding("devices", "memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"),
     ]
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -92,8 +94,14 @@ def _datasets(data: str | Path | None) -> list[Finding]:
         except ImportError as error:
             found.append(Finding("data", name, f"cannot be imported: {error}", False, f"see {entry.target}"))
             continue
-        prepared = sorted(path.name for path in (sources.data_root(data) / "prepared").glob(f"{name}-*") if path.is_dir())
-        state = f"prepared {len(prepared)} time{'s' if len(prepared) > 1 else ''}" if prepared else "prepared at its first use"
+        prepared = sorted(
+            path.name for path in (sources.data_root(data) / "prepared").glob(f"{name}-*") if path.is_dir()
+        )
+        state = (
+            f"prepared {len(prepared)} time{'s' if len(prepared) > 1 else ''}"
+            if prepared
+            else "prepared at its first use"
+        )
         found.append(Finding("data", name, f"{len(files)} raw files there, {state}"))
     return found
 
@@ -109,7 +117,11 @@ def _backbones() -> list[Finding]:
     from bench.ranker import backbone
 
     there = backbone.available(backbone.PRETRAINED)
-    hint = "" if there else f"hf download {backbone.PRETRAINED}, or BENCH_DOWNLOAD=1 for one run; until then {backbone.SMALL} is used"
+    hint = (
+        ""
+        if there
+        else f"hf download {backbone.PRETRAINED}, or BENCH_DOWNLOAD=1 for one run; until then {backbone.SMALL} is used"
+    )
     return [
         Finding("backbones", backbone.PRETRAINED, "there" if there else "not on this machine", there, hint),
         Finding("backbones", backbone.SMALL, "built on the spot, its tokenizer trained on the data's text"),

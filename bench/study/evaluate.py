@@ -17,7 +17,6 @@ def evaluate(
     candidates: Sequence[str],
     *,
     candidate_seed: int = 0,
-    tasks: Sequence[str] | None = None,
     out: str | Path = "results/local",
     data: str | Path | None = None,
     device: str = "auto",
@@ -25,9 +24,6 @@ def evaluate(
     reporter: Reporter | None = None,
 ) -> list[RunRecord]:
     """Rank finished runs (folder, id or start of an id) on candidate sets; those that are there are kept.
-
-    The candidates are those of a `bench run` on `tasks` (by default all of the data set), whatever a model serves, so that
-    all models meet the same set.
 
     Raises:
         UsageError: no such run. RunError: the data or the code have changed since the fit so that its weights do not fit.
@@ -38,7 +34,7 @@ def evaluate(
     store = Store(out)
     found = [store.find(run) for run in dict.fromkeys(runs)]
     from bench.study import fit
-    from bench.study.data import Prepared, open_candidates, open_data, tasks_of
+    from bench.study.data import Prepared, open_candidates, open_data
     from bench.study.tracking import Tracker
 
     used = settings.device(device)
@@ -69,7 +65,7 @@ def evaluate(
             reporter.warn(f"{record.id} was fitted with other sources ({record.code}) than those installed ({job.code})")
         ranker = None
         for spec in candidates:
-            chosen = open_candidates(prepared, spec, tasks_of(prepared, tuple(tasks) if tasks else None), candidate_seed)
+            chosen = open_candidates(prepared, spec, prepared.tasks, candidate_seed)
             if not set(chosen.meta["tasks"]) & set(record.tasks):
                 reporter.warn(f"{record.id} serves {' and '.join(record.tasks)}, {chosen.label} has no rows for that; left out")
                 continue

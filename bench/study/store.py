@@ -1,6 +1,7 @@
 """The results folder: the truth about every run, readable without a server and movable between machines.
 
     <root>/commands/<id>.json                    what was asked, when, and which runs answered it
+    <root>/commands/<id>.md                      the table at the end of the command
     <root>/<data set>/candidates/<fp16>.*        candidate lists (see evaluation.candidates)
     <root>/<data set>/<run id>/run.json          the record, see `RunRecord`
     <root>/<data set>/<run id>/curve.jsonl       one line an epoch: {"epoch", "train/loss", "rec/N@10", "seconds", ...}
@@ -218,8 +219,10 @@ class Store:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise RunError(f"another process is working on the run {run}; wait for it, or use another --out") from None
-            yield
-            path.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
+_RESERVED = frozenset("%?#")  # have a meaning of their own in a database URI
 _METRICS_PER_CALL = 1000  # MLflow's limits
 _PARAMS_PER_CALL = 100
 _LOGGERS = ("mlflow", "alembic", "urllib3.connectionpool")
@@ -78,8 +79,16 @@ class Place:
         from mlflow import MlflowClient
 
         with self.locked("schema"):
-            if self.database is not None and not self.database.exists():
-                _create(self.database)
+            if self.database is not None:
+                if _RESERVED & set(str(self.database)):
+                    raise StoreError(
+                        f"MLflow cannot open {self.database}: the path holds one of {' '.join(sorted(_RESERVED))}"
+                    )
+                if not self.database.exists():
+                    _create(self.database)
+                # MLflow tries for two minutes before it says so.
+                with closing(sqlite3.connect(self.database, timeout=20)) as base:
+                    base.execute("BEGIN IMMEDIATE")
             client = MlflowClient(self.uri)
             client.search_experiments(max_results=1)
         return client

@@ -122,7 +122,10 @@ def test_models_and_data_sets_are_flat_records(bench) -> None:
 
 def test_doctor_says_what_is_missing_and_how_to_get_it(bench, monkeypatch) -> None:
     Path("taken").write_text("")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, find=importlib.util.find_spec: None if name == "recbole" else find(name))
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, find=importlib.util.find_spec: None if name == "recbole" else find(name),
+    )
     done = bench("doctor", "--out", "taken/results", "--format", "json")
     assert done.exit_code == 0, done.output
     found = {record["name"]: record for record in json.loads(done.stdout)}

@@ -419,6 +419,16 @@ def test_a_destroyed_database_costs_one_warning_and_is_rebuilt(store):
     assert parents(store)["c1"].data.tags["mlflow.note.content"] == TABLE
 
 
+@pytest.mark.parametrize("broken", ["a folder", "a path"])
+def test_a_database_that_cannot_be_opened_does_not_keep_anybody_waiting(store, tmp_path, broken):
+    (tmp_path / "base.db").mkdir()
+    uri = f"sqlite:///{tmp_path}/{'base.db' if broken == 'a folder' else 'is#this%41?.db'}"
+    clock = time.perf_counter()
+    with pytest.warns(TrackingWarning, match="unable to open|cannot open"):
+        complete(store, make_command(store), [make_run(store)], Tracker(store, uri))
+    assert time.perf_counter() - clock < 10
+
+
 def test_an_unreachable_server_costs_one_warning_and_no_result(store, capfd):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

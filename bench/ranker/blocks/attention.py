@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.errors import UsageError
 from bench.ranker.blocks.dropout import Dropout
 
 # Added to (or put for) the score of what must not be attended to; finite, so that an empty row gives no NaN.
@@ -46,7 +47,7 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, d: int, heads: int, dropout: float):
         super().__init__()
         if d % heads:
-            raise ValueError(f"width {d} is not a multiple of {heads} heads")
+            raise UsageError(f"d = {d} cannot be shared by {heads} heads; choose heads that divide d")
         self.heads, self.dropout = heads, Dropout(dropout)
         self.weight = nn.Parameter(torch.empty(3 * d, d))  # query, key, value
         self.bias = nn.Parameter(torch.zeros(3 * d))
@@ -125,6 +126,19 @@ class DecoderLayer(nn.Module):
         x = self.norm1(x + self.dropout(self.attention(x, None, mask)))
         x = self.norm2(x + self.dropout(self.cross(x, memory, memory_mask)))
         return self.norm3(x + self.network(x))
+
+
+class Decoder(nn.Module):
+    """`layers` DecoderLayers in a row."""
+
+    def __init__(self, d: int, heads: int, layers: int, dropout: float, hidden: int | None = None):
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(d, heads, dropout, hidden) for _ in range(layers))
+
+    def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, mask, memory, memory_mask)
+        return x
 
 
 class FeedForward(nn.Module):

@@ -28,7 +28,7 @@ class BilinearSimilarity(nn.Module):
 
 
 class TransAlign(BilinearSimilarity):
-    """Alignment of two views of the same users (UniSAR, Section 4.3): InfoNCE among the 2n vectors of a batch."""
+    """Alignment of two views of the same users (UniSAR): InfoNCE among the 2n vectors of a batch."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Mean loss of `a`, `b` (n, d): the partner against the other 2n - 2 vectors. Zero for n < 2: no negatives."""

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class Dropout(nn.Dropout):
     """Zeroes each element with probability `p` and scales the rest by 1 / (1 - p), in training only.
 
-    On a CPU torch's own draws a number for each element, a fifth of the training time of a small Transformer. Sixteen random
-    bits decide as well (`p` is exact to 2^-17), and four elements share a number.
+    On a CPU torch's own draws a number for each element, a fifth of the training time of a small Transformer. Sixteen
+    random bits decide as well (`p` is exact to 2^-17), and four elements share a number.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from bench.ranker.blocks.attention import masked_mean
 class QueryEmbedding(nn.Module):
     """tanh(Linear(mean of the word vectors)); id 0 is the zero vector. The same network reads item text."""
 
+    query_words: Tensor
+
     def __init__(self, catalog: Catalog, inner: int, d: int):
         super().__init__()
         self.rows = catalog.n_queries + 1
@@ -36,6 +38,9 @@ class FeatureEmbedding(nn.Module):
         text: with `words` (rows, W) adds the text vector of a QueryEmbedding of width `d`.
     """
 
+    codes: Tensor
+    item_words: Tensor
+
     def __init__(
         self,
         rows: int,
@@ -54,7 +59,8 @@ class FeatureEmbedding(nn.Module):
             nn.init.xavier_normal_(table.weight)
         codes = torch.stack(list(features.values()), 1) if features else torch.zeros(rows, 0, dtype=torch.long)
         self.register_buffer("codes", codes, persistent=False)
-        self.text = text
+        # In a tuple, so that its parameters stay the caller's alone and are saved once.
+        self._text = (text,)
         if text is not None:
             self.register_buffer("item_words", words, persistent=False)
         self.linear = nn.Linear(inner * (1 + len(sizes)) + (d if text is not None else 0), d)
@@ -63,8 +69,9 @@ class FeatureEmbedding(nn.Module):
         """(n,) ids -> (n, d)."""
         parts = [self.id(ids)]
         parts += [table(self.codes[ids, column]) for column, table in enumerate(self.features)]
-        if self.text is not None:
-            parts.append(self.text.text(self.item_words[ids]))
+        (text,) = self._text
+        if text is not None:
+            parts.append(text.text(self.item_words[ids]))
         return torch.tanh(self.linear(torch.cat(parts, -1))) * (ids > 0)[:, None]
 
 

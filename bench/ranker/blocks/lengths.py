@@ -11,7 +11,8 @@ from bench.data.batch import Batch
 
 def trim(batch: Batch) -> Batch:
     """The batch without columns that are padding in all of its rows (at least one column stays)."""
-    rec, src, both = (max(1, int(length.max())) if len(batch) else 1 for length in (batch.rec_len, batch.src_len, batch.all_len))
+    lengths = (batch.rec_len, batch.src_len, batch.all_len)
+    rec, src, both = (max(1, int(length.max())) if len(batch) else 1 for length in lengths)
     return replace(
         batch,
         rec_items=batch.rec_items[:, :rec],
@@ -27,8 +28,9 @@ def trim(batch: Batch) -> Batch:
 def by_length(batch: Batch, rows: int = 128) -> Iterator[tuple[Tensor, Batch]]:
     """The batch in trimmed parts of at most `rows` rows, short histories first: (row numbers, part).
 
-    What is computed from a row does not change, only how much padding stands beside it. Parts of about a hundred rows also stay in
-    the cache of a CPU; elsewhere the batch comes in one piece, since waiting for lengths costs more than padding.
+    What is computed from a row does not change, only how much padding stands beside it. Parts of about a hundred rows
+    also stay in the cache of a CPU; elsewhere the batch comes in one piece, since waiting for lengths costs more than
+    padding.
     """
     if batch.user.device.type != "cpu":
         yield torch.arange(len(batch), device=batch.user.device), batch

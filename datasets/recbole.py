@@ -1,0 +1,270 @@
+"""Any data set in RecBole's atomic files: `<name>.inter`, and where they exist `<name>.item` and `<name>.user`.
+
+Format: tab separated, first line `field:type`, types token, token_seq (separated by blanks), float and float_seq
+(https://recbole.io/docs/user_guide/data/atomic_files.html). Without `queries` the data serve recommendation only; with it a
+purchase is searched by one value of that item field, after Ai et al. (SIGIR 2017).
+"""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass as plain
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from bench.data import hashing
+from bench.data.build import build, five_core, tokenize
+from bench.data.log import Log
+from bench.data.sources import Source, SourceConfig, source
+from bench.errors import RunError, UsageError
+
+TYPES = ("token", "token_seq", "float", "float_seq")
+# In seconds the year 5138, in milliseconds March 1973: no log's times lie on the wrong side of it.
+_MILLISECONDS_FROM = 1e11
+
+
+@dataclass(config=ConfigDict(extra="forbid"))
+class Config(SourceConfig):
+    """`user`, `item`, `time`: names of the fields in the .inter file; `time_unit`: what its times count.
+
+    `core`: the iterative k-core (1 = all rows). `text`: item fields that make an item's text, with commas (default: all
+    token_seq fields). `queries`: the item field (token or token_seq) whose values become queries. `mode` says how a row
+    becomes events then: `disjoint` gives it to one task by a hash, `mirror` makes it an event of both.
+    """
+
+    mode: Literal["disjoint", "mirror"] = "disjoint"
+    user: str = "user_id"
+    item: str = "item_id"
+    time: str = "timestamp"
+    time_unit: Literal["s", "ms"] = "s"
+    core: Annotated[int, Field(ge=1)] = 5
+    text: str = ""
+    queries: str = ""
+
+
+@plain(frozen=True)
+class Atomic:
+    """One atomic file: its fields as text, (n,) each, and their types. The table's index is the line of the file."""
+
+    path: Path
+    table: pd.DataFrame
+    types: dict[str, str]
+
+    def values(self, field: str, types: Iterable[str] = TYPES) -> pd.Series:
+        """A field, checked to be there with one of `types`.
+
+        Raises:
+            RunError: it is not.
+        """
+        if field not in self.types:
+            raise RunError(f"{self.path} has no field '{field}'; its fields are {', '.join(self.types)} (--set recbole.<setting>)")
+        if self.types[field] not in types:
+            raise RunError(f"{self.path}: field '{field}' is {self.types[field]}, needed is {' or '.join(types)}")
+        return self.table[field]
+
+    def numbers(self, field: str) -> np.ndarray:
+        """(n,) float64 of a float field.
+
+        Raises:
+            RunError: a value is no finite number.
+        """
+        texts = self.values(field, ("float",))
+        found = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        self.refuse(~np.isfinite(found), field, "no number")
+        return found
+
+    def ids(self, field: str) -> pd.Series:
+        """A token field without gaps."""
+        texts = self.values(field, ("token",))
+        self.refuse((texts == "").to_numpy(), field, "empty")
+        return texts
+
+    def refuse(self, bad: np.ndarray, field: str, what: str) -> None:
+        """Raise a RunError on the rows where `bad` (n,) is True: how many, and the first with line and value."""
+        if bad.any():
+            first = self.table.index[int(bad.argmax())]
+            more = f" ({int(bad.sum()):,} such rows)" if bad.sum() > 1 else ""
+            raise RunError(f"{self.path}, line {first}, field {field}: {what}: '{self.table[field].loc[first]}'{more}")
+
+
+def read_atomic(path: Path) -> Atomic:
+    """Read an atomic file.
+
+    Raises:
+        RunError: it is not readable, a type is unknown, a line has another number of fields than the first; with the line.
+    """
+    try:
+        table = pd.read_csv(
+            path,
+            sep="\t",
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            quoting=csv.QUOTE_NONE,
+            skip_blank_lines=False,
+            index_col=False,
+            on_bad_lines="error",
+        )
+    except UnicodeDecodeError:
+        lines = path.read_bytes().split(b"\n")
+        first = next(number for number, line in enumerate(lines, 1) if not _is_utf8(line))
+        raise RunError(f"{path}, line {first}: the text is not UTF-8; convert the file") from None
+    except pd.errors.EmptyDataError:
+        raise RunError(f"{path} is empty") from None
+    except pd.errors.ParserError as error:
+        raise RunError(f"{path}: {' '.join(str(error).split()).removeprefix('Error tokenizing data. C error: ')}") from None
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror or error}") from None
+    table.index = pd.RangeIndex(2, len(table) + 2)
+    types = {}
+    for head in table.columns:
+        field, colon, kind = head.partition(":")
+        if not colon or kind not in TYPES:
+            raise RunError(f"{path}, line 1: '{head}' is not FIELD:TYPE with a type of {', '.join(TYPES)}")
+        if field in types:
+            raise RunError(f"{path}, line 1: the field '{field}' is there twice")
+        types[field] = kind
+    table.columns = pd.Index(types)
+    # A blank line has a text in its first field only.
+    table = table[~(table.isna() | (table == "")).all(axis=1)]
+    short = table.isna().any(axis=1)
+    if short.any():
+        raise RunError(f"{path}, line {table.index[int(short.to_numpy().argmax())]}: fewer than {len(types)} fields")
+    if table.empty:
+        raise RunError(f"{path} has no rows below its first line")
+    return Atomic(path, table, types)
+
+
+@source("recbole:", title="RecBole atomic files", split="leave-one-out", synthetic="queries, where they are made from an item field")
+class RecBoleFiles(Source):
+    Config = Config
+
+    def raw_files(self) -> dict[str, Path]:
+        if not self.argument:
+            raise UsageError("recbole: needs the folder of the files, recbole:DIR")
+        given = Path(self.argument).expanduser()
+        folder = next((path for path in (given, self.root / given) if path.is_dir()), None)
+        if folder is None:
+            raise RunError(f"recbole:{given}: there is no folder {given}, nor {self.root / given}")
+        found = sorted(folder.glob("*.inter"))
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found) or "none"
+            raise RunError(f"{folder} must hold one .inter file, found {names}; RecBole's split benchmark files are not read")
+        stem = found[0].name.removesuffix(".inter")
+        files = {kind: folder / f"{stem}.{kind}" for kind in ("inter", "item", "user")}
+        return {kind: path for kind, path in files.items() if path.exists()}
+
+    def prepare(self, files: dict[str, Path]) -> Log:
+        config: Config = self.config
+        inter = read_atomic(files["inter"])
+        rows = _interactions(inter, config)
+        raw = len(rows)
+        rows = rows[five_core(rows["user"].to_numpy(), rows["item"].to_numpy(), config.core)]
+        if rows.empty:
+            raise RunError(f"{inter.path}: nothing is left of {raw:,} rows after the {config.core}-core; lower it with --set recbole.core=1")
+        item_file = read_atomic(files["item"]) if "item" in files else None
+        user_file = read_atomic(files["user"]) if "user" in files else None
+        items, text_fields = _items(item_file, pd.Index(rows["item"].unique()), config)
+        users = _features(user_file, config.user, pd.Index(rows["user"].unique())) if user_file else None
+        events = _events(rows, items, config)
+        queries = pd.DataFrame({"id": sorted({key for keys in items.get("queries", ()) for key in keys})}, dtype=str)
+        queries["text"] = queries["id"]
+        used = {config.user, config.item, config.time, config.queries, *text_fields}
+        facts = {
+            "steps": {"rows": raw, f"{config.core}-core": len(rows), "rows without a query": int((rows["item"].isin(_mute(items))).sum())},
+            "fields": {
+                file.path.name: {field: _role(field, kind, used, file is inter) for field, kind in file.types.items()}
+                for file in (inter, item_file, user_file)
+                if file is not None
+            },
+        }
+        mode = config.mode if config.queries else "natural"
+        name = f"recbole:{inter.path.name.removesuffix('.inter')}"
+        return build(name, mode, events, items, queries, users, seed=config.seed, manifest=facts)
+
+
+def _interactions(inter: Atomic, config: Config) -> pd.DataFrame:
+    """Columns user, item (text) and time (int64 ms)."""
+    if config.time not in inter.types:
+        raise RunError(
+            f"{inter.path} has no time field '{config.time}' (its fields: {', '.join(inter.types)}); name it with --set recbole.time=FIELD; "
+            "interactions without times can be read as sequences"
+        )
+    time = inter.numbers(config.time)
+    inter.refuse(time < 0, config.time, "negative time")
+    if config.time_unit == "s":
+        inter.refuse(time >= _MILLISECONDS_FROM, config.time, "no time in seconds (--set recbole.time_unit=ms?)")
+        time = time * 1000
+    else:
+        inter.refuse(time < _MILLISECONDS_FROM, config.time, "no time in milliseconds (--set recbole.time_unit=s?)")
+    return pd.DataFrame({"user": inter.ids(config.user), "item": inter.ids(config.item), "time": np.round(time).astype(np.int64)})
+
+
+def _events(rows: pd.DataFrame, items: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """The rows as events of one task or both; one value of the item's query field is drawn for each."""
+    events = rows.assign(act=np.arange(len(rows)), task=0, query="")
+    if not config.queries:
+        return events
+    row = [pd.util.hash_array(rows[name].to_numpy(object)) for name in ("user", "item")] + [rows["time"].to_numpy()]
+    keys = items.set_index("id")["queries"].reindex(rows["item"])
+    counts = keys.str.len().to_numpy()
+    number = hashing.below(hashing.draw(hashing.key("path", config.seed), *row), np.maximum(counts, 1))
+    query = np.asarray([entry[index] if entry else "" for entry, index in zip(keys, number, strict=True)], dtype=object)
+    can_search = counts > 0
+    if config.mode == "mirror":
+        return pd.concat([events, events.assign(task=1, query=query)[can_search]], ignore_index=True)
+    # Each random choice hashes under a prefix of its own: with one hash the task would decide the query.
+    search = can_search & (hashing.below(hashing.draw(hashing.key("task", config.seed), *row), 2) == 1)
+    return events.assign(task=search.astype(np.int8), query=np.where(search, query, ""))
+
+
+def _items(file: Atomic | None, ids: pd.Index, config: Config) -> tuple[pd.DataFrame, list[str]]:
+    """Items of the events: text, its provenance, queries, features; and the fields that make the text."""
+    if file is None:
+        if config.queries or config.text:
+            raise RunError(f"recbole.{'queries' if config.queries else 'text'} names an item field, but there is no .item file")
+        return pd.DataFrame({"id": ids, "text": "", "provenance": ""}), []
+    features = _features(file, config.item, ids)
+    fields = [field.strip() for field in config.text.split(",") if field.strip()]
+    fields = fields or [field for field, kind in file.types.items() if kind == "token_seq"]
+    texts = {field: _of(file, config.item, field, ids, ("token", "token_seq")) for field in fields}
+    joined = [" ".join(part for part in parts if part) for parts in zip(*texts.values(), strict=True)] if texts else ""
+    origin = [", ".join(f for f, part in zip(fields, parts, strict=True) if part) for parts in zip(*texts.values(), strict=True)]
+    table = features.assign(text=joined, provenance=origin if texts else "")
+    if config.queries:
+        values = _of(file, config.item, config.queries, ids, ("token", "token_seq"))
+        whole = file.types[config.queries] == "token"
+        table["queries"] = [([entry] if entry else []) if whole else list(dict.fromkeys(entry.split())) for entry in values]
+        table["categories"] = table["queries"]
+    table["words"] = [tokenize(text) for text in table["text"]]
+    return table, fields
+
+
+def _features(file: Atomic, key: str, ids: pd.Index) -> pd.DataFrame:
+    """Table `id` and `feature:<field>` for each further token field; entities that the file lacks have the value ""."""
+    listed = file.ids(key)
+    file.refuse(listed.duplicated().to_numpy(), key, "duplicate id")
+    tokens = [field for field, kind in file.types.items() if kind == "token" and field != key]
+    return pd.DataFrame({"id": ids} | {f"feature:{field}": _of(file, key, field, ids, TYPES) for field in tokens})
+
+
+def _of(file: Atomic, key: str, field: str, ids: pd.Index, types: Iterable[str]) -> np.ndarray:
+    """(len(ids),) values of a field for `ids`, "" where the file does not list one."""
+    values = file.values(field, types).set_axis(file.table[key])
+    return values.reindex(ids).fillna("").to_numpy(object)
+
+
+def _mute(items: pd.DataFrame) -> pd.Series:
+    """Ids of items without any query."""
+    return items.loc[[not keys for keys in items["queries"]], "id"] if "queries" in items else items["id"]
+
+
+def _role(field: str, kind: str, used: set[Any], interaction: bool) -> str:
+    """What became of a field, for the manifest."""
+    if field in used or (kind == "token" and not interaction):
+        return f"{kind}, used"
+    return f"{kind}, not used"

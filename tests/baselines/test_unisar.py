@@ -1,0 +1,331 @@
+"""UniSAR: which slots see which, its losses in closed form, its published size, users without a history."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from bench.baselines import unisar
+from bench.baselines.unisar import UniSAR
+from torch import nn
+
+from bench.data.batch import Batch, Batches, TrainData
+from bench.data.catalog import Catalog
+from bench.data.split import split
+from bench.ranker.blocks.lengths import by_length, trim
+from bench.ranker.contract import Context
+
+
+class World:
+    """A small log whose users have both behaviours, and models on it."""
+
+    def __init__(self, make_log):
+        log = make_log(n_users=24, n_items=60, length=16, n_queries=8)
+        self.catalog = Catalog(log)
+        self.train = TrainData(Batches(split(log)), ("rec", "search"), 0)
+
+    def model(self, tasks=("rec", "search"), **settings) -> UniSAR:
+        torch.manual_seed(0)
+        config = UniSAR.Config(**{"dropout": 0.0, "batch_size": 64} | settings)
+        return UniSAR(config, Context(self.catalog, tasks=tasks))
+
+    def batch(self, model: UniSAR) -> Batch:
+        return next(model.batches(self.train, 0, 1))
+
+
+@pytest.fixture(scope="module")
+def world(make_log) -> World:
+    return World(make_log)
+
+
+@pytest.fixture
+def model(world) -> UniSAR:
+    return world.model()
+
+
+@pytest.fixture
+def batch(world, model) -> Batch:
+    """A training batch; some rows lack one or both behaviours."""
+    batch = world.batch(model)
+    assert (batch.rec_len == 0).any() and (batch.src_len == 0).any()
+    return batch
+
+
+def both(batch: Batch) -> Batch:
+    return batch.take((batch.rec_len > 1) & (batch.src_len > 1))
+
+
+def without(batch: Batch, *kinds: str) -> Batch:
+    """The batch after its rows lost their clicks ("rec") or searches ("search")."""
+    zero = torch.zeros_like(batch.rec_len)
+    kept = {"rec": 1, "search": 2}
+    gone = torch.zeros_like(batch.all_type, dtype=torch.bool)
+    for kind in kinds:
+        gone |= batch.all_type == kept[kind]
+    order = gone.long().argsort(dim=1, stable=True)
+    changed = {"rec_len": zero} if "rec" in kinds else {}
+    changed |= {"src_len": zero} if "search" in kinds else {}
+    merged = {"all_type": batch.all_type.gather(1, order), "all_index": batch.all_index.gather(1, order)}
+    return replace(batch, **merged, **changed)
+
+
+def test_the_query_counts_in_search_only(model, batch):
+    other = replace(batch, query=torch.where(batch.query > 0, batch.query % 8 + 1, 3))
+    moved = (model.eval().score(batch) - model.score(other)).abs().amax(1)
+    assert (moved[batch.task == 0] == 0).all()
+    assert (moved[batch.task == 1] > 0).all()
+
+
+def published_layer(ours: nn.Module, theirs: nn.Module) -> nn.Module:
+    """torch's own layer with our weights."""
+    pairs = [(ours.attention, theirs.self_attn)]
+    if hasattr(ours, "cross"):
+        pairs.append((ours.cross, theirs.multihead_attn))
+    state = {name: value for name, value in ours.state_dict().items() if name.startswith("norm")}
+    for mine, other in pairs:
+        prefix = "self_attn" if other is theirs.self_attn else "multihead_attn"
+        state[f"{prefix}.in_proj_weight"], state[f"{prefix}.in_proj_bias"] = mine.weight, mine.bias
+        state[f"{prefix}.out_proj.weight"], state[f"{prefix}.out_proj.bias"] = mine.out.weight, mine.out.bias
+    for name, linear in {"linear1": ours.network.inner, "linear2": ours.network.outer}.items():
+        state[f"{name}.weight"], state[f"{name}.bias"] = linear.weight, linear.bias
+    theirs.load_state_dict(state)
+    return theirs.train()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_transitions_are_torch_layers_under_the_mask_of_equal_kinds(world, layers):
+    model = world.model(layers=layers)
+    for transformer in model.encoders.values():
+        for parameter in transformer.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    part = trim(both(world.batch(model)))
+    rows, width = len(part), part.all_type.shape[1]
+    clicked = torch.randn(*part.rec_items.shape, 64) * part.rec_mask[..., None]
+    searched = torch.randn(*part.src_query.shape, 64) * part.src_mask[..., None]
+    sides = dict(zip(("rec", "search"), model._transitions(part, clicked, searched), strict=True))
+
+    merged = torch.zeros(rows, width, 64)
+    for row in range(rows):
+        for slot in range(int(part.all_len[row])):
+            source = clicked if part.all_type[row, slot] == 1 else searched
+            merged[row, slot] = source[row, part.all_index[row, slot]]
+    merged = merged + model.positions["all"].weight[:width]
+    equal = part.all_type[:, :, None] == part.all_type[:, None, :]  # the diagonal among them
+    # Slots of padding may attend to anything, so that torch gives no NaN there.
+    blocked = ((equal | ~part.all_mask[:, None, :]) & part.all_mask[:, :, None]).repeat_interleave(2, dim=0)
+    inputs = {"rec": clicked, "search": searched}
+    expected = {kind: x + model.positions[kind].weight[: x.shape[1]] for kind, x in inputs.items()}
+    for number in range(layers):
+        encoders = {kind: transformer.layers[number] for kind, transformer in model.encoders.items()}
+        torch_layers = {
+            kind: published_layer(layer, nn.TransformerEncoderLayer(64, 2, 64, 0.0, batch_first=True))
+            for kind, layer in encoders.items()
+        }
+        merged = torch_layers["all"](merged, src_mask=blocked)
+        for kind, x in expected.items():
+            expected[kind] = torch_layers[kind](x, src_key_padding_mask=~sides[kind].mask)
+    for kind, code in (("rec", 1), ("search", 2)):
+        within, across, mask = sides[kind]
+        torch.testing.assert_close(within[mask], expected[kind][mask], rtol=1e-4, atol=1e-5)
+        for row in range(rows):
+            real = part.all_mask[row] & (part.all_type[row] == code)
+            torch.testing.assert_close(across[row][mask[row]], merged[row, real], rtol=1e-4, atol=1e-5)
+
+
+def test_a_click_sees_no_other_click_across(model, batch):
+    part = trim(both(batch))
+    clicked = torch.randn(*part.rec_items.shape, 64, requires_grad=True)
+    searched = torch.randn(*part.src_query.shape, 64, requires_grad=True)
+    across = model._transitions(part, clicked, searched)[0].across
+    by_click, by_search = torch.autograd.grad(across[:, 0].square().sum(), (clicked, searched))
+    assert (by_click[:, 1:] == 0).all()
+    assert (by_search.abs().sum(-1)[part.src_mask] > 0).all()
+
+
+def test_fusion_is_a_torch_decoder_layer_and_pooling_follows_the_candidate(model, batch):
+    part = trim(both(batch))
+    shape = (*part.rec_items.shape, 64)
+    within, across, mask = torch.randn(shape), torch.randn(shape), part.rec_mask
+    layer = model.fusion["rec"].layers[0]
+    decoder = published_layer(layer, nn.TransformerDecoderLayer(64, 2, 64, 0.0, batch_first=True))
+    expected = decoder(within, across, tgt_key_padding_mask=~mask, memory_key_padding_mask=~mask)
+    fused = layer(within, mask, across, mask)
+    torch.testing.assert_close(fused[mask], expected[mask], rtol=1e-4, atol=1e-5)
+
+    candidates, pool = torch.randn(len(part), 3, 64), model.pooling["rec"]
+    found = pool(fused, mask, candidates)
+    for row in range(len(part)):
+        keys = fused[row][mask[row]]
+        for k in range(3):
+            weights = torch.softmax(torch.stack([key @ pool.weight @ candidates[row, k] for key in keys]), 0)
+            torch.testing.assert_close(found[row, k], weights @ keys, rtol=1e-4, atol=1e-5)
+
+
+def test_without_auxiliaries_the_loss_is_the_weighted_click_loss(world):
+    model = world.model(pair_weight=0.0, transition_weight=0.0, search_weight=0.3)
+    assert not any(name.startswith(("pairs", "transitions")) for name, _ in model.named_parameters())
+    batch = world.batch(model)
+    loss, parts = model.loss(batch)
+    logits = model.score(batch)
+    tasks = (batch.task == 0, batch.task == 1)
+    rec, search = (F.binary_cross_entropy_with_logits(logits[rows], batch.label[rows]) for rows in tasks)
+    torch.testing.assert_close(loss, rec + 0.3 * search)
+    assert set(parts) == {"rec/click", "search/click"}
+
+
+def test_the_auxiliaries_stand_inside_the_bracket_of_their_task(world):
+    model = world.model(pair_weight=0.2, transition_weight=0.5, search_weight=0.3)
+    loss, part = model.loss(world.batch(model))
+    weights = {"click": 1.0, "pairs": 0.2, "transitions": 0.5}
+    rec, search = (sum(w * part[f"{task}/{name}"] for name, w in weights.items()) for task in ("rec", "search"))
+    torch.testing.assert_close(loss, rec + 0.3 * search)
+
+
+def test_fresh_click_loss_is_that_of_a_coin(world):
+    model = world.model(dropout=0.1).train()
+    _, parts = model.loss(world.batch(model))
+    assert parts["rec/click"].item() == pytest.approx(0.693, abs=0.12)
+    assert parts["search/click"].item() == pytest.approx(0.693, abs=0.12)
+
+
+def test_pair_loss_is_the_mean_over_all_pairs_of_the_histories(world):
+    model = world.model(pair_negatives=1000)  # all items and queries are negatives: nothing is left to chance
+    batch = world.batch(model)
+    found = model._pair_losses(batch)
+    items, queries, pairs = model.items(torch.arange(61)), model.queries(torch.arange(9)), model.pairs
+    for task in (0, 1):
+        losses = []
+        for row in (batch.task == task).nonzero().ravel():
+            for slot in range(int(batch.src_len[row])):
+                for item in batch.src_items[row, slot][batch.src_items[row, slot] > 0]:
+                    q, i = queries[batch.src_query[row, slot]], items[item]
+                    for left, right, others in ((q, i, items), (i, q, queries)):
+                        similarity = torch.cat([right[None], others[1:]]) @ (left @ pairs.weight)
+                        logits = torch.tanh(similarity) / pairs.temperature
+                        losses.append(F.cross_entropy(logits[None], torch.tensor([0])))
+        torch.testing.assert_close(found[task], torch.stack(losses).mean())
+
+
+def test_transition_loss_is_info_nce_over_the_other_vectors(model):
+    align = model.transitions["rec"]
+    a, b = torch.randn(5, 64), torch.randn(5, 64)
+    z, losses = torch.cat([a, b]), []
+    for row in range(10):
+        partner = (row + 5) % 10
+        others = [partner] + [column for column in range(10) if column not in (row, partner)]
+        logits = torch.stack([torch.tanh(z[row] @ align.weight @ z[column]) for column in others]) / align.temperature
+        assert len(logits) == 2 * 5 - 1
+        losses.append(F.cross_entropy(logits[None], torch.tensor([0])))
+    torch.testing.assert_close(align(a, b), torch.stack(losses).mean())
+    assert align(a[:1], b[:1]) == 0 and align(a[:0], b[:0]) == 0
+
+
+def test_experts_of_a_task_are_its_own_and_the_shared_ones(model):
+    x, context = torch.randn(6, 3, 192), torch.randn(6, 128)
+    joined = torch.cat([x, context[:, None].expand(-1, 3, -1)], -1)
+    experts = model.experts
+    for task in (0, 1):
+        groups = [experts.specific[task], experts.shared]
+        outputs = torch.cat([F.relu(group(joined)).unflatten(-1, (4, 64)) for group in groups], -2)
+        gate = experts.gates[task](joined).softmax(-1)
+        torch.testing.assert_close(experts(x, context, task), (outputs * gate[..., None]).sum(-2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("items", "users", "words", "published"), [(673_416, 22_700, 394_912, 35_599_505), (60, 20, 50, 690_769)]
+)
+def test_size_is_the_published_one(items, users, words, published):
+    """KuaiSAR's vocabularies (35,478,021 parameters here), then a toy's; the rest never trains in the official code."""
+
+    def codes(*sizes: int) -> dict[str, torch.Tensor]:
+        return {str(number): torch.tensor([size - 1]) for number, size in enumerate(sizes)}
+
+    table = torch.zeros(2, 2, dtype=torch.long)
+    sizes = {"n_items": items - 1, "n_users": users - 1, "n_words": words - 1, "n_queries": 1}
+    catalog = SimpleNamespace(**sizes, query_words=table, item_words=table)
+    catalog.item_features, catalog.user_features = codes(38, 297), codes(8, 3, 7, 4)
+    with torch.device("meta"):
+        model = UniSAR(UniSAR.Config(item_text=True), Context(catalog))
+        # The layer that torch's TransformerEncoder and TransformerDecoder copied stays registered beside the copies.
+        encoder = nn.TransformerEncoderLayer(64, 2, 64)
+        decoder = nn.TransformerDecoderLayer(64, 2, 64)
+        # PLE's gate over all twelve experts feeds the shared experts of a next level, which does not exist.
+        gate = nn.Linear(320, 12)
+    modules = (model, encoder, decoder, gate)
+    own, encoder, decoder, gate = (sum(p.numel() for p in module.parameters()) for module in modules)
+    assert own + 3 * encoder + decoder + gate == published
+
+
+@pytest.mark.parametrize("kinds", [("rec",), ("search",), ("rec", "search")])
+def test_users_without_a_behaviour_are_served_but_not_aligned(world, batch, kinds):
+    model = world.model(pair_weight=0.1)
+    changed = without(batch, *kinds)
+    loss, parts = model.loss(changed)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(model.score(changed)).all()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert float(parts["rec/transitions"]) == float(parts["search/transitions"]) == 0
+    if "search" in kinds:
+        assert float(parts["rec/pairs"]) == 0
+
+
+def test_rows_without_a_behaviour_leave_the_alignment_as_it_is(world, model, batch):
+    kept = batch.take((batch.rec_len > 0) & (batch.src_len > 0))
+    assert len(kept) < len(batch)
+    (_, everyone), (_, some) = model.loss(batch), model.loss(kept)
+    for task in ("rec", "search"):
+        torch.testing.assert_close(everyone[f"{task}/transitions"], some[f"{task}/transitions"])
+
+
+def test_scoring_many_candidates_equals_scoring_each(model, batch):
+    together = model.eval().score(batch)
+    alone = torch.cat([model.score(replace(batch, cand=batch.cand[:, [k]])) for k in range(batch.cand.shape[1])], 1)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    flipped = model.score(replace(batch, cand=batch.cand.flip(1)))
+    torch.testing.assert_close(flipped, together.flip(1), rtol=1e-5, atol=1e-6)
+
+
+def test_cutting_a_batch_by_length_changes_nothing(model, batch, monkeypatch):
+    usual = model.eval().score(batch)
+    for rows in (1, 7):
+        monkeypatch.setattr(unisar, "by_length", lambda batch, rows=rows: by_length(batch, rows))
+        torch.testing.assert_close(model.score(batch), usual, rtol=1e-5, atol=1e-6)
+    parts = list(by_length(batch, 7))
+    assert torch.cat([rows for rows, _ in parts]).sort().values.tolist() == list(range(len(batch)))
+    assert sum(part.all_type.numel() for _, part in parts) < batch.all_type.numel() / 2
+
+
+def test_every_parameter_gets_a_gradient(world):
+    model = world.model(item_text=True)
+    assert model.items.linear.in_features == 2 * 32 + 64  # id and kind, and the text
+    model.loss(world.batch(model))[0].backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("task", ["rec", "search"])
+def test_one_task_alone(world, task):
+    model = world.model(tasks=(task,))
+    data = TrainData(world.train._batches, (task,), 0)
+    loss, parts = model.loss(next(model.batches(data, 0, 1)))
+    assert {name.split("/")[0] for name in parts} == {task}
+    expected = parts[f"{task}/click"] + 0.001 * parts[f"{task}/pairs"] + 0.1 * parts[f"{task}/transitions"]
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_handful_of_events_is_learnt_by_heart(world, model, batch):
+    batch = both(batch).take(torch.arange(16))
+    optimizer = torch.optim.Adam(model.parameter_groups(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model.loss(batch)[0].backward()
+        optimizer.step()
+    assert (model.eval().score(batch).argmax(1) == batch.label.argmax(1)).all()
+
+
+def test_biases_are_not_decayed(model):
+    decayed, free = model.parameter_groups()
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert free["weight_decay"] == 0 and all("bias" in names[id(p)] for p in free["params"])
+    assert len(decayed["params"]) + len(free["params"]) == len(names)
+    assert not any("bias" in names[id(p)] for p in decayed["params"])

@@ -1,0 +1,99 @@
+"""A model outside bench: candidates out, scores in, and it has the figures that it would have inside."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import bench.datasets
+import numpy as np
+import pandas as pd
+import pytest
+
+import bench.data.log
+from bench.data.split import split
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("recbole") is None,
+    reason="ml-100k comes with RecBole, which is not installed (pip install --no-deps recbole==1.2.1)",
+)
+
+
+def test_scores_from_outside_have_the_figures_of_the_same_model_inside(results, bench) -> None:
+    selection = ("--dataset", "ml-100k", "--data", results.data)
+    done = bench("candidates", "export", *selection, "--out", "lists.parquet")
+    assert done.exit_code == 0 and "188,600 lines for rec and search" in done.stdout
+    lists = pd.read_parquet("lists.parquet")
+    assert list(lists.columns) == ["row", "task", "user", "query", "item"]
+    # Popularity as somebody else would count it.
+    log = bench_log(results.data)
+    trained = pd.Series(log.items.id[log.events.item[split(log).train]])
+    scores = lists[["row", "item"]].assign(score=lists["item"].map(trained.value_counts()).fillna(0))
+    scores.sample(frac=1, random_state=0).to_csv("scores.csv", index=False)
+    before = results.bench("table", "--format", "json").stdout
+    done = results.bench("scores", "import", "scores.csv", "--name", "Their Popularity", *selection)
+    assert done.exit_code == 0, done.output
+    assert results.runs()["their-popularity-s0"]["kind"] == "imported"
+    records = json.loads(results.bench("table", "--format", "json", "--metrics", "R@5,N@10,MRR,AUC").stdout)
+    means = {(r["model"], r["task"], r["metric"]): r["mean"] for r in records}
+    assert {r["fingerprint"] for r in records} == {r["fingerprint"] for r in json.loads(before)}
+    for task in ("rec", "search"):
+        for metric in ("R@5", "N@10", "MRR", "AUC"):
+            assert means["their-popularity", task, metric] == pytest.approx(
+                means["popularity", task, metric], abs=1e-12
+            )
+    # Other candidates than the file was made for are refused, and nothing is kept.
+    done = results.bench("scores", "import", "scores.csv", "--name", "Other", *selection, "--candidate-seed", "1")
+    assert done.exit_code == 1 and "does not fit the candidates uniform-99" in done.stderr
+    assert "other-s0" not in results.runs()
+    done = results.bench("evaluate", "their-popularity", "--candidates", "full", "--data", results.data)
+    assert done.exit_code == 2 and "imported scores" in done.stderr
+
+
+def test_lists_of_ones_own_are_kept_and_ranked(results, bench) -> None:
+    selection = ("--dataset", "ml-100k", "--data", results.data)
+    assert bench("candidates", "export", *selection, "--tasks", "rec", "--out", "lists.parquet").exit_code == 0
+    pd.read_parquet("lists.parquet", columns=["user", "task", "item"]).to_csv("own.csv", index=False)
+    done = results.bench("candidates", "import", "own.csv", *selection)
+    assert done.exit_code == 0 and "--candidates given:own.csv" in done.stdout, done.output
+    fingerprint = done.stdout.split("fingerprint ")[1].split()[0]
+    stored = json.loads((results.out / "ml-100k" / "candidates" / f"{fingerprint[:16]}.json").read_text())
+    assert stored["strategy"] == "given" and stored["rows"] == 943 and stored["tasks"] == ["rec"]
+    done = results.run("--models", "popularity", "--candidates", "given:own.csv")
+    assert done.exit_code == 0, done.output
+    own, drawn = (
+        {
+            (r["task"], r["metric"]): r["mean"]
+            for r in json.loads(results.bench("table", "--candidates", kind, "--format", "json").stdout)
+        }
+        for kind in (fingerprint[:12], "uniform")
+    )
+    # The same items in another order give the same ranks.
+    assert own and all(value == pytest.approx(drawn[key]) for key, value in own.items() if key[1] == "N@10")
+    pd.read_csv("own.csv").iloc[:-100].to_csv("short.csv", index=False)
+    done = results.bench("candidates", "import", "short.csv", *selection)
+    assert done.exit_code == 1 and "1 of 943 test rows have no list" in done.stderr
+
+
+def bench_log(data: Path) -> bench.data.log.Log:
+    return bench.datasets.load("ml-100k", root=data)
+
+
+def test_a_csv_has_its_facts_beside_it_and_tells_no_answers(bench, data: Path) -> None:
+    done = bench("candidates", "export", "--dataset", "ml-100k", "--data", data, "--tasks", "rec", "--out", "lists.csv")
+    assert done.exit_code == 0, done.output
+    facts = json.loads(Path("lists.csv.json").read_text())
+    assert (
+        facts["strategy"] == "uniform"
+        and facts["seed"] == 0
+        and facts["split"] == "leave-one-out"
+        and len(facts["fingerprint"]) == 64
+    )
+    lists = pd.read_csv("lists.csv", dtype=str, keep_default_na=False)
+    log = bench_log(data)
+    rows = split(log).rows("test", "rec")
+    positive = pd.Series(log.items.id[log.events.item[rows]], index=log.users.id[log.events.user[rows]])
+    column = lists.groupby("row").cumcount()[lists["item"].to_numpy() == positive[lists["user"]].to_numpy()]
+    # One clicked item a list, in a column that is uniform: 10 classes of 94.3 rows, chi-square with 9 degrees.
+    assert len(column) == len(rows)
+    counts = np.bincount(column // 10, minlength=10)
+    assert ((counts - 94.3) ** 2 / 94.3).sum() < 27.9  # p = .001
