@@ -48,18 +48,15 @@ def simulate(structure: Structure) -> tuple[Delivered, Searched]:
     # Recommendation rows and searches with clicks; a search without one leaves no trace in anybody's next step.
     click = rng.random(n_rec) < 0.5
     clicked_batch = np.repeat(np.arange(len(batch_user)), batch_rows)[click]
-    clicked_session = np.flatnonzero(rng.random(len(user)) < _CLICKED_SESSIONS)
+    has_click = rng.random(len(user)) < _CLICKED_SESSIONS
+    has_click[0] = True
+    clicked_session = np.flatnonzero(has_click)
     topic_of_row, topic_of_session = _topics(
         structure, rng, batch_user[clicked_batch], batch_time[clicked_batch], user, session_time, clicked_session
     )
     item = rng.integers(parameters.items, size=n_rec, dtype=np.int32)
     low = topic_of_row * parameters.intents
-    everywhere = topic_of_row < 0
-    item[click] = structure.draw(
-        rng,
-        np.where(everywhere, 0, low),
-        np.where(everywhere, parameters.topics * parameters.intents, low + parameters.intents),
-    )
+    item[click] = structure.draw(rng, low, low + parameters.intents)
     rec = Delivered(np.repeat(batch_user, batch_rows), item, np.repeat(batch_time, batch_rows), click.astype(np.int8))
     order = np.argsort(rec.time, kind="stable")
     rec = Delivered(**{name: column[order] for name, column in vars(rec).items()})
@@ -90,10 +87,11 @@ def _topics(
     time: np.ndarray,
     clicked: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Topic of each clicked row (-1: any) and of each session.
+    """Topic of each clicked row and of each session.
 
     Both are sorted by (user, time). Each takes the topic of the user's last unit of the other kind before it with
-    probability `transition`, else a favourite topic with probability `taste`, else any.
+    probability `transition`, else a favourite topic with probability `taste`, else any: a row one by the weight of its
+    items, so that the item is a draw from all of them, a session each alike.
     """
     parameters = structure.parameters
     n_rows, n_sessions = len(row_user), len(user)
@@ -111,11 +109,9 @@ def _topics(
     copies = np.concatenate([has, had]) & (rng.random(n_rows + n_sessions) < parameters.transition)
     source = np.concatenate([n_rows + clicked[before_row], before_session])
     parent = np.where(copies, source, np.arange(n_rows + n_sessions))
-    follows_taste = rng.random(n_rows + n_sessions) < parameters.taste
-    own = np.where(follows_taste, structure.liked(rng, whose), -1)
-    # A search is about something even where taste has no say.
-    anything = rng.integers(parameters.topics, size=n_sessions)
-    own[n_rows:] = np.where(own[n_rows:] < 0, anything, own[n_rows:])
+    mass = structure.topic_mass()
+    anything = np.concatenate([rng.choice(parameters.topics, size=n_rows, p=mass / mass.sum()), rng.integers(parameters.topics, size=n_sessions)])
+    own = np.where(rng.random(n_rows + n_sessions) < parameters.taste, structure.liked(rng, whose), anything)
     # Copies of copies: follow the pointers, twice as far each time.
     while True:
         further = parent[parent]
@@ -123,8 +119,6 @@ def _topics(
             break
         parent = further
     topic = own[parent]
-    # A search after a click without a topic is about anything, too.
-    topic[n_rows:] = np.where(topic[n_rows:] < 0, anything, topic[n_rows:])
     return topic[:n_rows], topic[n_rows:]
 
 

@@ -44,7 +44,7 @@ class Parameters:
 
     seed: int = 0
     users: int = Field(500, ge=1)
-    items: int = Field(2_000, ge=10)
+    items: int = Field(4_000, ge=10)
     events: int = Field(80_000, ge=100)
     search_share: float = Field(0.4, gt=0, lt=1)
     days: float = Field(9.8, gt=0, le=400)
@@ -109,6 +109,10 @@ class Structure:
         """(intents,) total weight of each intent."""
         return np.diff(self._cumulative[self._bounds])
 
+    def topic_mass(self) -> np.ndarray:
+        """(topics,) total weight of each topic."""
+        return self.mass().reshape(self.parameters.topics, self.parameters.intents).sum(1)
+
     def draw(self, rng: np.random.Generator, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """One item of the intents [low, high) for each entry, proportional to weight."""
         start, stop = self._cumulative[self._bounds[low]], self._cumulative[self._bounds[high]]
@@ -163,7 +167,7 @@ def oracle(log: "Log", parameters: Parameters) -> "Callable[[Batch], Tensor]":
     words = np.asarray(log.words.id[1:], dtype=np.int64)
     of_query = np.r_[-1, (words[log.queries.words.values[log.queries.words.offsets[1:-1]] - 1] - _FIRST_WORD) // POOL]
     intent_mass = structure.mass()
-    topic_mass = intent_mass.reshape(parameters.topics, parameters.intents).sum(1)
+    topic_mass = structure.topic_mass()
     whole = intent_mass.sum()
 
     def score(batch: "Batch") -> "Tensor":

@@ -26,7 +26,7 @@ from bench.data import sources
 from bench.data.batch import TrainData, task_codes
 from bench.study import environment
 from bench.study.data import Prepared
-from bench.study.progress import FitView, Reporter
+from bench.study.progress import FitView
 from bench.study.store import Evaluation, RunRecord, Store
 
 VALIDATION_SEED = 0
@@ -73,7 +73,7 @@ class Job:
         return f"{self.name} (seed {self.seed})"
 
 
-def fit(job: Job, store: Store, reporter: Reporter, *, fresh: bool, root: str | Path | None) -> tuple[Ranker, RunRecord, Path]:
+def fit(job: Job, store: Store, view: FitView, *, fresh: bool, root: str | Path | None) -> tuple[Ranker, RunRecord, Path]:
     """Fit a job in its `.part` folder, from the last checkpoint unless `fresh`.
 
     Returns the fitted model, its record without evaluations, and the folder.
@@ -85,18 +85,21 @@ def fit(job: Job, store: Store, reporter: Reporter, *, fresh: bool, root: str | 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write to {folder.parent}: {error.strerror}; choose another folder with --out") from error
-    started, clock = _now(), time.perf_counter()
-    with reporter.fit(job.label, getattr(job.config, "epochs", 0)) as view:
-        context = _context(job, folder, view, root)
-        torch.manual_seed(context.generator("init").initial_seed())
-        ranker = _guard(job, lambda: job.cls(job.config, context))
-        train = TrainData(job.prepared.batches, job.tasks, job.seed)
-        valid = RowValidation(
-            job.prepared.batches, job.tasks, ranker.window, device=job.device, model=job.name, seed=VALIDATION_SEED, tick=view.ranking
-        )
-        facts = _guard(job, lambda: ranker.fit(train, valid))
-        state = {name: value.clone() for name, value in ranker.state().items()}
-        _write(folder / "weights.safetensors", lambda path: save_file(state, path))
+    started, clock = now(), time.perf_counter()
+    ranker = _construct(job, _context(job, folder, view, root))
+    train = TrainData(job.prepared.batches, job.tasks, job.seed)
+    valid = RowValidation(
+        job.prepared.batches,
+        job.tasks,
+        ranker.window,
+        device=job.device,
+        model=job.name,
+        seed=VALIDATION_SEED,
+        tick=view.ranking,
+    )
+    facts = _guard(job, lambda: ranker.fit(train, valid))
+    state = {name: value.clone() for name, value in ranker.state().items()}
+    _write(folder / "weights.safetensors", lambda path: save_file(state, path))
     record = RunRecord(
         id=job.id,
         fit_key=job.key,
@@ -124,9 +127,7 @@ def fit(job: Job, store: Store, reporter: Reporter, *, fresh: bool, root: str | 
 
 def load(job: Job, folder: Path, root: str | Path | None) -> Ranker:
     """A fitted model from its weights."""
-    context = _context(job, folder, FitView(), root)
-    torch.manual_seed(context.generator("init").initial_seed())
-    ranker = _guard(job, lambda: job.cls(job.config, context))
+    ranker = _construct(job, _context(job, folder, FitView(), root))
     path = folder / "weights.safetensors"
     try:
         ranker.load_state(load_file(path))
@@ -167,7 +168,7 @@ def evaluate(ranker: Ranker, job: Job, candidates: CandidateSet, folder: Path, v
         leaks=job.prepared.leaks(candidates),
         ranks=name,
         seconds=time.perf_counter() - clock,
-        finished=_now(),
+        finished=now(),
     )
 
 
@@ -235,6 +236,12 @@ def _context(job: Job, folder: Path, view: FitView, root: str | Path | None) -> 
     )
 
 
+def _construct(job: Job, context: Context) -> Ranker:
+    # Initial weights come from the global generator; each fit starts it anew from its own seed.
+    torch.manual_seed(context.generator("init").initial_seed())
+    return _guard(job, lambda: job.cls(job.config, context))
+
+
 def _for_tasks(candidates: CandidateSet, job: Job) -> CandidateSet:
     """The lists of the tasks that the model serves."""
     kept = np.isin(job.prepared.log.events.task[candidates.rows], task_codes(job.tasks))
@@ -276,5 +283,6 @@ def _line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _now() -> str:
+def now() -> str:
+    """This moment as ISO text, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -173,16 +173,16 @@ def _table(store: Store, reporter: Reporter) -> str:
 def _one(job: Any, sets: list[CandidateSet], store: Store, reporter: Reporter, request: Request) -> tuple[RunRecord, bool]:
     """Fit what is missing, rank what is missing; returns the record and whether there was anything to do."""
     from bench.study import fit
-    from bench.study.progress import FitView
 
     name = job.prepared.name
     wanted = [entry for entry in sets if set(entry.meta["tasks"]) & set(job.tasks)]
     record = None if request.force else store.finished(name, job.id)
     if record is None:
-        ranker, record, folder = fit.fit(job, store, reporter, fresh=request.force, root=request.data)
-        for entry in wanted:
-            record.evaluations[entry.fingerprint] = fit.evaluate(ranker, job, entry, folder, FitView())
-        record.finished = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with reporter.fit(job.label, getattr(job.config, "epochs", 0)) as view:
+            ranker, record, folder = fit.fit(job, store, view, fresh=request.force, root=request.data)
+            for entry in wanted:
+                record.evaluations[entry.fingerprint] = fit.evaluate(ranker, job, entry, folder, view)
+        record.finished = fit.now()
         store.write(folder, record)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         store.publish(name, job.id)
