@@ -3,10 +3,10 @@
 from typing import Annotated, Any, ClassVar
 
 import torch
-from bench.baselines.counting import ClosedForm, PairTable, distinct
 from pydantic import Field
 from torch import Tensor
 
+from bench.baselines.counting import ClosedForm, PairTable, distinct
 from bench.errors import RunError
 from bench.ranker.contract import Batch, Config, TrainData, Window, dataclass, strict
 from bench.ranker.registry import register

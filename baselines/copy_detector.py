@@ -1,9 +1,9 @@
 """The alarm for leaks: is the candidate in the input?"""
 
 import torch
-from bench.baselines.counting import ClosedForm, past_items
 from torch import Tensor
 
+from bench.baselines.counting import ClosedForm, past_items
 from bench.ranker.contract import Batch, TrainData, Window
 from bench.ranker.registry import register
 

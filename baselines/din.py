@@ -2,16 +2,19 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from bench.baselines.recbole_bridge import EXEMPT, RecBoleRanker
 from pydantic import Field
 
+from bench.baselines.recbole_bridge import RecBoleRanker
+from bench.baselines.recbole_classes import EXEMPT
 from bench.ranker.contract import Config, Fraction, Positive, TrainConfig, dataclass, field, strict
 from bench.ranker.registry import register
 
 
 @dataclass(config=strict)
 class DINConfig(TrainConfig):
-    """Names are RecBole's; d 64 for the item and layers of 80 and 40 are the authors'. Their batches of 32 rows are too slow."""
+    """Names are RecBole's; d 64 for the item and layers of 80 and 40 are the authors', whose
+    batches have 32 rows.
+    """
 
     embedding_size: Positive = 64
     mlp_hidden_size: Annotated[list[Positive], Field(min_length=1)] = field(default_factory=lambda: [80, 40])

@@ -3,7 +3,6 @@
 from typing import Any, ClassVar, Literal
 
 from bench.baselines.recbole_bridge import RecBoleRanker
-
 from bench.ranker.contract import Config, Fraction, Positive, TrainConfig, dataclass, strict
 from bench.ranker.registry import register
 

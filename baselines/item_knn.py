@@ -1,11 +1,10 @@
 """Neighbours by co-occurrence in users' training events."""
 
-
 import numpy as np
 import torch
-from bench.baselines.counting import ClosedForm, past_items
 from torch import Tensor
 
+from bench.baselines.counting import ClosedForm, past_items
 from bench.data.ragged import Ragged
 from bench.ranker.contract import Batch, TrainData, Window
 from bench.ranker.registry import register

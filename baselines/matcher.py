@@ -3,9 +3,9 @@
 from typing import Any, ClassVar
 
 import torch
-from bench.baselines.counting import ClosedForm, PairTable, below_one, distinct, item_counts
 from torch import Tensor
 
+from bench.baselines.counting import ClosedForm, PairTable, below_one, distinct, item_counts
 from bench.data.catalog import Catalog
 from bench.errors import RunError
 from bench.ranker.contract import Batch, Config, Context, TrainData, Window

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from bench.baselines.counting import ClosedForm, PairTable, below_one, item_counts
 from torch import Tensor
 
+from bench.baselines.counting import ClosedForm, PairTable, below_one, item_counts
 from bench.ranker.contract import Batch, TrainData, Window
 from bench.ranker.registry import register
 

@@ -5,20 +5,17 @@ only the model class runs (Zhao et al., CIKM 2021; version 1.2.1, installed apar
 they read the user's recommendation clicks and no query.
 """
 
-import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from bench.baselines import recbole_data
-from bench.baselines import recbole_rows as rows
-from bench.baselines.recbole_data import Data, Settings
 from torch import Tensor, nn
 
+from bench.baselines import recbole_classes as classes
+from bench.baselines import recbole_data
+from bench.baselines import recbole_rows as rows
+from bench.baselines.recbole_data import Data
 from bench.data import hashing
 from bench.errors import UsageError
 from bench.ranker.contract import (
@@ -36,28 +33,6 @@ from bench.ranker.contract import (
 )
 from bench.ranker.registry import Entry
 
-# Score = forward(history) . item_embedding: the candidates' rows are enough, no ranking of all items is computed.
-_DOT = frozenset({"SASRec", "GRU4Rec"})
-# Classes whose predict ends in `self.sigmoid`, which is left out: rankings need logits.
-_SIGMOID = frozenset({"DIN", "DIEN", "NeuMF", "DMF"})
-# Autoencoders and the like: the loss reads users, each once.
-_BY_USER = frozenset({"CDAE", "DiffRec", "ENMF", "MacridVAE", "MultiDAE", "MultiVAE"})
-# Sequential classes whose score depends on the user's id.
-_PERSONAL = frozenset({"Caser", "DIEN", "FOSSIL", "FPMC", "HGN", "HRM", "NPE", "TransRec"})
-_IMPERSONAL = frozenset({"Pop"})
-# Solved in closed form, although RecBole does not class it with those models.
-_COUNTING = frozenset({"NCEPLRec"})
-# What the conformance battery finds in the networks themselves.
-EXEMPT = {
-    "BERT4Rec": {
-        "overfit": "RecBole drops the oldest click of every history in scoring, so all histories of one click look alike"
-    },
-    "DIN": {
-        "gradients:net.embedding_layer.token_embedding_table.user.embedding.weight": (
-            "RecBole's DIN makes a table of user embeddings and never reads it"
-        )
-    },
-}
 # Numbers in a score matrix that are held at a time.
 _CELLS = 50_000_000
 
@@ -87,11 +62,13 @@ class RecBoleRanker(TorchRanker):
     recbole: ClassVar[str]
     config: Any
 
-    def __init__(self, config: Config, context: Context):
+    def __init__(self, config: TrainConfig, context: Context):
         super().__init__(config, context)
-        self._class = recbole_data.model_class(self.recbole)
-        self._settings = self._make_settings()
-        self._sequential = is_sequential(self._class)
+        self._class = classes.model_class(self.recbole)
+        self._settings = recbole_data.complete(
+            recbole_data.settings(self.recbole, self.options()), self.config, context
+        )
+        self._sequential = classes.is_sequential(self._class)
         self._masks = self._settings["transform"] == "mask_itemseq"
         if self._masks and self.config.history_rec < 2:
             raise UsageError(f"recbole:{self.recbole} masks places of a sequence, so history_rec must be at least 2")
@@ -113,8 +90,8 @@ class RecBoleRanker(TorchRanker):
     def evidence(self) -> dict[str, Any]:
         import recbole
 
-        shipped = {name: value for name, value in self._settings.items() if name == name.lower()}
-        return {"recbole": recbole.__version__, "recbole settings": shipped}
+        resolved = dict(recbole_data.settings(self.recbole, self.options()))
+        return {"recbole": recbole.__version__, "recbole settings": resolved}
 
     def prepare(self, train: TrainData) -> None:
         if not self._sequential:
@@ -125,14 +102,14 @@ class RecBoleRanker(TorchRanker):
     def fit(self, train: TrainData, valid: Validation) -> dict[str, Any]:
         from recbole.utils import ModelType
 
-        if self._class.type != ModelType.TRADITIONAL and self.recbole not in _COUNTING:
+        if self._class.type != ModelType.TRADITIONAL and self.recbole not in classes.COUNTING:
             return super().fit(train, valid)
         # Counting models do their work while they are constructed, or in one pass.
         started = time.perf_counter()
         self.prepare(train)
         self.to(self.context.device)
         with torch.no_grad():
-            for batch in train.batches(self.config.batch_size, 0, self.window, 0, train.steps(self.config.batch_size)):
+            for batch in train.batches(self.config.batch_size, 1, self.window, 0, train.steps(self.config.batch_size)):
                 self.loss(batch.to(self.context.device))
         self.eval()
         return {"epochs": 1, "converged": True, "parameters": 0, "seconds": time.perf_counter() - started}
@@ -184,30 +161,6 @@ class RecBoleRanker(TorchRanker):
 
     # Construction
 
-    def _make_settings(self) -> Settings:
-        own = recbole_data.settings(self.recbole, self.options())
-        return Settings(
-            own
-            | {
-                "USER_ID_FIELD": "user_id",
-                "ITEM_ID_FIELD": "item_id",
-                "LABEL_FIELD": "label",
-                "TIME_FIELD": "timestamp",
-                "NEG_PREFIX": "neg_",
-                "LIST_SUFFIX": "_list",
-                "ITEM_LIST_LENGTH_FIELD": "item_length",
-                "MAX_ITEM_LIST_LENGTH": self.config.history_rec,
-                "MASK_ITEM_SEQ": "masked_items",
-                "POS_ITEMS": "masked_positives",
-                "NEG_ITEMS": "masked_negatives",
-                "MASK_INDEX": "masked_places",
-                "numerical_features": [],
-                "train_batch_size": self.config.batch_size,
-                "train_neg_sample_args": {"distribution": "uniform", "sample_num": max(self.config.negatives, 1)},
-                "device": self.context.device,
-            }
-        )
-
     @property
     def _seed(self) -> int:
         # The network has a seed of its own, because a general model is built after an unknown number of other draws.
@@ -216,8 +169,8 @@ class RecBoleRanker(TorchRanker):
     def _build(self, events: Tensor | None, seed: int) -> None:
         data = Data(self.catalog.n_users, self.catalog.n_items, self._settings, events)
         self._settings["seed"] = seed % 2**32
-        with _seeded(seed):
-            self.net = recbole_data.mended(self._class)(self._settings, data)
+        with classes.seeded(seed):
+            self.net = classes.mended(self._class)(self._settings, data)
         self.net.to(self.context.device)
         if events is not None:
             # Some classes derive more than their parameters from clicks and seed, so both are part of the state.
@@ -256,7 +209,7 @@ class RecBoleRanker(TorchRanker):
         return past | ({"neg_item_id_list": torch.zeros_like(past["item_id_list"])} if self.recbole == "DIEN" else {})
 
     def _training_rows(self, batch: Batch) -> rows.Interaction:
-        if self.recbole in _BY_USER:
+        if self.recbole in classes.BY_USER:
             return {"user_id": batch.user.unique()}
         past = self._past(batch)
         if self._pairwise:
@@ -276,14 +229,14 @@ class RecBoleRanker(TorchRanker):
         from recbole.model.abstract_recommender import AbstractRecommender
 
         past = self._past(batch)
-        if self.recbole in _DOT:
+        if self.recbole in classes.DOT:
             user = self.net.forward(past["item_id_list"], past["item_length"])
             return torch.einsum("bd,bkd->bk", user, self.net.item_embedding(batch.cand)).float()
         n_items = self.catalog.n_items + 1
         ranks_all = self._class.full_sort_predict is not AbstractRecommender.full_sort_predict
         step = max(1, _CELLS // n_items) if ranks_all else max(1, 32_768 // batch.cand.shape[1])
         pieces = []
-        with _logits(self.net, self.recbole in _SIGMOID):
+        with classes.logits(self.net, self.recbole in classes.SIGMOID):
             for low in range(0, len(batch), step):
                 part = {name: value[low : low + step] for name, value in past.items()}
                 cand = batch.cand[low : low + step]
@@ -303,16 +256,20 @@ def bridge(class_name: str) -> type[RecBoleRanker]:
     Raises:
         RunError: RecBole is not installed or the class cannot be bridged. UsageError: there is no such class.
     """
-    found = recbole_data.model_class(class_name)
-    sequential = is_sequential(found)
-    ranker = type(class_name, (RecBoleRanker,), {
-        "__module__": __name__,
-        "__doc__": f"RecBole's {class_name} with its shipped defaults.",
-        "recbole": class_name,
-        "exempt": EXEMPT.get(class_name, {}),
-        "uses_history": sequential,
-        "uses_user": class_name in _PERSONAL if sequential else class_name not in _IMPERSONAL,
-    })
+    found = classes.model_class(class_name)
+    sequential = classes.is_sequential(found)
+    ranker = type(
+        class_name,
+        (RecBoleRanker,),
+        {
+            "__module__": __name__,
+            "__doc__": f"RecBole's {class_name} with its shipped defaults.",
+            "recbole": class_name,
+            "exempt": classes.EXEMPT.get(class_name, {}),
+            "uses_history": sequential,
+            "uses_user": class_name in classes.PERSONAL if sequential else class_name not in classes.IMPERSONAL,
+        },
+    )
     ranker.entry = Entry(  # type: ignore[attr-defined]
         name=f"recbole:{class_name}",
         title=f"{class_name} (RecBole)",
@@ -323,36 +280,3 @@ def bridge(class_name: str) -> type[RecBoleRanker]:
         origin="recbole",
     )
     return ranker
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators, which RecBole's constructors draw from, and put them back afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
-@contextmanager
-def _logits(net: nn.Module, applies: bool) -> Iterator[None]:
-    """Within it the network's last sigmoid does nothing: probabilities near 1 would tie in float32."""
-    if applies:
-        squash, net.sigmoid = net.sigmoid, nn.Identity()
-    try:
-        yield
-    finally:
-        if applies:
-            net.sigmoid = squash
-
-
-def is_sequential(cls: type) -> bool:
-    from recbole.model.abstract_recommender import SequentialRecommender
-
-    return issubclass(cls, SequentialRecommender)

@@ -4,10 +4,8 @@ RecBole's own Config fails on numpy 2, evaluates strings and reads the process's
 data. The constructors only index a mapping and ask a handful of questions about the data, which these classes answer.
 """
 
-import importlib
-import pkgutil
 import re
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +15,8 @@ from torch import Tensor
 
 from bench.data.ragged import Ragged
 from bench.errors import RunError, unknown
+from bench.ranker.contract import Context
 
-_INSTALL = "pip install --no-deps recbole==1.2.1 && pip install 'bench[recbole]'"
-_PACKAGES = ("recbole.model.sequential_recommender", "recbole.model.general_recommender")
-# Classes that only work with more than clicks or with a procedure of their own.
-_REFUSED = {
-    "ADMMSLIM": "two calls for the same rows differ in their last digits",
-    "FDSA": "it needs attributes of items as RecBole features",
-    "FEARec": "its augmentation searches the whole table of interactions for every row",
-    "GCMC": "it is built with internals of scipy that are gone",
-    "GRU4RecCPR": "its ranking asks for the clicked item",
-    "GRU4RecF": "it needs attributes of items as RecBole features",
-    "GRU4RecKG": "it needs pretrained embeddings of a knowledge graph",
-    "KSR": "it needs pretrained embeddings of a knowledge graph",
-    "LDiffRec": "it needs pretrained embeddings of items",
-    "LINE": "its loss draws from generators that no seed of a run reaches",
-    "NCL": "RecBole trains it with a procedure of its own",
-    "RaCT": "RecBole trains it with a procedure of its own",
-    "RecVAE": "RecBole trains it with a procedure of its own",
-    "Random": "it gives other scores at every call; chance level is known in closed form",
-    "S3Rec": "it needs attributes of items, and RecBole trains it with a procedure of its own",
-    "SASRecCPR": "its ranking asks for the clicked item",
-    "SASRecF": "it needs attributes of items as RecBole features",
-    "SHAN": "its training and its full ranking read different sequences",
-    "SGL": "it draws its graphs from generators that no seed of a run reaches",
-    "SpectralCF": "it is built with internals of scipy that are gone",
-}
 # Read by models although the yaml file of the model does not name them.
 _UNNAMED = {"require_pow": False}
 
@@ -56,35 +30,6 @@ class Settings(dict):
     @property
     def device(self) -> torch.device:
         return self["device"]
-
-
-@cache
-def model_class(name: str) -> type:
-    """RecBole's class of a sequential or general model.
-
-    Raises:
-        RunError: RecBole or a package that it imports is missing, or the model needs what the bridge cannot give.
-        UsageError: there is no such class.
-    """
-    known: dict[str, type] = {}
-    try:
-        from recbole.model.abstract_recommender import GeneralRecommender, SequentialRecommender
-
-        for package in map(importlib.import_module, _PACKAGES):
-            for module in pkgutil.iter_modules(package.__path__):
-                path = f"{package.__name__}.{module.name}"
-                for found in vars(importlib.import_module(path)).values():
-                    own = isinstance(found, type) and found.__module__ == path
-                    if own and issubclass(found, (GeneralRecommender, SequentialRecommender)):
-                        known[found.__name__] = found
-    except ImportError as error:
-        missing = getattr(error, "name", None) or "recbole"
-        raise RunError(f"RecBole's {name} needs the package {missing}, which is not installed: {_INSTALL}") from error
-    if name not in known:
-        raise unknown("RecBole model", name, set(known) - set(_REFUSED))
-    if name in _REFUSED:
-        raise RunError(f"recbole:{name} cannot be bridged: {_REFUSED[name]}")
-    return known[name]
 
 
 def settings(name: str, options: dict[str, Any]) -> Settings:
@@ -110,24 +55,27 @@ def settings(name: str, options: dict[str, Any]) -> Settings:
     return Settings(known | options)
 
 
-def mended(cls: type) -> type:
-    """The class with what current libraries broke put right: LightGCN and NGCF used internals of scipy."""
-    if cls.__name__ not in ("LightGCN", "NGCF"):
-        return cls
-
-    class Mended(cls):
-        def get_norm_adj_mat(self) -> Tensor:
-            """D^(-1/2) A D^(-1/2) of the graph of users and items, 1e-7 added to the degrees as in RecBole."""
-            user = torch.as_tensor(self.interaction_matrix.row, dtype=torch.long)
-            item = torch.as_tensor(self.interaction_matrix.col, dtype=torch.long) + self.n_users
-            places = torch.stack([torch.cat([user, item]), torch.cat([item, user])])
-            size = self.n_users + self.n_items
-            scale = (torch.bincount(places[0], minlength=size).double() + 1e-7).rsqrt()
-            values = (scale[places[0]] * scale[places[1]]).float()
-            return torch.sparse_coo_tensor(places, values, (size, size)).coalesce()
-
-    Mended.__name__ = cls.__name__
-    return Mended
+def complete(own: Settings, config: Any, context: Context) -> Settings:
+    """The settings of a class with the names of fields and what the harness decides."""
+    fixed = {
+        "USER_ID_FIELD": "user_id",
+        "ITEM_ID_FIELD": "item_id",
+        "LABEL_FIELD": "label",
+        "TIME_FIELD": "timestamp",
+        "NEG_PREFIX": "neg_",
+        "LIST_SUFFIX": "_list",
+        "ITEM_LIST_LENGTH_FIELD": "item_length",
+        "MAX_ITEM_LIST_LENGTH": config.history_rec,
+        "MASK_ITEM_SEQ": "masked_items",
+        "POS_ITEMS": "masked_positives",
+        "NEG_ITEMS": "masked_negatives",
+        "MASK_INDEX": "masked_places",
+        "numerical_features": [],
+        "train_batch_size": config.batch_size,
+        "train_neg_sample_args": {"distribution": "uniform", "sample_num": max(config.negatives, 1)},
+        "device": context.device,
+    }
+    return Settings(own | fixed)
 
 
 class Data:

@@ -49,7 +49,7 @@ def beside(items: Tensor, n_items: int) -> Tensor:
 def masked(past: Interaction, item: Tensor, n_items: int, ratio: float, last_only: float) -> Interaction:
     """Cloze rows over history and clicked item (Sun et al., CIKM 2019, section 3.6); every length must be at least 2.
 
-    Each place is masked with probability `ratio`; in a share `last_only` of the rows the last place alone, as in scoring.
+    Each place is masked with probability `ratio`; in a share `last_only` of the rows only the last, as in scoring.
     RecBole masks the history only, so that no user's last training click is ever a label, and counts its places from
     the first item, although its network drops that item in scoring; here it is dropped in training, too. The network
     leaves place 0 out of its loss, so that place is never masked; a row without a masked place gets the last one.

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from bench.baselines.recbole_bridge import RecBoleRanker
 from pydantic import Field
 
+from bench.baselines.recbole_bridge import RecBoleRanker
 from bench.ranker.contract import Config, Fraction, Positive, TrainConfig, dataclass, strict
 from bench.ranker.registry import register
 

@@ -4,11 +4,11 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from bench.baselines.counting import ClosedForm, PairTable
-from bench.baselines.matcher import Match
 from pydantic import Field
 from torch import Tensor
 
+from bench.baselines.counting import ClosedForm, PairTable
+from bench.baselines.matcher import Match
 from bench.ranker.contract import Batch, Config, Context, Positive, TrainData, Window, dataclass, strict
 from bench.ranker.registry import register
 

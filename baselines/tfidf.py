@@ -3,10 +3,10 @@
 import numpy as np
 import scipy.sparse as sparse
 import torch
-from bench.baselines.bm25 import Lexical
-from bench.baselines.counting import PairTable
 from torch import Tensor
 
+from bench.baselines.bm25 import Lexical
+from bench.baselines.counting import PairTable
 from bench.ranker.contract import Batch, TrainData
 from bench.ranker.registry import register
 

@@ -112,9 +112,10 @@ def read_clicks(release: Release, rules: Rules) -> Clicks:
     del rec, search
     rows = _take(rows, _core(rows, rules, steps))
     if not len(rows["user"]):
+        before = steps[-2]
         raise RunError(
-            f"{release.path(REC_FILE)} and {SEARCH_FILE}: no click is left after the {rules.core}-core of users with both "
-            f"behaviours; steps: {'; '.join(str(step) for step in steps)}"
+            f"{release.path(REC_FILE)} and {SEARCH_FILE}: no click is left by the {rules.core}-core; before it there were "
+            f"{before['rec']:,} + {before['search']:,} clicks of {before['users']:,} users with both behaviours; lower core"
         )
     del rows["click"]
     return Clicks(**rows, queries=queries, steps=steps, raw=raw)

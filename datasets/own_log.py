@@ -62,7 +62,9 @@ class OwnLog(Source):
             events = events[five_core(events["user"].to_numpy(), events["item"].to_numpy(), self.config.core)]
             steps[f"{self.config.core}-core"] = len(events)
         if events.empty:
-            raise RunError(f"{folder}: no event is left after the {self.config.core}-core; lower it with --set log.core=1")
+            raise RunError(
+                f"{folder}: no event is left after the {self.config.core}-core; lower it with --set log.core=1"
+            )
         items = _entities(found, "items", "item", events)
         items["text"] = items.get("text", pd.Series("", index=items.index))
         if "words" in items:
@@ -87,7 +89,8 @@ class OwnLog(Source):
 def _with_acts(events: pd.DataFrame) -> pd.DataFrame:
     """Events with `act` and `session` for `build`, `task` as a code.
 
-    An act is what a user did once: the rows of one `event`, else the clicks of one search session on one query, else a row.
+    An act is what a user did once: the rows of one `event`, else the clicks of one search session on one query, else a
+    row.
     """
     named = (events["event"] != "").to_numpy()
     session = (events["session"] != "").to_numpy()
@@ -104,7 +107,9 @@ def _with_acts(events: pd.DataFrame) -> pd.DataFrame:
         }
     )
     act = keys.groupby(list(keys), sort=False).ngroup().to_numpy()
-    alone = pd.DataFrame({"user": events["user"].to_numpy(), "session": events["session"].to_numpy(), "act": np.where(session, -1, act)})
+    alone = pd.DataFrame(
+        {"user": events["user"].to_numpy(), "session": events["session"].to_numpy(), "act": np.where(session, -1, act)}
+    )
     return events.assign(
         act=act,
         session=alone.groupby(list(alone), sort=False).ngroup().to_numpy(),
@@ -113,7 +118,8 @@ def _with_acts(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def _entities(found: Inspection, kind: str, key: str, events: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a file for entities that occur in events, as `id` and the file's columns; ids alone without a file."""
+    """The rows of a file for entities that occur in events, as `id` and the file's columns; ids alone without a file.
+    """
     ids = pd.Index(events[key].unique())
     ids = ids[ids != ""]
     sheet: Sheet | None = found.sheets.get(kind)
@@ -124,5 +130,9 @@ def _entities(found: Inspection, kind: str, key: str, events: pd.DataFrame) -> p
     for column in [name for name in table if name == "words"]:
         if "text" in table:
             empty = table[column].str.len() == 0
-            table.loc[empty, column] = pd.Series([tokenize(text) for text in table.loc[empty, "text"]], index=table.index[empty], dtype=object)
-    return table[["id", *(name for name in table if name in ("text", "words", "categories") or name.startswith(FEATURE))]]
+            table.loc[empty, column] = pd.Series(
+                [tokenize(text) for text in table.loc[empty, "text"]], index=table.index[empty], dtype=object
+            )
+    return table[
+        ["id", *(name for name in table if name in ("text", "words", "categories") or name.startswith(FEATURE))]
+    ]

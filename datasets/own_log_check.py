@@ -12,8 +12,8 @@ from bench.data.log import TASKS
 from bench.datasets.own_log_sheet import COLUMNS, FEATURE, FORMS, REQUIRED, Problem, Sheet, read_sheet
 
 DAY_MS = 86_400_000
-# Times below are before March 1973 if they are milliseconds (and any time since 1970 if they are seconds); times above lie
-# after the year 5138 (and are any time since 1973 if they are microseconds).
+# Times below are before March 1973 if they are milliseconds (and any time since 1970 if they are seconds); times above
+# lie after the year 5138 (and are any time since 1973 if they are microseconds).
 _EARLIEST, _LATEST = 100_000_000_000, 100_000_000_000_000
 
 
@@ -82,10 +82,14 @@ def inspect(folder: Path, now: float | None = None) -> Inspection:
 def _ids(sheet: Sheet, column: str) -> None:
     values = sheet.table[column].astype(str)
     sheet.flag(values.str.strip() == "", column, "no value", value=False)
-    sheet.flag(values.str.contains("\n", regex=False), column, "a line break inside an id (a quote that is not closed?)")
+    sheet.flag(
+        values.str.contains("\n", regex=False), column, "a line break inside an id (a quote that is not closed?)"
+    )
     sheet.flag((values != values.str.strip()) & (values.str.strip() != ""), column, "blanks around an id")
     sheet.flag(
-        values.str.fullmatch(r"-?\d+(\.\d+)?[eE][+-]?\d+"), column, "an id in exponent notation: a spreadsheet has rounded it"
+        values.str.fullmatch(r"-?\d+(\.\d+)?[eE][+-]?\d+"),
+        column,
+        "an id in exponent notation: a spreadsheet has rounded it",
     )
 
 
@@ -102,7 +106,9 @@ def _times(sheet: Sheet, now: float) -> None:
     sheet.flag(~whole, "time", "no whole number of milliseconds since 1970 (UTC)")
     times = pd.to_numeric(texts.where(whole, "0")).to_numpy(np.int64)
     sheet.flag(whole & (times < 0), "time", "negative time")
-    sheet.flag(whole & (times >= 0) & (times < _EARLIEST), "time", "seconds instead of milliseconds? (multiply by 1000)")
+    sheet.flag(
+        whole & (times >= 0) & (times < _EARLIEST), "time", "seconds instead of milliseconds? (multiply by 1000)"
+    )
     future = whole & (times > now * 1000 + DAY_MS)
     sheet.flag(future & (times >= _LATEST), "time", "microseconds or nanoseconds instead of milliseconds?")
     sheet.flag(future & (times < _LATEST), "time", "a time in the future")
@@ -120,7 +126,9 @@ def _tasks(sheet: Sheet) -> None:
     if not given:
         table["task"] = np.where(query != "", "search", "rec")
     known = ~sheet.flag(~table["task"].isin(TASKS), "task", "unknown task (rec or search)")
-    sheet.flag(known & (table["task"] == "search") & (query == ""), "query", "a search event without a query", value=False)
+    sheet.flag(
+        known & (table["task"] == "search") & (query == ""), "query", "a search event without a query", value=False
+    )
     sheet.flag(known & (table["task"] == "rec") & (query != ""), "query", "a rec event with a query")
 
 

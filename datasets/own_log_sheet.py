@@ -52,8 +52,8 @@ class Problem:
 class Sheet:
     """The known columns of a file, and what was wrong with it.
 
-    `rows` (n,) numbers of the rows as a person counts them: in a CSV the header is row 1 (a value with line breaks is still one
-    row), in Parquet the first row is row 1.
+    `rows` (n,) numbers of the rows as a person counts them: in a CSV the header is row 1 (a value with line breaks is
+    still one row), in Parquet the first row is row 1.
     """
 
     name: str
@@ -84,7 +84,9 @@ def read_sheet(path: Path, kind: str) -> Sheet:
         raw = _parquet(path, sheet) if path.suffix == ".parquet" else _csv(path, sheet)
     except (ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
         what = "truncated gzip file; copy it again" if isinstance(error, EOFError) else " ".join(str(error).split())
-        sheet.problems.append(Problem(path.name, what if isinstance(error, (ValueError, EOFError)) else f"not readable ({what})"))
+        sheet.problems.append(
+            Problem(path.name, what if isinstance(error, (ValueError, EOFError)) else f"not readable ({what})")
+        )
         return sheet
     known = COLUMNS[kind]
     featured = kind in ("items", "users")
@@ -98,7 +100,9 @@ def read_sheet(path: Path, kind: str) -> Sheet:
             near = difflib.get_close_matches(name, sheet.unused, n=1, cutoff=0.4)
             near = near or [other for other in sheet.unused if name in other.lower()][:1]
             guess = f" (is it '{near[0]}'? rename it)" if near else ""
-            sheet.problems.append(Problem(path.name, f"the column is missing{guess}; there are {', '.join(names)}", name))
+            sheet.problems.append(
+                Problem(path.name, f"the column is missing{guess}; there are {', '.join(names)}", name)
+            )
     if not raw.num_rows:
         sheet.problems.append(Problem(path.name, "the file has no rows"))
     columns = {}
@@ -123,7 +127,9 @@ def _csv(path: Path, sheet: Sheet) -> pa.Table:
         content.decode("utf-8")
     except UnicodeDecodeError:
         lines = [number for number, line in enumerate(content.split(b"\n"), 1) if _replaced(line) != line]
-        sheet.problems.append(Problem(path.name, "the text is not UTF-8; convert the file", row=lines[0], count=len(lines)))
+        sheet.problems.append(
+            Problem(path.name, "the text is not UTF-8; convert the file", row=lines[0], count=len(lines))
+        )
         content = _replaced(content)
     if not content.strip():
         raise ValueError("the file is empty")
@@ -139,7 +145,9 @@ def _csv(path: Path, sheet: Sheet) -> pa.Table:
         # One thread, so that the numbers of rows are right.
         read_options=pa.csv.ReadOptions(use_threads=False, block_size=1 << 26),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=note),
-        convert_options=pa.csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=False),
+        convert_options=pa.csv.ConvertOptions(
+            column_types={name: pa.string() for name in names}, strings_can_be_null=False
+        ),
     )
     if skipped:
         what = f"expected {table.num_columns} values, found {skipped[0][1]}"
@@ -181,6 +189,11 @@ def _column(column: pa.ChunkedArray, holds: str) -> pd.Series | str:
             return f"wrong type {kind}; needed are lists of text, or text"
         parts = (value.split(SEPARATORS[holds]) for value in column.fill_null("").to_pylist())
         return pd.Series([[part.strip() for part in entry if part.strip()] for entry in parts], dtype=object)
-    if not text and not pa.types.is_integer(kind) and not (pa.types.is_boolean(kind) and holds == TEXT) and not pa.types.is_null(kind):
+    if (
+        not text
+        and not pa.types.is_integer(kind)
+        and not (pa.types.is_boolean(kind) and holds == TEXT)
+        and not pa.types.is_null(kind)
+    ):
         return f"wrong type {kind}; needed is text or whole numbers"
     return pd.Series(column.cast(pa.string()).fill_null("").to_pandas())

@@ -1,8 +1,8 @@
 """Any data set in RecBole's atomic files: `<name>.inter`, and where they exist `<name>.item` and `<name>.user`.
 
 Format: tab separated, first line `field:type`, types token, token_seq (separated by blanks), float and float_seq
-(https://recbole.io/docs/user_guide/data/atomic_files.html). Without `queries` the data serve recommendation only; with it a
-purchase is searched by one value of that item field, after Ai et al. (SIGIR 2017).
+(https://recbole.io/docs/user_guide/data/atomic_files.html). Without `queries` the data serve recommendation only; with
+it a purchase is searched by one value of that item field, after Ai et al. (SIGIR 2017).
 """
 
 import csv
@@ -61,7 +61,9 @@ class Atomic:
             RunError: it is not.
         """
         if field not in self.types:
-            raise RunError(f"{self.path} has no field '{field}'; its fields are {', '.join(self.types)} (--set recbole.<setting>)")
+            raise RunError(
+                f"{self.path} has no field '{field}'; its fields are {', '.join(self.types)} (--set recbole.<setting>)"
+            )
         if self.types[field] not in types:
             raise RunError(f"{self.path}: field '{field}' is {self.types[field]}, needed is {' or '.join(types)}")
         return self.table[field]
@@ -95,7 +97,8 @@ def read_atomic(path: Path) -> Atomic:
     """Read an atomic file.
 
     Raises:
-        RunError: it is not readable, a type is unknown, a line has another number of fields than the first; with the line.
+        RunError: it is not readable, a type is unknown, a line has another number of fields than the first; with the
+        line.
     """
     try:
         table = pd.read_csv(
@@ -110,13 +113,15 @@ def read_atomic(path: Path) -> Atomic:
             on_bad_lines="error",
         )
     except UnicodeDecodeError:
-        lines = path.read_bytes().split(b"\n")
-        first = next(number for number, line in enumerate(lines, 1) if not _is_utf8(line))
+        lines = enumerate(path.read_bytes().split(b"\n"), 1)
+        first = next(number for number, line in lines if line != line.decode("utf-8", errors="replace").encode())
         raise RunError(f"{path}, line {first}: the text is not UTF-8; convert the file") from None
     except pd.errors.EmptyDataError:
         raise RunError(f"{path} is empty") from None
     except pd.errors.ParserError as error:
-        raise RunError(f"{path}: {' '.join(str(error).split()).removeprefix('Error tokenizing data. C error: ')}") from None
+        raise RunError(
+            f"{path}: {' '.join(str(error).split()).removeprefix('Error tokenizing data. C error: ')}"
+        ) from None
     except OSError as error:
         raise RunError(f"{path}: {error.strerror or error}") from None
     table.index = pd.RangeIndex(2, len(table) + 2)
@@ -139,7 +144,12 @@ def read_atomic(path: Path) -> Atomic:
     return Atomic(path, table, types)
 
 
-@source("recbole:", title="RecBole atomic files", split="leave-one-out", synthetic="queries, where they are made from an item field")
+@source(
+    "recbole:",
+    title="RecBole atomic files",
+    split="leave-one-out",
+    synthetic="queries, where they are made from an item field",
+)
 class RecBoleFiles(Source):
     Config = Config
 
@@ -153,7 +163,9 @@ class RecBoleFiles(Source):
         found = sorted(folder.glob("*.inter"))
         if len(found) != 1:
             names = ", ".join(path.name for path in found) or "none"
-            raise RunError(f"{folder} must hold one .inter file, found {names}; RecBole's split benchmark files are not read")
+            raise RunError(
+                f"{folder} must hold one .inter file, found {names}; RecBole's split benchmark files are not read"
+            )
         stem = found[0].name.removesuffix(".inter")
         files = {kind: folder / f"{stem}.{kind}" for kind in ("inter", "item", "user")}
         return {kind: path for kind, path in files.items() if path.exists()}
@@ -165,7 +177,10 @@ class RecBoleFiles(Source):
         raw = len(rows)
         rows = rows[five_core(rows["user"].to_numpy(), rows["item"].to_numpy(), config.core)]
         if rows.empty:
-            raise RunError(f"{inter.path}: nothing is left of {raw:,} rows after the {config.core}-core; lower it with --set recbole.core=1")
+            raise RunError(
+                f"{inter.path}: nothing is left of {raw:,} rows after the {config.core}-core; "
+                "lower it with --set recbole.core=1"
+            )
         item_file = read_atomic(files["item"]) if "item" in files else None
         user_file = read_atomic(files["user"]) if "user" in files else None
         items, text_fields = _items(item_file, pd.Index(rows["item"].unique()), config)
@@ -175,7 +190,11 @@ class RecBoleFiles(Source):
         queries["text"] = queries["id"]
         used = {config.user, config.item, config.time, config.queries, *text_fields}
         facts = {
-            "steps": {"rows": raw, f"{config.core}-core": len(rows), "rows without a query": int((rows["item"].isin(_mute(items))).sum())},
+            "steps": {
+                "rows": raw,
+                f"{config.core}-core": len(rows),
+                "rows without a query": int((rows["item"].isin(_mute(items))).sum()),
+            },
             "fields": {
                 file.path.name: {field: _role(field, kind, used, file is inter) for field, kind in file.types.items()}
                 for file in (inter, item_file, user_file)
@@ -191,8 +210,8 @@ def _interactions(inter: Atomic, config: Config) -> pd.DataFrame:
     """Columns user, item (text) and time (int64 ms)."""
     if config.time not in inter.types:
         raise RunError(
-            f"{inter.path} has no time field '{config.time}' (its fields: {', '.join(inter.types)}); name it with --set recbole.time=FIELD; "
-            "interactions without times can be read as sequences"
+            f"{inter.path} has no time field '{config.time}' (its fields: {', '.join(inter.types)}); "
+            "name it with --set recbole.time=FIELD; interactions without times can be read as sequences"
         )
     time = inter.numbers(config.time)
     inter.refuse(time < 0, config.time, "negative time")
@@ -201,7 +220,9 @@ def _interactions(inter: Atomic, config: Config) -> pd.DataFrame:
         time = time * 1000
     else:
         inter.refuse(time < _MILLISECONDS_FROM, config.time, "no time in milliseconds (--set recbole.time_unit=s?)")
-    return pd.DataFrame({"user": inter.ids(config.user), "item": inter.ids(config.item), "time": np.round(time).astype(np.int64)})
+    return pd.DataFrame(
+        {"user": inter.ids(config.user), "item": inter.ids(config.item), "time": np.round(time).astype(np.int64)}
+    )
 
 
 def _events(rows: pd.DataFrame, items: pd.DataFrame, config: Config) -> pd.DataFrame:
@@ -226,19 +247,26 @@ def _items(file: Atomic | None, ids: pd.Index, config: Config) -> tuple[pd.DataF
     """Items of the events: text, its provenance, queries, features; and the fields that make the text."""
     if file is None:
         if config.queries or config.text:
-            raise RunError(f"recbole.{'queries' if config.queries else 'text'} names an item field, but there is no .item file")
+            raise RunError(
+                f"recbole.{'queries' if config.queries else 'text'} names an item field, but there is no .item file"
+            )
         return pd.DataFrame({"id": ids, "text": "", "provenance": ""}), []
     features = _features(file, config.item, ids)
     fields = [field.strip() for field in config.text.split(",") if field.strip()]
     fields = fields or [field for field, kind in file.types.items() if kind == "token_seq"]
     texts = {field: _of(file, config.item, field, ids, ("token", "token_seq")) for field in fields}
     joined = [" ".join(part for part in parts if part) for parts in zip(*texts.values(), strict=True)] if texts else ""
-    origin = [", ".join(f for f, part in zip(fields, parts, strict=True) if part) for parts in zip(*texts.values(), strict=True)]
+    origin = [
+        ", ".join(f for f, part in zip(fields, parts, strict=True) if part)
+        for parts in zip(*texts.values(), strict=True)
+    ]
     table = features.assign(text=joined, provenance=origin if texts else "")
     if config.queries:
         values = _of(file, config.item, config.queries, ids, ("token", "token_seq"))
         whole = file.types[config.queries] == "token"
-        table["queries"] = [([entry] if entry else []) if whole else list(dict.fromkeys(entry.split())) for entry in values]
+        table["queries"] = [
+            ([entry] if entry else []) if whole else list(dict.fromkeys(entry.split())) for entry in values
+        ]
         table["categories"] = table["queries"]
     table["words"] = [tokenize(text) for text in table["text"]]
     return table, fields

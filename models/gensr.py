@@ -106,6 +106,10 @@ class GenSR(TorchRanker):
         "contrast": [0.0, 0.001, 0.005, 0.01, 0.05, 0.1],
         "temperature": [0.01, 0.03, 0.05, 0.07, 0.1, 0.3, 0.5],
     }
+    exempt: ClassVar[dict[str, str]] = {
+        f"gradients:lm.decoder.block.*.layer.0.SelfAttention.{part}.weight": "One decoded position attends to itself alone, whatever this is."
+        for part in ("q", "k", "relative_attention_bias")
+    }
     config: Config
 
     def __init__(self, config: Config, context: Context):

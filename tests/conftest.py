@@ -38,9 +38,10 @@ def random_log(
     mode: str = "disjoint",
     days: bool = False,
     shuffle: int | None = None,
+    only: int | None = None,
 ) -> Log:
     """Every user touches `length` distinct items; a coin decides the task (mode mirror: both). `days` cuts times to days,
-    `shuffle` permutes the raw rows.
+    `shuffle` permutes the raw rows, `only` names the one task (0 or 1).
     """
     rng = np.random.default_rng(seed)
     user = np.repeat(np.arange(n_users), length)
@@ -48,7 +49,7 @@ def random_log(
     time = rng.integers(0, 5 * 86_400_000, len(user))
     if days:
         time = time // 86_400_000 * 86_400_000
-    task = rng.integers(0, 2, len(user))
+    task = rng.integers(0, 2, len(user)) if only is None else np.full(len(user), only)
     carried = [[f"q{query}" for query in sorted(rng.permutation(n_queries)[:2])] for _ in range(n_items)]
     query = np.asarray([carried[i][rng.integers(2)] for i in item], dtype=object)
     events = pd.DataFrame({"act": np.arange(len(user)), "user": user, "item": item, "time": time, "query": query, "task": task})

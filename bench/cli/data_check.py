@@ -12,7 +12,8 @@ from bench.errors import RunError, UsageError
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @options.debug
 def check(folder: Path) -> None:
-    """Look at a folder of own logs (events, items, queries, users as CSV or Parquet) before `bench run --dataset log:DIR`.
+    """Look at a folder of own logs (events, items, queries, users as CSV or Parquet) before `bench run --dataset
+    log:DIR`.
 
     Every problem is a line with file, row and column; in a CSV the header is row 1.
     """
@@ -26,6 +27,8 @@ def check(folder: Path) -> None:
     for note in found.notes:
         print(f"note: {note}")
     if found.problems:
-        raise RunError(f"{folder} cannot be used yet: {len(found.problems)} problem{'s' * (len(found.problems) > 1)}, listed above")
+        raise RunError(
+            f"{folder} cannot be used yet: {len(found.problems)} problem{'s' * (len(found.problems) > 1)}, listed above"
+        )
     print(f"{folder} is in order: {found.summary()}")
     print(f"use it with --dataset log:{folder}")

@@ -75,7 +75,7 @@ class Histories:
         """Histories of event rows `rows` (B,) under `window`."""
         rec, rec_real = self._last(rows, REC, window.rec)
         src, src_real = self._last(rows, SEARCH, window.search)
-        rec_rows, src_rows = self._views[REC].rows[rec], self._views[SEARCH].rows[src]
+        rec_rows, src_rows = self._views[REC].at(rec), self._views[SEARCH].at(src)
         events = self.events
         rec_items = np.where(rec_real, events.item[rec_rows], 0).astype(np.int64)
         src_query = np.where(src_real, events.query[src_rows], 0).astype(np.int64)
@@ -111,7 +111,7 @@ class Histories:
         user, event, item = events.user[rows], events.event_id[rows], events.item[rows]
         start = view.offsets[user]
         stop = np.searchsorted(view.rows, rows, side="left")
-        if self.guards.strict_time:
+        if self.guards.strict_time and len(view.rows):
             stop = view.before_time(user, events.time[rows])
         stop = np.maximum(stop, start)
         wanted = length or max(int((stop - start).max(initial=0)), 1)
@@ -155,6 +155,10 @@ class _View:
         self._time = events.time[rows]
         self._user = events.user[rows].astype(np.int64)
         self._keys: np.ndarray | None = None
+
+    def at(self, units: np.ndarray) -> np.ndarray:
+        """Event rows of unit numbers; 0 (and never read) where a log has no event of this kind."""
+        return self.rows[units] if len(self.rows) else np.zeros_like(units)
 
     def before_time(self, user: np.ndarray, time: np.ndarray) -> np.ndarray:
         """First unit of each user that is not strictly earlier than `time`."""

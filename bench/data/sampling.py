@@ -76,7 +76,7 @@ def untouched(
         cumulative = np.cumsum(weights[1:].astype(np.float64))
         cumulative /= cumulative[-1]
     out = np.zeros((len(rows), count), dtype=np.int32)
-    open_rows = np.arange(len(rows))
+    open_rows = np.arange(len(rows) if count else 0)
     span = count + count // 4 + 8
     while len(open_rows):
         if span > 4096 * max(n_items, 64):

@@ -51,7 +51,7 @@ def small(make_log) -> LogSplit:
     return split(make_log(n_users=15, n_items=40, length=14))
 
 
-# Reference values: data preparation "disjoint", queries E, 99 uniform negatives; (rec R@5, rec N@10, search R@5, search N@10).
+# Data preparation "disjoint", queries E, 99 uniform negatives: rec R@5, rec N@10, search R@5, search N@10.
 REFERENCE = {
     "popularity": (0.25, 0.211, 0.25, 0.207),
     "item-knn": (0.35, 0.290, 0.34, 0.280),
@@ -71,7 +71,9 @@ def movielens(tmp_path_factory) -> tuple[LogSplit, CandidateSet]:
     return sp, draw(sp, "test", BOTH, seed=0)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("recbole") is None, reason="ml-100k comes with RecBole, which is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("recbole") is None, reason="ml-100k comes with RecBole, which is not installed"
+)
 @pytest.mark.parametrize("name", REFERENCE)
 def test_reference_values_on_movielens(name, movielens):
     sp, candidates = movielens
@@ -132,7 +134,11 @@ def test_models_without_a_person_ignore_user_and_past(name, small):
     model = fitted(name, small)
     batch = batch_of(small, model, task="search")
     other = replace(
-        batch, user=batch.user.roll(1), rec_items=batch.rec_items.roll(1), src_items=batch.src_items.roll(1), time=batch.time.roll(1)
+        batch,
+        user=batch.user.roll(1),
+        rec_items=batch.rec_items.roll(1),
+        src_items=batch.src_items.roll(1),
+        time=batch.time.roll(1),
     )
     assert torch.equal(model.score(batch), model.score(other))
 
@@ -141,7 +147,10 @@ def test_matcher_is_membership_in_the_generated_queries(small):
     model = fitted("matcher", small)
     batch = batch_of(small, model, task="search", k=40)
     carried = small.log.items.queries
-    expected = [[float(query in carried[item]) for item in row] for query, row in zip(batch.query.tolist(), batch.cand.tolist(), strict=True)]
+    expected = [
+        [float(query in carried[item]) for item in row]
+        for query, row in zip(batch.query.tolist(), batch.cand.tolist(), strict=True)
+    ]
     assert model.score(batch).tolist() == expected
     assert 0 < np.mean(expected) < 1
     assert "generated" in model.evidence()["match"]
@@ -221,7 +230,9 @@ def test_item_knn_equals_the_sum_over_the_whole_history(small):
         for column, item in enumerate(items):
             for other in filter(None, seen):
                 if other != item and users[item] and users[other]:
-                    expected[row, column] += len(users[item] & users[other]) / math.sqrt(len(users[item]) * len(users[other]))
+                    expected[row, column] += len(users[item] & users[other]) / math.sqrt(
+                        len(users[item]) * len(users[other])
+                    )
     assert expected.max() > 1
     np.testing.assert_allclose(model.score(batch).numpy(), expected, atol=1e-5)
 
@@ -329,7 +340,7 @@ def test_tfidf_equals_scikit_learn():
     vectorizer = text.TfidfVectorizer(tokenizer=str.split, token_pattern=None)
     documents = vectorizer.fit_transform(DOCUMENTS)
     for query in QUERIES:
-        # Words that no document has are unknown to scikit-learn; they only lengthen the query's vector, by one factor a query.
+        # Words that no document has are unknown to scikit-learn; they only lengthen the query's vector.
         expected = (documents @ vectorizer.transform([" ".join(dict.fromkeys(query.split()))]).T).toarray().ravel()
         unknown = len(set(query.split()) - set(vectorizer.vocabulary_)) > 0
         factor = found[query][2] / expected[2] if unknown else 1.0
@@ -339,7 +350,10 @@ def test_tfidf_equals_scikit_learn():
 
 @pytest.mark.parametrize("name", ["bm25", "tfidf"])
 def test_a_word_that_no_document_has_changes_no_ranking(name):
-    plain, extended = by_query(DOCUMENTS, QUERIES, name), by_query(DOCUMENTS, [f"{query} qqq www" for query in QUERIES], name)
+    plain, extended = (
+        by_query(DOCUMENTS, QUERIES, name),
+        by_query(DOCUMENTS, [f"{query} qqq www" for query in QUERIES], name),
+    )
     for query in QUERIES:
         assert np.argsort(plain[query]).tolist() == np.argsort(extended[f"{query} qqq www"]).tolist()
     repeated = by_query(DOCUMENTS, ["red shoe", "red red shoe"], name)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.data.batch import Batches, TrainData
 from bench.data.history import Guards, Histories, Window
 from bench.data.log import TASKS
 from bench.data.split import split
@@ -130,3 +131,13 @@ def test_last_day_uses_shanghai_time_and_drops_a_partial_day(make_log):
     train_pairs = set(zip(log.events.user[parts.train], log.events.item[parts.train], strict=True))
     held = np.concatenate([parts.valid, parts.test])
     assert not train_pairs & set(zip(log.events.user[held], log.events.item[held], strict=True))
+
+
+@pytest.mark.parametrize("task", [0, 1])
+def test_a_log_of_one_task(make_log, task):
+    log = make_log(only=task)
+    past = Histories(log).gather(np.arange(len(log.events)), Window(3, 3))
+    empty, full = (past.src_len, past.rec_len) if task == 0 else (past.rec_len, past.src_len)
+    assert (empty == 0).all() and full.max() == 3
+    batch = next(TrainData(Batches(split(log)), (TASKS[task],), 0).batches(8, 0, Window(3, 3), 0, 1))
+    assert batch.cand.shape == (8, 1) and (batch.cand[:, 0] == batch.item).all()

@@ -1,0 +1,275 @@
+"""Fetching the raw files of data sets from their publishers: resumed after an interruption, checked, moved into place
+at once.
+
+A file grows as `.NAME.part` beside its final place, with what the server said of it in `.NAME.part.json`; what was
+fetched is recorded in `fetched.json` of the folder (source, bytes, sha256, and the publisher's checksum where one is
+stated).
+"""
+
+import errno
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.data.publications import Publication
+from bench.errors import RunError
+
+RECORD = "fetched.json"
+# Left free on the disk beside the file itself.
+_SPARE = 64 << 20
+_CHUNK = 1 << 20
+# First bytes of archives, so that an error page is not taken for one.
+_MAGIC = {".gz": b"\x1f\x8b", ".zip": b"PK"}
+# Servers that are busy rather than unwilling.
+_BUSY = (408, 425, 429, 500, 502, 503, 504)
+
+Report = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file in its place. `checksum` is the publisher's ("md5:..."), which it has; empty where none is stated."""
+
+    name: str
+    url: str
+    bytes: int
+    sha256: str
+    checksum: str
+    new: bool = True
+
+
+def fetch(name: str, source: Publication, folder: Path, report: Report, *, pause: float = 1.0) -> list[Fetched]:
+    """Bring all files of a publication into `folder`; what is there already stays as it is.
+
+    Args:
+        report: called with (file, bytes so far, bytes in all or None).
+        pause: seconds before the second try, doubled each time.
+
+    Raises:
+        RunError: no connection, a checksum or length that does not fit, no room; the message says what to do by hand.
+    """
+    done = {entry["name"]: Fetched(**entry, new=False) for entry in _read_json(folder / RECORD, [])}
+    found = []
+    wanted = [remote for remote in source.files if not (folder / remote.name).exists()]
+    try:
+        stated = _metadata(source.metadata, pause) if source.metadata and wanted else {}
+        for remote in source.files:
+            path = folder / remote.name
+            if remote not in wanted:
+                # Put there by hand: taken as it is.
+                here = done.get(remote.name) or Fetched(remote.name, "", path.stat().st_size, "", "", False)
+                found.append(here)
+                continue
+            if source.metadata and remote.name not in stated:
+                raise RunError(f"{source.page} does not list {remote.name}; its files: {', '.join(stated) or 'none'}")
+            url, checksum = stated.get(remote.name, ("", ""))
+            new = _download(remote.name, (url,) if url else remote.urls, checksum, folder, report, pause)
+            done[remote.name] = new
+            _write_json(folder / RECORD, [_recorded(entry) for entry in done.values()])
+            found.append(new)
+    except _NoAnswer as error:
+        names = " and ".join(remote.name for remote in wanted)
+        them = "it" if len(wanted) == 1 else "them"
+        raise RunError(
+            f"cannot fetch {name} ({error}); get {names} from {source.page} and put {them} into {folder}"
+        ) from None
+    except OSError as error:
+        what = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise RunError(f"{folder}: {what}; what was fetched so far is kept, the same command goes on") from None
+    return found
+
+
+class _NoAnswer(Exception):
+    """No address answered with the file."""
+
+
+def _download(name: str, urls: tuple[str, ...], checksum: str, folder: Path, report: Report, pause: float) -> Fetched:
+    import filelock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{name}.part"
+    lock = filelock.FileLock(folder / f".{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RunError(f"another process is fetching {folder / name}; wait for it") from None
+    with lock:
+        said = ""
+        for url in urls:
+            try:
+                _complete(url, part, lambda so_far, total: report(name, so_far, total), pause)
+                break
+            except _NoAnswer as error:
+                said = f"{said}; {error}" if said else str(error)
+        else:
+            raise _NoAnswer(said)
+        sums = _checked(part, name, url, checksum)
+        size = part.stat().st_size
+        os.replace(part, folder / name)
+        _state(part).unlink(missing_ok=True)
+    return Fetched(name, url, size, sums, checksum)
+
+
+def _complete(url: str, part: Path, report: Callable[[int, int | None], None], pause: float, tries: int = 5) -> None:
+    """Read `url` into `part` until it is complete; up to `tries` times in a row without a further byte."""
+    failures = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            if _read(url, part, report):
+                return
+            why = "the connection ended early"
+        except urllib.error.HTTPError as error:
+            if error.code not in _BUSY:
+                raise _NoAnswer(f"{url}: {error.code} {error.reason}") from None
+            why = f"{error.code} {error.reason}"
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, OSError) and error.reason.errno == errno.ENOSPC:
+                raise error.reason from None
+            why = f"no connection: {error.reason}"
+        except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+            why = str(error) or type(error).__name__
+        grown = part.exists() and part.stat().st_size > before
+        failures = 1 if grown else failures + 1
+        if failures >= tries:
+            raise _NoAnswer(f"{url}: {why}")
+        time.sleep(pause * 2 ** (failures - 1))
+
+
+def _read(url: str, part: Path, report: Callable[[int, int | None], None]) -> bool:
+    """One request, from where `part` ends if the server agrees that it is the same file; whether the file is complete.
+    """
+    state: dict[str, Any] = _read_json(_state(part), {})
+    have = part.stat().st_size if part.exists() and state.get("url") == url else 0
+    headers = {"Accept-Encoding": "identity", "User-Agent": "bench-data-fetch"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if state.get("validator"):
+            headers["If-Range"] = state["validator"]
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        # Nothing beyond what we have: complete, or another file by now.
+        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have) == str(state.get("total")):
+            return True
+        part.unlink()
+        return False
+    with answer:
+        length = answer.headers.get("Content-Length")
+        total: int | None = int(length) if length else None
+        if answer.status == 206:
+            start, _, whole = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+            if start.split("-")[0] != str(have) or whole not in (str(state.get("total")), "*"):
+                # Not the part that was asked for, or not the file that was begun.
+                part.unlink()
+                return False
+            total = state.get("total")
+        else:
+            # The whole file, whatever was asked for.
+            have = 0
+            etag = answer.headers.get("ETag", "")
+            validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+            _write_json(_state(part), {"url": url, "total": total, "validator": validator})
+        if total is not None:
+            free = shutil.disk_usage(part.parent).free + (part.stat().st_size if not have and part.exists() else 0)
+            if free < total - have + _SPARE:
+                raise RunError(
+                    f"{part.parent} has {free / 1e9:.1f} GB free, "
+                    f"{total - have:,} bytes ({(total - have) / 1e9:.1f} GB) are still to come from {url}"
+                )
+        with part.open("ab" if have else "wb") as stream:
+            report(have, total)
+            while chunk := answer.read(_CHUNK):
+                stream.write(chunk)
+                have += len(chunk)
+                report(have, total)
+    if total is not None and have > total:
+        part.unlink()
+        return False
+    return total is None or have == total
+
+
+def _checked(part: Path, name: str, url: str, checksum: str) -> str:
+    """The sha256 of a complete part, which is removed where it is not what the publisher states.
+
+    Raises:
+        RunError: another checksum than stated, or no archive at all.
+    """
+    digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
+    kind, _, expected = checksum.partition(":")
+    if checksum and kind not in digests:
+        digests[kind] = hashlib.new(kind)
+    with part.open("rb") as stream:
+        head = stream.read(4)
+        stream.seek(0)
+        while chunk := stream.read(_CHUNK):
+            for digest in digests.values():
+                digest.update(chunk)
+    magic = _MAGIC.get(Path(name).suffix)
+    problem = ""
+    if magic and not head.startswith(magic):
+        problem = f"{url} sent something that is no {Path(name).suffix} file (it begins {head!r})"
+    elif checksum and digests[kind].hexdigest() != expected.lower():
+        problem = f"{name} from {url} has {kind} {digests[kind].hexdigest()}, its publisher states {expected}"
+    if problem:
+        part.unlink()
+        _state(part).unlink(missing_ok=True)
+        raise RunError(f"{problem}; it was removed, try again")
+    return digests["sha256"].hexdigest()
+
+
+def _metadata(url: str, pause: float, tries: int = 4) -> dict[str, tuple[str, str]]:
+    """Address and checksum of each file of a Zenodo record."""
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(pause * 2 ** (attempt - 1))
+        try:
+            request = urllib.request.Request(
+                url, headers={"Accept": "application/json", "User-Agent": "bench-data-fetch"}
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                files = json.load(answer)["files"]
+            return {entry["key"]: (entry["links"]["self"], entry.get("checksum", "")) for entry in files}
+        except urllib.error.HTTPError as error:
+            why = f"{error.code} {error.reason}"
+            if error.code not in _BUSY:
+                break
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            why = f"no connection: {getattr(error, 'reason', error)}"
+        except (ValueError, KeyError, TypeError) as error:
+            why = f"its answer is not the description of a record ({type(error).__name__}: {error})"
+            break
+    raise _NoAnswer(f"{url}: {why}")
+
+
+def _state(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _recorded(entry: Fetched) -> dict[str, Any]:
+    return {key: value for key, value in asdict(entry).items() if key != "new"}
+
+
+def _read_json(path: Path, default: Any) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return default
+
+
+def _write_json(path: Path, content: Any) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(scratch, path)
