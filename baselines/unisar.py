@@ -70,7 +70,7 @@ class UniSAR(TorchRanker):
     uses_query = True
     uses_history = True
     uses_user = True
-    quick: ClassVar[dict[str, Any]] = {}
+    quick: ClassVar[dict[str, Any]] = {"batch_size": 256, "epochs": 4}
     search_space: ClassVar[dict[str, Any]] = {
         "lr": [1e-4, 5e-4, 1e-3],
         "weight_decay": [1e-5, 3e-5],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+COLUMNS = ["user", "item", "time", "task", "query", "session"]
 # JDsearch publishes gaps in seconds, not times; any start will do.
 JD_START_MS = 1_640_995_200_000
 
@@ -21,28 +22,30 @@ def find(folder: Path, name: str) -> Path:
 
 
 def qilin(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Clicked notes of search and recommendation results; search times are seconds there, request times milliseconds.
-    """
+    """Clicked notes of search and recommendation results; search times are seconds, request times milliseconds."""
     events = []
-    for task, results, stamp, unit in (("search", "search_result_details_with_idx", "search_timestamp", 1000),
-                                       ("rec", "rec_result_details_with_idx", "request_timestamp", 1)):  # fmt: skip
+    for task, results, stamp, unit in (
+        ("search", "search_result_details_with_idx", "search_timestamp", 1000),
+        ("rec", "rec_result_details_with_idx", "request_timestamp", 1),
+    ):
         name = {"search": "search", "rec": "recommendation"}[task]
         for part in ("train", "test"):
             for row in pd.read_csv(find(folder, f"{name}_{part}.csv")).to_dict("records"):
                 for shown in re.findall(r"\{[^{}]*\}", row[results]):  # reprs of dicts between blanks, with nan inside
                     fact = dict(re.findall(r"'(\w+)': ([\d.]+)", shown))
                     if float(fact["click"]) > 0:
-                        events.append({
-                            "user": row["user_idx"], "item": fact["note_idx"], "time": int(float(fact[stamp])) * unit, "task": task,
-                            "query": row["query"] if task == "search" else "",
-                            "session": row["search_idx"] if task == "search" else row["request_idx"],
-                        })  # fmt: skip
+                        moment = int(float(fact[stamp])) * unit
+                        query, session = (row["query"], "search_idx") if task == "search" else ("", "request_idx")
+                        events.append((row["user_idx"], fact["note_idx"], moment, task, query, row[session]))
     notes = pd.read_csv(find(folder, "notes.csv"), dtype=str, keep_default_na=False)
-    items = pd.DataFrame({
-        "item": notes["note_idx"], "text": notes["note_title"] + " " + notes["note_content"],
-        "categories": notes["taxonomy1_id"] + "|" + notes["taxonomy2_id"] + "|" + notes["taxonomy3_id"],
-    })  # fmt: skip
-    return pd.DataFrame(events), items
+    items = pd.DataFrame(
+        {
+            "item": notes["note_idx"],
+            "text": notes["note_title"] + " " + notes["note_content"],
+            "categories": notes["taxonomy1_id"] + "|" + notes["taxonomy2_id"] + "|" + notes["taxonomy3_id"],
+        }
+    )
+    return pd.DataFrame(events, columns=COLUMNS), items
 
 
 def jdsearch(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -56,14 +59,19 @@ def jdsearch(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         candidates = zip(row["candidate_wid_list"].split("_"), row["candidate_label_list"].split("_"), strict=True)
         done += [(item, row["query"], times[-1]) for item, label in candidates if float(label) > 0]
         for item, query, time in done:
-            search = query != "-1"
-            events.append({"user": user, "item": item, "time": time, "task": "search" if search else "rec",
-                           "query": query.replace("\x18", " ") if search else "", "session": time if search else ""})  # fmt: skip
+            told = ("rec", "", "") if query == "-1" else ("search", query.replace("\x18", " "), time)
+            events.append((user, item, time, *told))
     products = pd.read_csv(find(folder, "product_meta_data_sample.txt"), sep="\t", dtype=str, keep_default_na=False)
-    items = pd.DataFrame({"item": products["wid"], "text": products["name"].str.replace("\x18", " "),
-                          "categories": products[[f"cate_id_{level}" for level in range(1, 5)]].agg("|".join, axis=1),
-                          "feature:brand": products["brand_id"], "feature:shop": products["shop_id"]})  # fmt: skip
-    return pd.DataFrame(events), items
+    items = pd.DataFrame(
+        {
+            "item": products["wid"],
+            "text": products["name"].str.replace("\x18", " "),
+            "categories": products[[f"cate_id_{level}" for level in range(1, 5)]].agg("|".join, axis=1),
+            "feature:brand": products["brand_id"],
+            "feature:shop": products["shop_id"],
+        }
+    )
+    return pd.DataFrame(events, columns=COLUMNS), items
 
 
 def main(sample: str, source: str, target: str) -> None:

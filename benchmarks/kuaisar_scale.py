@@ -2,7 +2,7 @@
 
     python benchmarks/kuaisar_scale.py FOLDER [--scale 1.0] [--batches 50] [--batch-size 1024]
 
-FOLDER is used as data root. Where FOLDER/kuaisar holds no release, one is generated (the full size takes about 4 GB there);
+FOLDER is used as data root. Where FOLDER/kuaisar holds no release, one is generated (the full size takes about 4 GB);
 scale 1.0 has the counts of the full release: 25,877 users, 6,890,707 items, 19,664,885 rows. Each step runs in a
 process of its own. The peak is the process's largest resident set, mapped pages of files included.
 """
@@ -50,8 +50,10 @@ def prepare(root: Path, options: argparse.Namespace) -> tuple[float, str]:
     seconds = time.perf_counter() - started
     counts = log.manifest["counts"]
     for step in log.manifest["steps"]:
-        print("  " + ", ".join(f"{key} {value:,}" if isinstance(value, int) else value for key, value in step.items()), file=sys.stderr)
-    return seconds, f"{counts['users']:,} users, {counts['items']:,} items, {counts['rec']:,} + {counts['search']:,} clicks"
+        facts = (f"{key} {value:,}" if isinstance(value, int) else value for key, value in step.items())
+        print("  " + ", ".join(facts), file=sys.stderr)
+    clicks = f"{counts['rec']:,} + {counts['search']:,} clicks"
+    return seconds, f"{counts['users']:,} users, {counts['items']:,} items, {clicks}"
 
 
 def load(root: Path, options: argparse.Namespace) -> tuple[float, str]:
@@ -95,7 +97,8 @@ def batches(root: Path, options: argparse.Namespace) -> tuple[float, str]:
         pass
     seconds = time.perf_counter() - started
     kind = "mapped" if mapped else "not mapped"
-    return seconds, f"{options.batches} x {options.batch_size:,} rows, {1000 * seconds / options.batches:.1f} ms each, events {kind}"
+    each = 1000 * seconds / options.batches
+    return seconds, f"{options.batches} x {options.batch_size:,} rows, {each:.1f} ms each, events {kind}"
 
 
 STEPS: dict[str, Callable[[Path, argparse.Namespace], tuple[float, str]]] = {
@@ -129,7 +132,8 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         print(json.dumps({"seconds": seconds, "peak": peak, "detail": detail}))
         return
-    print(f"scale {options.scale:g}, {os.cpu_count()} cores\n{'step':<12}{'seconds':>9}{'process s':>11}{'peak GB':>9}  what")
+    print(f"scale {options.scale:g}, {os.cpu_count()} cores")
+    print(f"{'step':<12}{'seconds':>9}{'process s':>11}{'peak GB':>9}  what")
     for name in STEPS:
         started = time.perf_counter()
         command = [sys.executable, __file__, str(root), "--step", name, "--scale", str(options.scale)]
@@ -139,7 +143,10 @@ def main() -> None:
             sys.exit(f"{name} failed")
         facts = json.loads(done.stdout.splitlines()[-1])
         whole = time.perf_counter() - started
-        print(f"{name:<12}{facts['seconds']:>9.1f}{whole:>11.1f}{facts['peak'] / 1e9:>9.2f}  {facts['detail']}", flush=True)
+        print(
+            f"{name:<12}{facts['seconds']:>9.1f}{whole:>11.1f}{facts['peak'] / 1e9:>9.2f}  {facts['detail']}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

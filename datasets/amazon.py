@@ -1,7 +1,8 @@
 """Amazon product reviews of any category: the 2014 and the 2018 release and Kaggle's Kindle dump.
 
-Purchases are reviews; there are no real queries. After Van Gysel et al. (CIKM 2016) and Ai et al. (SIGIR 2017) a purchase is
-searched by a category path of the product, one path drawn by a hash; or by the queries that Ai et al. published.
+Purchases are reviews; there are no real queries. After Van Gysel et al. (CIKM 2016) and Ai et al. (SIGIR 2017) a
+purchase is searched by a category path of the product, one path drawn by a hash; or by the queries that Ai et al.
+published.
 """
 
 from pathlib import Path
@@ -20,8 +21,8 @@ from bench.datasets.amazon_text import chosen_fields
 from bench.errors import RunError, UsageError
 
 _WHERE = (
-    "2014: https://jmcauley.ucsd.edu/data/amazon/, 2018: https://nijianmo.github.io/amazon/, Kindle dump of 2014: bharadwaj6/kindle-reviews "
-    "on Kaggle"
+    "2014: https://jmcauley.ucsd.edu/data/amazon/, 2018: https://nijianmo.github.io/amazon/, "
+    "Kindle dump of 2014: bharadwaj6/kindle-reviews on Kaggle"
 )
 
 
@@ -29,11 +30,12 @@ _WHERE = (
 class Config(SourceConfig):
     """`core`: the iterative k-core, applied to whatever the file holds (1 = all rows).
 
-    `queries`: from category `paths`, or `published` (query_text.txt, train.qrels and test.qrels of Ai et al. in the same folder).
-    `top_level` keeps the first level of a path, `stem` and `stop_words` say how its words are cut, `min_count` how often a word must
-    occur in training reviews to be one. (Published queries are cut already; other words are brought into their form.)
-    `text`: what an item's text is made of; `review_words`: how many words of its training reviews. `text_split`: the split that says
-    which reviews are training ones; `every` takes those that no split holds out, so that the Log is clean under all of them.
+    `queries`: from category `paths`, or `published` (query_text.txt, train.qrels and test.qrels of Ai et al. in the
+    same folder). `top_level` keeps the first level of a path, `stem` and `stop_words` say how its words are cut,
+    `min_count` how often a word must occur in training reviews to be one. (Published queries are cut already; other
+    words are brought into their form.) `text`: what an item's text is made of; `review_words`: how many words of its
+    training reviews. `text_split`: the split that says which reviews are training ones; `every` takes those that no
+    split holds out, so that the Log is clean under all of them.
     """
 
     mode: Literal["disjoint", "mirror"] = "disjoint"
@@ -50,7 +52,7 @@ class Config(SourceConfig):
 
 @dataclass(config=ConfigDict(extra="forbid"))
 class KindleConfig(Config):
-    """The paper's construction: each purchase in both tasks, the first level of paths kept as in the published queries."""
+    """The paper's construction: each purchase in both tasks, first levels of paths kept as in the published queries."""
 
     mode: Literal["disjoint", "mirror"] = "mirror"
     top_level: bool = True
@@ -69,7 +71,9 @@ class Amazon(Source):
     @property
     def folder(self) -> Path:
         if not self.argument:
-            raise UsageError(f"amazon: needs a category after the colon, the name of a folder below {self.root}: amazon:Gift_Cards")
+            raise UsageError(
+                f"amazon: needs a category after the colon, the name of a folder below {self.root}: amazon:Gift_Cards"
+            )
         return self.root / self.argument
 
     @property
@@ -92,12 +96,14 @@ class Amazon(Source):
         missing = [name for name, path in found.items() if path is None and not (published and name == "metadata")]
         if missing:
             expected = {
-                "reviews": "reviews (reviews_<Category>_5.json.gz of 2014, <Category>_5.json.gz of 2018 or kindle_reviews.csv)",
+                "reviews": "reviews (2014: reviews_<Category>_5.json.gz, 2018: <Category>_5.json.gz, or kindle_reviews.csv)",
                 "metadata": "metadata (meta_<Category>.json.gz)",
             }
             names = ", ".join(expected.get(name, f"{name}.gz") for name in missing)
             where = _WHERE + (f"; queries and relevance: {PUBLISHER}" if published else "")
-            raise RunError(f"{folder} has no {names}; get it from the publisher ({where}) and put it there, packed or not")
+            raise RunError(
+                f"{folder} has no {names}; get it from the publisher ({where}) and put it there, packed or not"
+            )
         titles = sorted({path for ending in ("", ".gz") for path in folder.glob(f"*title*.csv{ending}")})
         return {name: path for name, path in found.items() if path} | {f"titles {path.name}": path for path in titles}
 

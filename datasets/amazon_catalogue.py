@@ -1,7 +1,7 @@
 """Side files that list a catalogue line by line, as published with PGPR (Xian et al., SIGIR 2019).
 
-`product.txt`: asin a line. `category.txt` and `brand.txt`: a name a line. `category_p_c.txt` and `brand_p_b.txt`: for the product
-of the same line the numbers (from 0) of its categories and its brand; a set, the order says nothing.
+`product.txt`: asin a line. `category.txt` and `brand.txt`: a name a line. `category_p_c.txt` and `brand_p_b.txt`: for
+the product of the same line the numbers (from 0) of its categories and its brand; a set, the order says nothing.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ BRANDS = ("brand.txt", "brand_p_b.txt")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Category names of each product, from the one that most products have to the one that fewest have; its brand or ""."""
+    """Category names of each product, from the one that most products have to the one that fewest have; its brand or
+    "".
+    """
 
     categories: dict[str, list[str]]
     brand: dict[str, str]
@@ -65,16 +67,24 @@ def read_catalogue(files: dict[str, Path]) -> Catalogue:
     return Catalogue(categories, brand)
 
 
-def _relation(files: dict[str, Path], names_file: str, rows_file: str, n_products: int) -> tuple[list[list[int]], list[str]]:
+def _relation(
+    files: dict[str, Path], names_file: str, rows_file: str, n_products: int
+) -> tuple[list[list[int]], list[str]]:
     names = [line.strip() for line in read_lines(files[names_file])]
     path = files[rows_file]
     lines = read_lines(path)
     if len(lines) != n_products:
-        raise RunError(f"{path} has {len(lines)} lines, {files['product.txt'].name} has {n_products}: line i must belong to product i")
+        raise RunError(
+            f"{path} has {len(lines)} lines, {files['product.txt'].name} has {n_products}: "
+            "line i must belong to product i"
+        )
     rows = []
     for number, line in enumerate(lines, 1):
         entries = line.split()
         if not all(entry.isdecimal() and int(entry) < len(names) for entry in entries):
-            raise RunError(f"{path}, line {number}: {line[:60]!r} is no list of line numbers of {names_file} (0 to {len(names) - 1})")
+            raise RunError(
+                f"{path}, line {number}: {line[:60]!r} is no list of line numbers of {names_file} "
+                f"(0 to {len(names) - 1})"
+            )
         rows.append([int(entry) for entry in entries])
     return rows, names

@@ -37,7 +37,13 @@ def find(folder: Path, *patterns: str) -> Path | None:
     Raises:
         RunError: several do, so that it is not clear which one is meant.
     """
-    found = {path for pattern in patterns for ending in ("", ".gz") for path in folder.glob(pattern + ending) if path.is_file()}
+    found = {
+        path
+        for pattern in patterns
+        for ending in ("", ".gz")
+        for path in folder.glob(pattern + ending)
+        if path.is_file()
+    }
     if len(found) > 1:
         names = ", ".join(sorted(path.name for path in found))
         raise RunError(f"{folder} holds several files that could be meant ({names}); keep one of them there")
@@ -66,7 +72,9 @@ def stream_lines(path: Path) -> Iterator[tuple[int, str]]:
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
-                    raise RunError(f"{path}, line {number}: not UTF-8 text (byte {error.start + 1} of the line); convert the file") from None
+                    raise RunError(
+                        f"{path}, line {number}: not UTF-8 text (byte {error.start + 1} of the line); convert the file"
+                    ) from None
                 if text.strip():
                     yield number, text
     except DAMAGE as error:

@@ -1,7 +1,8 @@
-"""Amazon product metadata: 2014 (one Python literal a line, nested `categories`) and 2018 (JSON, one flat `category` list).
+"""Amazon product metadata: 2014 (one Python literal a line, nested `categories`) and 2018 (JSON, one flat `category`
+list).
 
-Lines are read one by one in Python: the 2014 form needs a literal evaluator a line, which is why lines of products that nobody
-reviewed are passed over unread.
+Lines are read one by one in Python: the 2014 form needs a literal evaluator a line, which is why lines of products that
+nobody reviewed are passed over unread.
 """
 
 import ast
@@ -21,7 +22,8 @@ from bench.errors import RunError
 _ASIN = re.compile(r"""["']asin["']\s*:\s*["']([^"']+)["']""")
 _TAG = re.compile(r"<[^<>]*>")
 _BLANKS = re.compile(r"\s+")
-# A level of the category tree is a short name; the 2018 crawl lets the product's feature sentences follow it in the same list.
+# A level of the category tree is a short name; the 2018 crawl lets the product's feature sentences follow it in the
+# same list.
 _LONGEST_LEVEL = 60
 _SENTENCE_ENDS = (".", "!", "?", ";", ":")
 
@@ -51,7 +53,12 @@ def read_metadata(path: Path, wanted: Container[str]) -> Metadata:
     """
     products: dict[str, Product] = {}
     counts = dict.fromkeys(
-        ("metadata lines", "repeated metadata records, the first is kept", "category lists cut at markup or a sentence"), 0
+        (
+            "metadata lines",
+            "repeated metadata records, the first is kept",
+            "category lists cut at markup or a sentence",
+        ),
+        0,
     )
     for number, text in stream_lines(path):
         counts["metadata lines"] += 1
@@ -146,7 +153,9 @@ def read_titles(path: Path) -> dict[str, str]:
                 if not values:
                     continue
                 if len(values) != len(header):
-                    raise RunError(f"{path}, line {reader.line_num}: {len(values)} fields, the header has {len(header)}")
+                    raise RunError(
+                        f"{path}, line {reader.line_num}: {len(values)} fields, the header has {len(header)}"
+                    )
                 name = clean(values[title])
                 if name:
                     titles.setdefault(values[asin], name)

@@ -29,7 +29,7 @@ class Preparation:
         self.steps: dict[str, int] = {}
 
     def log(self, reference: Callable[[dict[str, int]], dict[str, Any]]) -> Log:
-        """The Log. `reference` turns the counts into published statistics beside ours (nothing where there are none)."""
+        """The Log. `reference` turns the counts into published statistics beside ours, if there are any."""
         config = self.config
         reviews = Reviews(self.files["reviews"])
         purchases, rows_of = self._purchases(reviews)
@@ -58,7 +58,9 @@ class Preparation:
         purchases["query"] = np.asarray([*texts, ""], dtype=object)[drawn]
         parts = [product_parts(product) for product in products]
         if counts is not None and "reviews" in self.fields:
-            for entry, lent in zip(parts, counts.top(len(item_ids), config.review_words, config.min_count), strict=True):
+            for entry, lent in zip(
+                parts, counts.top(len(item_ids), config.review_words, config.min_count), strict=True
+            ):
                 entry["reviews"] = " ".join(lent)
         text = item_texts(parts, self.fields, self.stem)
         items = pd.DataFrame(
@@ -89,11 +91,19 @@ class Preparation:
         )
 
     def _purchases(self, reviews: Reviews) -> tuple[pd.DataFrame, np.ndarray]:
-        """One row a (user, item), the earliest, of the k-core; and for each row of the file the purchase it belongs to, or -1."""
+        """One row a (user, item), the earliest, of the k-core; and for each row of the file the purchase it belongs to,
+        or -1.
+        """
         rows = reviews.purchases()
         self.steps["review rows"] = len(rows)
-        self.steps["users in the file"], self.steps["items in the file"] = (int(rows[name].nunique()) for name in ("user", "item"))
-        user, item, time = rows["user"].cat.codes.to_numpy(np.int64), rows["item"].cat.codes.to_numpy(np.int64), rows["time"].to_numpy()
+        self.steps["users in the file"], self.steps["items in the file"] = (
+            int(rows[name].nunique()) for name in ("user", "item")
+        )
+        user, item, time = (
+            rows["user"].cat.codes.to_numpy(np.int64),
+            rows["item"].cat.codes.to_numpy(np.int64),
+            rows["time"].to_numpy(),
+        )
         pair = user * (int(item.max()) + 1) + item
         order = np.lexsort((time, pair))
         first = order[np.r_[True, np.diff(pair[order]) > 0]]
@@ -102,8 +112,8 @@ class Preparation:
         self.steps[f"rows after the {self.config.core}-core"] = len(first)
         if not len(first):
             raise RunError(
-                f"{reviews.path}: of {len(rows):,} reviews none is left in the {self.config.core}-core; is the file a sample? A smaller "
-                f"core keeps more: --set {self.name.partition(':')[0]}.core=1"
+                f"{reviews.path}: of {len(rows):,} reviews none is left in the {self.config.core}-core; if the file is "
+                f"a sample, a smaller core keeps more: --set {self.name.partition(':')[0]}.core=1"
             )
         first = np.sort(first)
         # A review written twice on one day belongs to the purchase, whichever row came first in the file.
@@ -150,7 +160,9 @@ class Preparation:
     def _published(
         self, user: np.ndarray, user_ids: np.ndarray, item: np.ndarray, item_ids: np.ndarray
     ) -> tuple[list[str], Ragged, np.ndarray]:
-        """Texts of the published queries, those each item carries, and (n,) the one drawn for each purchase, -1 for none."""
+        """Texts of the published queries, those each item carries, and (n,) the one drawn for each purchase, -1 for
+        none.
+        """
         texts = read_queries(self.files["query_text.txt"])
         parts = [read_relevance(self.files[name], len(texts)) for name in ("train.qrels", "test.qrels")]
         relevance = pd.concat([part.astype({"user": str, "item": str}) for part in parts], ignore_index=True)

@@ -1,7 +1,7 @@
 """Queries from category paths, and the events of purchases that are searched by them.
 
-The recipe is that of Van Gysel et al. (CIKM 2016) and Ai et al. (SIGIR 2017): the words of a category path, each once, the
-special ones last. Where their scripts differ from each other, a setting says which is followed.
+The recipe is that of Van Gysel et al. (CIKM 2016) and Ai et al. (SIGIR 2017): the words of a category path, each once,
+the special ones last. Where their scripts differ from each other, a setting says which is followed.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,9 @@ def path_queries(
 ) -> PathQueries:
     """Queries of products from their category paths.
 
-    Paths of one level are ignored; the levels are joined, cut to words and stemmed; words outside the vocabulary are dropped; of
-    a repeated word the LAST occurrence stays. A path that would lose all of its words keeps them, so that whether a product can be
-    searched depends on its metadata alone, never on who reviewed it.
+    Paths of one level are ignored; the levels are joined, cut to words and stemmed; words outside the vocabulary are
+    dropped; of a repeated word the LAST occurrence stays. A path that would lose all of its words keeps them, so that
+    whether a product can be searched depends on its metadata alone, never on who reviewed it.
 
     Args:
         paths: for each product its paths, each a list of level names.
@@ -44,7 +44,12 @@ def path_queries(
         stop_words: drop function words.
     """
     counts = dict.fromkeys(
-        ("category paths", "category paths of one level, ignored", "category paths whose words are in no training review, kept whole"), 0
+        (
+            "category paths",
+            "category paths of one level, ignored",
+            "category paths whose words are in no training review, kept whole",
+        ),
+        0,
     )
     made: dict[tuple[str, ...], str] = {}
     lists = []
@@ -99,9 +104,9 @@ def drawn_queries(
 def task_events(purchases: pd.DataFrame, user: np.ndarray, item: np.ndarray, mode: str, seed: int) -> pd.DataFrame:
     """Events of purchases (`act`, `user`, `item`, `time`, `query`; "" where there is none).
 
-    `mirror`: each purchase is a recommendation and, where it has a query, a search of the same act. `disjoint`: the hash of user
-    and item (codes as above) under `task:` gives it to one task; without a query it is always a recommendation. `natural`:
-    recommendations only.
+    `mirror`: each purchase is a recommendation and, where it has a query, a search of the same act. `disjoint`: the
+    hash of user and item (codes as above) under `task:` gives it to one task; without a query it is always a
+    recommendation. `natural`: recommendations only.
     """
     searched = (purchases["query"] != "").to_numpy()
     rec = purchases.assign(task=0, query="")

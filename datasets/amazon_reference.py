@@ -30,29 +30,35 @@ def kindle_reference(facts: dict[str, Any], config: Any) -> dict[str, Any]:
     }
     complete = facts["review rows"] == REVIEWS
     published = config.queries == "published"
+    if published:
+        queries = (
+            "the paper's are those of the 4,603 published queries that a draw of one query a purchase leaves; the draw "
+            f"is not published, ours is the hash with seed {config.seed}"
+        )
+        search = f"the published relevance files hold {_PUBLISHED_PAIRS:,} distinct user-item pairs, one less than the paper's"
+    else:
+        queries = (
+            "the paper drew from the published query file (queries=published); ours come from the category paths of the "
+            f"metadata, cut with stem={config.stem} (the published ones with Krovetz's stemmer)"
+        )
+        search = (
+            "the paper leaves out purchases whose product has no held-out query in the random split of Ai et al.; here "
+            "every purchase of a product with a category path of two levels has a query"
+        )
     reasons = {
         "users": "the 5-core of the complete file has the paper's number",
         "items": "the 5-core of the complete file has the paper's number",
-        "queries": (
-            f"the paper's are those of 4,603 published queries that a draw of one query a purchase leaves; the draw is not published, ours "
-            f"is the hash with seed {config.seed}"
-            if published
-            else "the paper drew from the published query file (queries=published), ours come from the category paths of the metadata"
-            + ("" if config.stem == "krovetz" else f"; the published queries are stemmed with Krovetz's stemmer, ours with stem={config.stem}")
-        ),
+        "queries": queries,
         "recommendation interactions": (
-            f"the 5-core file has {REVIEWS:,} reviews ({REVIEWS - 1:,} once one without a word in the vocabulary is dropped, which we keep); "
-            "989,618 differs from that in one digit and no filter adds rows: most likely a typing error"
+            f"the 5-core file has {REVIEWS:,} reviews ({REVIEWS - 1:,} once one without a word in the vocabulary is "
+            "dropped, which we keep); 989,618 differs from that in one digit and no filter adds rows: most likely a "
+            "typing error"
         ),
-        "search interactions": (
-            f"the distinct user-item pairs of the published relevance files are {_PUBLISHED_PAIRS:,}, one less than the paper's"
-            if published
-            else "the paper leaves out purchases whose product has no held-out query in the random split of Ai et al.; here every purchase "
-            "of a product with a category path of two levels has a query"
-        ),
+        "search interactions": search,
     }
     differences = {
-        name: reasons[name] + ("" if complete else f"; the reviews file has {facts['review rows']:,} rows, the complete one {REVIEWS:,}")
+        name: reasons[name]
+        + ("" if complete else f"; the reviews file has {facts['review rows']:,} rows, the complete one {REVIEWS:,}")
         for name in PAPER
         if ours[name] != PAPER[name]
     }

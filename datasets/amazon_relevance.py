@@ -1,7 +1,7 @@
 """The files of the product-search benchmark of Ai et al. (SIGIR 2017): queries and relevance.
 
-`query_text.txt`: one query a line, the line number (from 0) is its id. `train.qrels`, `test.qrels`: `<reviewerID>_<query line> 0
-<asin> 1`, user and query part at the LAST underscore.
+`query_text.txt`: one query a line, the line number (from 0) is its id. `train.qrels`, `test.qrels`:
+`<reviewerID>_<query line> 0 <asin> 1`, user and query part at the LAST underscore.
 """
 
 from dataclasses import dataclass
@@ -44,11 +44,15 @@ def read_relevance(path: Path, n_queries: int) -> pd.DataFrame:
     valid = parts.is_valid().to_numpy(zero_copy_only=False)
     if not valid.all():
         number = int(np.argmin(valid))
-        raise RunError(f"{path}, line {number + 1}: expected `<reviewerID>_<query line> 0 <asin> 1`, found {lines[number][:80]!r}")
+        raise RunError(
+            f"{path}, line {number + 1}: expected `<reviewerID>_<query line> 0 <asin> 1`, found {lines[number][:80]!r}"
+        )
     query = parts.field("query").cast(pa.int64()).to_numpy()
     if query.max() >= n_queries:
         number = int(np.argmax(query >= n_queries))
-        raise RunError(f"{path}, line {number + 1}: query {query[number]} does not exist, query_text.txt has {n_queries} lines")
+        raise RunError(
+            f"{path}, line {number + 1}: query {query[number]} does not exist, query_text.txt has {n_queries} lines"
+        )
     columns = {name: parts.field(name).dictionary_encode().to_pandas() for name in ("user", "item")}
     table = pd.DataFrame(columns | {"query": query})
     repeated = table.duplicated()
@@ -72,8 +76,8 @@ def published_queries(
 ) -> PublishedQueries:
     """Join relevance triples with purchases.
 
-    A purchase has the queries of its own triples, not all of its item's: the random split of Ai et al. leaves some purchases
-    without any.
+    A purchase has the queries of its own triples, not all of its item's: the random split of Ai et al. leaves some
+    purchases without any.
 
     Args:
         relevance: columns `user`, `item` (ids) and `query` (number).

@@ -1,7 +1,7 @@
 """Amazon reviews in their three public forms, as streams of Arrow batches.
 
-2014 (`reviews_<Category>_5.json`) and 2018 (`<Category>_5.json`) are JSON lines, `kindle_reviews.csv` is the dump on Kaggle. All
-of them name a purchase by reviewerID, asin and unixReviewTime, in seconds and always at midnight UTC.
+2014 (`reviews_<Category>_5.json`) and 2018 (`<Category>_5.json`) are JSON lines, `kindle_reviews.csv` is the dump on
+Kaggle. All of them name a purchase by reviewerID, asin and unixReviewTime, in seconds and always at midnight UTC.
 """
 
 import csv
@@ -91,7 +91,9 @@ class Reviews:
                 for batch in reader:
                     for name, column in zip(batch.schema.names, batch.columns, strict=True):
                         column.validate(full=True)  # Arrow reads bytes that are not UTF-8 without a word
-                        if name in KEYS and (column.null_count or (name != "unixReviewTime" and pc.any(pc.equal(column, "")).as_py())):
+                        if name in KEYS and (
+                            column.null_count or (name != "unixReviewTime" and pc.any(pc.equal(column, "")).as_py())
+                        ):
                             self._diagnose()
                     yield batch
         except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
@@ -160,7 +162,9 @@ class Reviews:
             header = next(reader, [])
             missing = [name for name in KEYS if name not in header]
             if missing:
-                raise RunError(f"{self.path}, line 1: no column {missing[0]}; the columns are {', '.join(header) or 'none'}")
+                raise RunError(
+                    f"{self.path}, line 1: no column {missing[0]}; the columns are {', '.join(header) or 'none'}"
+                )
             last = reader.line_num
             for values in reader:
                 line, last = last + 1, reader.line_num

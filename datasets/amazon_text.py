@@ -1,7 +1,7 @@
 """Text of Amazon products by where it comes from, and which reviews may lend words to it.
 
-Kindle books have almost no titles and few descriptions, so products also speak through their categories and through the reviews of
-purchases that are trained on. The review of a purchase that is tested on would give the answer away.
+Kindle books have almost no titles and few descriptions, so products also speak through their categories and through the
+reviews of purchases that are trained on. The review of a purchase that is tested on would give the answer away.
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ def trained_purchases(
 ) -> np.ndarray:
     """(n,) whether a purchase is trained on, in whichever task it serves, under each of `splits`.
 
-    A Log without any text is built and split by the code that splits the real one: order and tasks depend on ids, times and on
-    who has a query, not on what the queries say.
+    A Log without any text is built and split by the code that splits the real one: order and tasks depend on ids, times
+    and on who has a query, not on what the queries say.
 
     Args:
         purchases: `act`, `user`, `item`, `time`, `query` ("?" where it has one, else "").
@@ -63,7 +63,9 @@ def trained_purchases(
 
 @dataclass(frozen=True)
 class ItemText:
-    """Entries of items (n,): readable text, where it comes from, words in normal form; and the share of items by origin."""
+    """Entries of items (n,): readable text, where it comes from, words in normal form; and the share of items by
+    origin.
+    """
 
     text: list[str]
     provenance: list[str]

@@ -1,12 +1,13 @@
 """Words of product text, reviews and queries: one normal form for all of them, so that they can meet.
 
-Ai et al. (SIGIR 2017) delete what is not a letter, lower-case and stem with Krovetz's stemmer; their published queries show it
-("Self-Help" is "selfhelp", "Children's" is "children").
+Ai et al. (SIGIR 2017) delete what is not a letter, lower-case and stem with Krovetz's stemmer; their published queries
+show it ("Self-Help" is "selfhelp", "Children's" is "children").
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +18,13 @@ from bench.errors import RunError
 Stem = Callable[[str], str]
 
 # English function words; used only when asked for. The published queries were made without a list.
-STOP_WORDS = frozenset(
-    "a an and are as at be but by for from has have he her his i if in into is it its me my no not of on or our she so that the "
-    "their them then there these they this to was we were what when which who will with you your".split()
-)
+_FUNCTION_WORDS = """a an and are as at be but by for from has have he her his i if in into is it its me my no not of on
+or our she so that the their them then there these they this to was we were what when which who will with you your"""
+STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 _NOT_LETTERS = re.compile(r"[^\w\s]|[\d_]")
 _JOINERS = re.compile(r"[-'’]")
 _ENDINGS = (("es", ""), ("d", ""), ("ed", ""), ("ing", ""), ("ing", "e"), ("er", ""), ("ers", ""))
+_ITEMS_AT_ONCE = 2048
 _GAPS = re.compile(r"[\W\d_]+")
 
 
@@ -33,7 +34,9 @@ def path_words(levels: Iterable[str]) -> list[str]:
 
 
 def text_words(text: str) -> list[str]:
-    """Words of running text. A hyphen or an apostrophe joins, as in paths; other marks part words ("end.Then" is two words)."""
+    """Words of running text. A hyphen or an apostrophe joins, as in paths; other marks part words ("end.Then" is two
+    words).
+    """
     return _GAPS.sub(" ", _JOINERS.sub("", text)).lower().split()
 
 
@@ -63,8 +66,8 @@ def stemmer(name: str) -> Stem:
         from krovetzstemmer import Stemmer
     except ImportError:
         raise RunError(
-            "stem=krovetz needs the package krovetzstemmer (pip install krovetzstemmer; it is compiled, so a C++ compiler must be "
-            "there); stem=s needs nothing"
+            "stem=krovetz needs the package krovetzstemmer (pip install krovetzstemmer; it is compiled, so a C++ "
+            "compiler must be there); stem=s needs nothing"
         ) from None
     return Stemmer().stem
 
@@ -72,8 +75,8 @@ def stemmer(name: str) -> Stem:
 def aligned(words: Iterable[str], vocabulary: set[str]) -> list[str]:
     """Words in the form in which a foreign vocabulary holds them.
 
-    Published queries are stemmed by a dictionary ("wired" is "wire", "parts" stays). Of the forms of a word (itself, its S stem,
-    then without one of _ENDINGS) the first that the vocabulary knows is taken, else its S stem.
+    Published queries are stemmed by a dictionary ("wired" is "wire", "parts" stays). Of the forms of a word (itself,
+    its S stem, then without one of _ENDINGS) the first that the vocabulary knows is taken, else its S stem.
     """
     known: dict[str, str] = {}
     out = []
@@ -88,7 +91,9 @@ def aligned(words: Iterable[str], vocabulary: set[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class WordCounts:
-    """How often each word occurs in the reviews of each item. `words` (W,) str; the other arrays (n,): one entry a pair."""
+    """How often each word occurs in the reviews of each item. `words` (W,) str; the other arrays (n,): one entry a
+    pair, sorted by
+    item and word."""
 
     words: np.ndarray
     item: np.ndarray
@@ -107,23 +112,29 @@ class WordCounts:
         """
         total = np.bincount(self.word, weights=self.count, minlength=len(self.words))
         spread = np.bincount(self.word, minlength=len(self.words))
-        reviewed = len(np.unique(self.item))
-        kept = total[self.word] >= minimum
-        item, word, count = self.item[kept], self.word[kept], self.count[kept]
-        score = count * np.log(reviewed / spread[word])
-        item, word, score = item[score > 0], word[score > 0], score[score > 0]
+        rarity = np.log(len(np.unique(self.item)) / np.maximum(spread, 1))
+        rarity[total < minimum] = 0
         alphabetical = np.empty(len(self.words), dtype=np.int64)
         alphabetical[np.argsort(self.words, kind="stable")] = np.arange(len(self.words))
-        order = np.lexsort((alphabetical[word], -score, item))
-        item, word = item[order], word[order]
-        place = np.arange(len(item)) - np.searchsorted(item, item)
-        item, word = item[place < limit], word[place < limit]
-        bounds = np.searchsorted(item, np.arange(n_items + 1))
-        texts = self.words[word]
-        return [texts[low:high].tolist() for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+        lists: list[list[str]] = []
+        # Pairs are sorted by item; a block of items at a time keeps the sort in the processor's cache.
+        for low in range(0, n_items, _ITEMS_AT_ONCE):
+            start, stop = np.searchsorted(self.item, [low, min(low + _ITEMS_AT_ONCE, n_items)])
+            item, word = self.item[start:stop], self.word[start:stop]
+            score = self.count[start:stop] * rarity[word]
+            item, word, score = item[score > 0], word[score > 0], score[score > 0]
+            order = np.lexsort((alphabetical[word], -score, item))
+            item, word = item[order], word[order]
+            best = np.arange(len(item)) - np.searchsorted(item, item) < limit
+            item, texts = item[best], self.words[word[best]]
+            bounds = np.searchsorted(item, np.arange(low, min(low + _ITEMS_AT_ONCE, n_items) + 1))
+            lists += [texts[first:last].tolist() for first, last in pairwise(bounds)]
+        return lists
 
 
-def count_words(pieces: Iterator[tuple[np.ndarray, pa.Array]], stem: Stem, leave_out: frozenset[str] = frozenset()) -> WordCounts:
+def count_words(
+    pieces: Iterator[tuple[np.ndarray, pa.Array]], stem: Stem, leave_out: frozenset[str] = frozenset()
+) -> WordCounts:
     """Count the words of reviews by item, a piece of the file at a time; Python sees each distinct word only.
 
     Args:
@@ -145,9 +156,14 @@ def count_words(pieces: Iterator[tuple[np.ndarray, pa.Array]], stem: Stem, leave
         pair, count = np.unique(key, return_counts=True)
         pairs.append(pair)
         counts.append(count)
-    pair, inverse = np.unique(np.concatenate([np.zeros(0, np.int64), *pairs]), return_inverse=True)
-    count = np.bincount(inverse, weights=np.concatenate([np.zeros(0), *counts]), minlength=len(pair)).astype(np.int64)
-    return WordCounts(np.asarray(list(codes), dtype=object), pair >> 32, pair & 0xFFFFFFFF, count)
+    every, amount = np.concatenate([np.zeros(0, np.int64), *pairs]), np.concatenate([np.zeros(0, np.int64), *counts])
+    # The pieces are sorted runs, which a stable sort only has to merge.
+    order = np.argsort(every, kind="stable")
+    every, amount = every[order], amount[order]
+    starts = np.flatnonzero(np.r_[True, every[1:] != every[:-1]]) if len(every) else np.zeros(0, np.int64)
+    count = np.add.reduceat(amount, starts) if len(every) else amount
+    words = np.asarray([*codes, None], dtype=object)[:-1]
+    return WordCounts(words, every[starts] >> 32, every[starts] & 0xFFFFFFFF, count)
 
 
 def _words(texts: pa.Array) -> tuple[np.ndarray, pa.Array]:

@@ -1,8 +1,8 @@
 """The product-search benchmark of Ai et al. (SIGIR 2017, "HEM"): published queries and relevance, search only.
 
-A relevance triple (user, query, item) is a search event; the triples of one (user, item) are one purchase. The benchmark has no times
-and its split is random: the user's other training purchases are the history, and nothing says which came first. The order of the
-lines stands for time, held-out purchases after it.
+A relevance triple (user, query, item) is a search event; the triples of one (user, item) are one purchase. The
+benchmark has no times and its split is random: the user's other training purchases are the history, and nothing says
+which came first. The order of the lines stands for time, held-out purchases after it.
 """
 
 from pathlib import Path
@@ -31,14 +31,15 @@ _TRAIN, _VALID, _TEST = 0, 1, 2
 
 @dataclass(config=ConfigDict(extra="forbid"))
 class Config(SourceConfig):
-    """`relevance`: `published` trains on train.qrels and tests on test.qrels; `test-only` needs test.qrels alone and holds out one
-    purchase of each user with three or more for test and one for validation, by a hash (that is not the published protocol).
+    """`relevance`: `published` trains on train.qrels and tests on test.qrels; `test-only` needs test.qrels alone and
+    holds out one purchase of each user with three or more for test and one for validation, by a hash (that is not the
+    published protocol).
 
     `valid_share`: share of the training purchases that validates, by a hash; the benchmark has no validation part.
-    `carried`: which queries an item is known to carry. `public`: those of train.qrels, and where category files lie beside them the
-    test queries whose words all occur in the item's category names. `relevance`: also those of test.qrels, which for an item that
-    nobody bought in the test part says nothing.
-    `text`: what an item's text is made of.
+    `carried`: which queries an item is known to carry. `public`: those of train.qrels, and where category files lie
+    beside them the test queries whose words all occur in the item's category names. `relevance`: also those of
+    test.qrels, which for an item that nobody bought in the test part says nothing. `text`: what an item's text is made
+    of.
     """
 
     mode: Literal["natural"] = "natural"
@@ -70,7 +71,9 @@ class ProductSearch(Source):
         missing = [f"{name}.gz" for name, path in found.items() if path is None]
         if missing:
             hint = "; without it there is relevance=test-only" if missing == ["train.qrels.gz"] else ""
-            raise RunError(f"{folder} has no {', '.join(missing)}; get it from {PUBLISHER} and put it there, packed or not{hint}")
+            raise RunError(
+                f"{folder} has no {', '.join(missing)}; get it from {PUBLISHER} and put it there, packed or not{hint}"
+            )
         titles = sorted({path for ending in ("", ".gz") for path in folder.glob(f"*title*.csv{ending}")})
         return (
             {name: path for name, path in found.items() if path}
@@ -129,15 +132,17 @@ class ProductSearch(Source):
             "steps": steps,
             "coverage": text.coverage,
             "times": "order",
-            "time": "not available: the order of the lines stands for it, histories are unordered sets of the user's purchases",
+            "time": "not available: the order of the lines stands for it, histories are unordered sets of purchases",
             "given split": (
-                f"train.qrels and test.qrels as published; {self.config.valid_share:.0%} of the training purchases validate, by a hash, with "
-                "queries that training knows (test queries are unknown to it)"
+                f"train.qrels and test.qrels as published; {self.config.valid_share:.0%} of the training purchases "
+                "validate, by a hash, with queries that training knows (test queries are unknown to it)"
                 if published
-                else "NOT the published one: purchases of test.qrels, one a user for test and one for validation, by a hash"
+                else "NOT the published one: purchases of test.qrels, one a user for test and one for validation, by hash"
             ),
         }
-        return build(f"hem:{self.folder.name}", "natural", events, items, table, seed=self.config.seed, manifest=manifest)
+        return build(
+            f"hem:{self.folder.name}", "natural", events, items, table, seed=self.config.seed, manifest=manifest
+        )
 
     def _carried(
         self,
@@ -149,7 +154,11 @@ class ProductSearch(Source):
         steps: dict[str, int],
     ) -> list[list[int]]:
         """Numbers of the queries that each item carries. A loop over items: each has a handful of queries."""
-        public = rows if self.config.carried == "relevance" or self.config.relevance == "test-only" else rows[rows["part"] != _TEST]
+        public = (
+            rows
+            if self.config.carried == "relevance" or self.config.relevance == "test-only"
+            else rows[rows["part"] != _TEST]
+        )
         of_item: dict[str, set[int]] = {name: set() for name in item_ids}
         for name, number in public[["item", "query"]].drop_duplicates().itertuples(index=False):
             of_item[name].add(int(number))
@@ -173,7 +182,10 @@ class ProductSearch(Source):
 def _counted(name: str, table: pd.DataFrame) -> dict[str, int]:
     return {
         f"{name} triples": len(table),
-        **{f"{name} {key}": int(table[column].nunique()) for key, column in (("users", "user"), ("items", "item"), ("queries", "query"))},
+        **{
+            f"{name} {key}": int(table[column].nunique())
+            for key, column in (("users", "user"), ("items", "item"), ("queries", "query"))
+        },
         f"{name} user-item pairs": len(table[["user", "item"]].drop_duplicates()),
     }
 

@@ -1,4 +1,4 @@
-"""KuaiSAR's CSV files as streams of Arrow batches: from a folder or straight from the zip, columns by name, errors by place.
+"""KuaiSAR's CSV files as streams of Arrow batches: from a folder or the zip, columns by name, errors by place.
 
 The release quotes fields that hold commas and line breaks, its documentation spells some columns differently, and some
 copies write integers as `1684742000000.0`. All of that is read; what cannot be read stops with file, line and column.
@@ -24,6 +24,12 @@ import pyarrow.csv as arrow_csv
 from bench.errors import RunError
 
 _BLOCK = 16 << 20
+_TYPES = {
+    "integer": pa.int64(),
+    "text": pa.string(),
+    "label": pa.dictionary(pa.int32(), pa.string()),
+    "clock": pa.timestamp("ms"),
+}
 _INTEGER = re.compile(r"-?\d{1,18}")
 _DECIMAL = re.compile(r"-?\d{1,18}\.0*")
 # Milliseconds below this are 1973: a file in seconds. Above the second bound they are microseconds.
@@ -52,13 +58,30 @@ class Release:
         """How messages name a file."""
         return f"{self._zip}:{name}" if self._zip else str(self._files[name])
 
+    def holds(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        if self._zip is None:
+            return name in self._files
+        with self._archive() as archive:
+            return any(member.rpartition("/")[2] == name for member in archive.namelist())
+
+    def _archive(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self._zip)  # type: ignore[arg-type]
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise RunError(f"{self._zip} is not a complete zip ({error}); download it again") from None
+
     def open(self, name: str) -> IO[bytes]:
         """The bytes of a file, unpacked on the way."""
         if self._zip is None:
             return self._files[name].open("rb")
         try:
-            archive = zipfile.ZipFile(self._zip)
-            members = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == name and "__MACOSX" not in info.filename]
+            archive = self._archive()
+            members = [
+                info
+                for info in archive.infolist()
+                if info.filename.rpartition("/")[2] == name and "__MACOSX" not in info.filename
+            ]
             if len(members) != 1:
                 raise RunError(f"{self._zip} holds {len(members)} files called {name}, expected one; download it again")
             return archive.open(members[0])
@@ -68,7 +91,8 @@ class Release:
     def batches(self, name: str, columns: dict[str, Column]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(number of the first record from 0, batch) with the columns under the caller's names.
 
-        Integers are int64, labels dictionaries, clocks timestamp[ms] without a zone. Absent optional columns are left out.
+        Integers are int64, labels dictionaries, clocks timestamp[ms] without a zone. Absent optional columns are left
+        out.
 
         Raises:
             RunError: with file, line and column, for everything that cannot be read as declared.
@@ -76,12 +100,11 @@ class Release:
         header, first = self._head(name)
         found = self._find(name, header, columns)
         # Integers that are written as 123.0 are read as text and converted; exponents (1.68e+12) have lost digits.
-        decimal = {
-            key for key, spelling in found.items() if columns[key].kind == "integer" and "." in first[header.index(spelling)]
-        }
-        types = {"integer": pa.int64(), "text": pa.string(), "label": pa.dictionary(pa.int32(), pa.string()), "clock": pa.timestamp("ms")}
         converted = {
-            spelling: pa.string() if key in decimal else types[columns[key].kind] for key, spelling in found.items()
+            spelling: pa.string()
+            if columns[key].kind == "integer" and "." in first[header.index(spelling)]
+            else _TYPES[columns[key].kind]
+            for key, spelling in found.items()
         }
         record = 0
         try:
@@ -91,12 +114,17 @@ class Release:
                     read_options=arrow_csv.ReadOptions(block_size=_BLOCK),
                     parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
                     convert_options=arrow_csv.ConvertOptions(
-                        include_columns=list(converted), column_types=converted, null_values=[""], strings_can_be_null=False
+                        include_columns=list(converted),
+                        column_types=converted,
+                        null_values=[""],
+                        strings_can_be_null=False,
                     ),
                 )
                 for batch in reader:
                     arrays = [
-                        self._integers(name, record, key, found[key], column) if columns[key].kind == "integer" else column
+                        self._integers(name, record, key, found[key], column)
+                        if columns[key].kind == "integer"
+                        else column
                         for key, column in zip(found, batch.columns, strict=True)
                     ]
                     yield record, pa.RecordBatch.from_arrays(arrays, list(found))
@@ -115,7 +143,7 @@ class Release:
         raise RunError(f"{self.path(name)}, record {record + 1}, column {column}: {message}")
 
     def check_times(self, name: str, record: int, column: str, times: np.ndarray, clock: pa.Array | None) -> None:
-        """Times must be milliseconds since 1970, not after tomorrow, and agree with the readable Beijing time beside them."""
+        """Times are milliseconds since 1970, not after tomorrow, and agree with the Beijing time beside them."""
         now = int(time.time() * 1000) + _DAY_MS
         bad = np.flatnonzero((times < _SECONDS_BELOW) | (times > now))
         if len(bad):
@@ -132,7 +160,7 @@ class Release:
         if clock is None:
             return
         if clock.null_count:
-            self.fail(name, record + int(np.flatnonzero(clock.is_null().to_numpy(zero_copy_only=False))[0]), "time", "is empty")
+            self.fail(name, record + _first_null(clock), "time", "is empty")
         shown = clock.cast(pa.int64()).to_numpy()
         local = times + _SHANGHAI_MS
         # Some copies show the date alone.
@@ -170,7 +198,8 @@ class Release:
             if spelling is not None:
                 found[key] = spelling
             elif not column.optional:
-                raise RunError(f"{self.path(name)}, line 1: no column {' or '.join(column.names)}; it has {', '.join(header)}")
+                wanted = " or ".join(column.names)
+                raise RunError(f"{self.path(name)}, line 1: no column {wanted}; it has {', '.join(header)}")
         return found
 
     def _integers(self, name: str, record: int, key: str, spelling: str, column: pa.Array) -> pa.Array:
@@ -182,8 +211,7 @@ class Release:
             # Exact: integers of up to 15 digits are whole numbers of a double.
             return column.cast(pa.float64()).cast(pa.int64())
         if column.null_count:
-            row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-            self.fail(name, record + row, spelling, "is empty")
+            self.fail(name, record + _first_null(column), spelling, "is empty")
         return column
 
     def _records(self, name: str) -> Iterator[tuple[int, list[str]]]:
@@ -232,7 +260,8 @@ def word_ids(texts: pa.Array) -> tuple[pa.LargeListArray, np.ndarray]:
 
     Returns (lists of int64, which texts are no such list). An empty text is an empty list.
     """
-    bad = ~pc.match_substring_regex(texts, r"^\s*\[?\s*(\d{1,18}([\s,]+\d{1,18})*)?\s*,?\s*\]?\s*$").to_numpy(zero_copy_only=False)
+    good = pc.match_substring_regex(texts, r"^\s*\[?\s*(\d{1,18}([\s,]+\d{1,18})*)?\s*,?\s*\]?\s*$")
+    bad = ~good.to_numpy(zero_copy_only=False)
     if bad.any():
         texts = pc.if_else(pa.array(bad), "", texts)
     plain = pc.utf8_trim(pc.replace_substring_regex(texts, r"[\[\]\s,]+", " "), " ")
@@ -241,6 +270,10 @@ def word_ids(texts: pa.Array) -> tuple[pa.LargeListArray, np.ndarray]:
     lengths = np.where(empty, 0, pc.list_value_length(parts).to_numpy(zero_copy_only=False)).astype(np.int64)
     values = pc.filter(parts.flatten(), pc.not_equal(parts.flatten(), "")).cast(pa.int64())
     return pa.LargeListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)])), values), bad
+
+
+def _first_null(column: pa.Array) -> int:
+    return int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
 
 
 def _not_integer(cell: str) -> str:

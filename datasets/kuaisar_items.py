@@ -1,10 +1,9 @@
-"""Items and users of KuaiSAR for the Log: captions as token ids, two category levels, user features; survivors only."""
+"""Items and users of KuaiSAR for the Log: captions, two category levels, user features; only of those that remain."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bench.data.ragged import Ragged
 from bench.datasets.kuaisar_csv import Column, Release, word_ids
@@ -54,7 +53,8 @@ def read_items(release: Release, wanted: np.ndarray, words: int) -> Items:
         captions, bad = word_ids(batch["caption"].fill_null(""))
         if bad.any():
             row = int(np.argmax(bad))
-            release.fail(ITEM_FILE, record + int(kept[row]), "caption", f"'{batch['caption'][row].as_py()[:40]}' is not a list of token ids")
+            shown = batch["caption"][row].as_py()[:40]
+            release.fail(ITEM_FILE, record + int(kept[row]), "caption", f"'{shown}' is not a list of token ids")
         lists.append(Ragged(captions.offsets.to_numpy(), captions.flatten().to_numpy()).cut(words))
         for name, part in columns.items():
             part.append(batch[name].to_numpy())
@@ -96,7 +96,7 @@ def read_users(release: Release, wanted: np.ndarray) -> tuple[dict[str, np.ndarr
         place = np.minimum(np.searchsorted(wanted, user), len(wanted) - 1)
         kept = np.flatnonzero(wanted[place] == user)
         place = place[kept]
-        _, first, count = np.unique(place, return_index=True, return_counts=True)
+        _, first = np.unique(place, return_index=True)
         twice = seen[place]
         twice[np.setdiff1d(np.arange(len(place)), first)] = True
         if twice.any():

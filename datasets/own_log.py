@@ -74,6 +74,11 @@ class OwnLog(Source):
         queries = _entities(found, "queries", "query", events)
         queries["text"] = queries.get("text", queries["id"])
         queries["text"] = queries["text"].where(queries["text"] != "", queries["id"])
+        for table in (items, queries):
+            if "words" in table:
+                table["words"] = [
+                    words or tokenize(text) for words, text in zip(table["words"], table["text"], strict=True)
+                ]
         return build(
             f"log:{folder.name}",
             "natural",
@@ -118,8 +123,7 @@ def _with_acts(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def _entities(found: Inspection, kind: str, key: str, events: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a file for entities that occur in events, as `id` and the file's columns; ids alone without a file.
-    """
+    """A file's rows for the entities that occur in events: `id` and the file's columns; ids alone without a file."""
     ids = pd.Index(events[key].unique())
     ids = ids[ids != ""]
     sheet: Sheet | None = found.sheets.get(kind)
@@ -127,12 +131,6 @@ def _entities(found: Inspection, kind: str, key: str, events: pd.DataFrame) -> p
         return pd.DataFrame({"id": ids.astype(str)})
     table = sheet.table.rename(columns={key: "id"})
     table = table[table["id"].isin(ids)].reset_index(drop=True)
-    for column in [name for name in table if name == "words"]:
-        if "text" in table:
-            empty = table[column].str.len() == 0
-            table.loc[empty, column] = pd.Series(
-                [tokenize(text) for text in table.loc[empty, "text"]], index=table.index[empty], dtype=object
-            )
     return table[
         ["id", *(name for name in table if name in ("text", "words", "categories") or name.startswith(FEATURE))]
     ]

@@ -44,7 +44,7 @@ class Problem:
         place = self.file + (f", row {self.row}" if self.row is not None else "")
         place += f", column {self.column}" if self.column else ""
         value = f": '{self.value[:60]}'" if self.value is not None else ""
-        more = f" (and {self.count - 1:,} more such rows)" if self.count > 1 else ""
+        more = f" ({self.count:,} such rows)" if self.count > 1 else ""
         return f"{place}: {self.what}{value}{more}"
 
 

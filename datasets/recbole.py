@@ -5,7 +5,7 @@ Format: tab separated, first line `field:type`, types token, token_seq (separate
 it a purchase is searched by one value of that item field, after Ai et al. (SIGIR 2017).
 """
 
-import csv
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass as plain
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -101,44 +103,49 @@ def read_atomic(path: Path) -> Atomic:
         line.
     """
     try:
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            quoting=csv.QUOTE_NONE,
-            skip_blank_lines=False,
-            index_col=False,
-            on_bad_lines="error",
-        )
-    except UnicodeDecodeError:
-        lines = enumerate(path.read_bytes().split(b"\n"), 1)
-        first = next(number for number, line in lines if line != line.decode("utf-8", errors="replace").encode())
-        raise RunError(f"{path}, line {first}: the text is not UTF-8; convert the file") from None
-    except pd.errors.EmptyDataError:
-        raise RunError(f"{path} is empty") from None
-    except pd.errors.ParserError as error:
-        raise RunError(
-            f"{path}: {' '.join(str(error).split()).removeprefix('Error tokenizing data. C error: ')}"
-        ) from None
+        content = path.read_bytes()
     except OSError as error:
         raise RunError(f"{path}: {error.strerror or error}") from None
-    table.index = pd.RangeIndex(2, len(table) + 2)
+    if not content.strip():
+        raise RunError(f"{path} is empty")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise RunError(f"{path}, line {line}: the text is not UTF-8; convert the file") from None
+    bad: list[tuple[int, int, int]] = []
+
+    def note(row: pa.csv.InvalidRow) -> str:
+        bad.append((row.number, row.actual_columns, row.expected_columns))
+        return "skip"
+
+    heads = content.decode("utf-8-sig").partition("\n")[0].rstrip("\r").split("\t")
+    read = pa.csv.read_csv(
+        io.BytesIO(content if content.endswith(b"\n") else content + b"\n"),
+        # One thread, so that the numbers of lines are right.
+        read_options=pa.csv.ReadOptions(use_threads=False, block_size=1 << 26),
+        parse_options=pa.csv.ParseOptions(
+            delimiter="\t", quote_char=False, ignore_empty_lines=False, invalid_row_handler=note
+        ),
+        convert_options=pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(heads, pa.string()), strings_can_be_null=False
+        ),
+    )
+    if bad:
+        line, found, expected = bad[0]
+        more = f" ({len(bad):,} such lines)" if len(bad) > 1 else ""
+        raise RunError(f"{path}, line {line}: {found} fields, expected {expected}{more}")
     types = {}
-    for head in table.columns:
+    for head in heads:
         field, colon, kind = head.partition(":")
         if not colon or kind not in TYPES:
             raise RunError(f"{path}, line 1: '{head}' is not FIELD:TYPE with a type of {', '.join(TYPES)}")
         if field in types:
             raise RunError(f"{path}, line 1: the field '{field}' is there twice")
         types[field] = kind
-    table.columns = pd.Index(types)
-    # A blank line has a text in its first field only.
-    table = table[~(table.isna() | (table == "")).all(axis=1)]
-    short = table.isna().any(axis=1)
-    if short.any():
-        raise RunError(f"{path}, line {table.index[int(short.to_numpy().argmax())]}: fewer than {len(types)} fields")
+    table = pd.DataFrame({field: column.to_pandas() for field, column in zip(types, read.columns, strict=True)})
+    table.index = pd.RangeIndex(2, len(table) + 2)
+    table = table[~(table == "").all(axis=1)]
     if table.empty:
         raise RunError(f"{path} has no rows below its first line")
     return Atomic(path, table, types)

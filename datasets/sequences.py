@@ -1,8 +1,8 @@
 """Item sequences without times: `user_sequence.txt` with `<user> <item> <item> ...` a line, oldest first.
 
-With the category files of PGPR beside it (product.txt, category.txt, category_p_c.txt) an interaction can be searched by the
-categories of its item, after Ai et al. (SIGIR 2017); without them the data serve recommendation only. `item_text.txt` (`<item>
-<text>`) or IDGenRec's `item_generative_indexing_phase_0.txt` gives items a text.
+With the category files of PGPR beside it (product.txt, category.txt, category_p_c.txt) an interaction can be searched
+by the categories of its item, after Ai et al. (SIGIR 2017); without them the data serve recommendation only.
+`item_text.txt` (`<item> <text>`) or IDGenRec's `item_generative_indexing_phase_0.txt` gives items a text.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from bench.datasets.amazon_catalogue import catalogue_files, read_catalogue
 from bench.datasets.amazon_files import find, folder_of, read_lines
 from bench.datasets.amazon_queries import drawn_queries, path_queries, task_events
 from bench.datasets.amazon_text import chosen_fields, item_texts
-from bench.datasets.amazon_words import stemmer
+from bench.datasets.amazon_words import Stem, stemmer
 from bench.errors import RunError
 
 _FIELDS = ("text", "category", "brand")
@@ -30,10 +30,12 @@ _TEXTS = {"item_text.txt": "text", "item_generative_indexing_phase_0.txt": "text
 
 @dataclass(config=ConfigDict(extra="forbid"))
 class Config(SourceConfig):
-    """`queries`: `path` = all categories of the item, general to special, as one query; `single` = one of its categories; `none`.
+    """`queries`: `path` = all categories of the item, general to special, as one query; `single` = one of its
+    categories; `none`.
 
-    Both need the category files. Category files list a set: the order general to special is that of the number of items.
-    `top_level` keeps the category that most items have. `core`: the iterative k-core (1 = the sequences as they are).
+    Both need the category files. Category files list a set: the order general to special is that of the number of
+    items. `top_level` keeps the category that most items have. `core`: the iterative k-core (1 = the sequences as they
+    are).
     """
 
     mode: Literal["disjoint", "mirror"] = "disjoint"
@@ -62,17 +64,27 @@ class Sequences(Source):
         folder = self.folder
         sequences = find(folder, "user_sequence.txt")
         if sequences is None:
-            raise RunError(f"{folder} has no user_sequence.txt; put one there (packed or not) with `<user> <item> <item> ...` a line, oldest first")
+            raise RunError(
+                f"{folder} has no user_sequence.txt; put one there (packed or not) with `<user> <item> <item> ...` a "
+                "line, oldest first"
+            )
         text = find(folder, *_TEXTS)
         return {"user_sequence.txt": sequences} | catalogue_files(folder) | ({"item text": text} if text else {})
 
     def prepare(self, files: dict[str, Path]) -> Log:
         config = self.config
         rows = read_sequences(files["user_sequence.txt"])
-        steps = {"interactions in the file": len(rows), "users in the file": int(rows["user"].nunique()), "items in the file": int(rows["item"].nunique())}
+        steps = {
+            "interactions in the file": len(rows),
+            "users in the file": int(rows["user"].nunique()),
+            "items in the file": int(rows["item"].nunique()),
+        }
         rows = rows[five_core(rows["user"].to_numpy(), rows["item"].to_numpy(), config.core)].reset_index(drop=True)
         if not len(rows):
-            raise RunError(f"{files['user_sequence.txt']}: nothing is left in the {config.core}-core; a smaller core keeps more (sequences.core)")
+            raise RunError(
+                f"{files['user_sequence.txt']}: nothing is left in the {config.core}-core; a smaller core keeps more: "
+                "--set sequences.core=1"
+            )
         steps[f"interactions in the {config.core}-core"] = len(rows)
         steps["repeated user-item rows"] = int(rows.duplicated(["user", "item"]).sum())
         user, _ = pd.factorize(rows["user"], sort=True)
@@ -90,7 +102,11 @@ class Sequences(Source):
         steps["distinct queries drawn"] = len(np.unique(drawn[drawn >= 0]))
         own = read_texts(files["item text"]) if "item text" in files else {}
         parts = [
-            {"text": own.get(name, ""), "category": ", ".join(catalogue.categories.get(name, [])), "brand": catalogue.brand.get(name, "")}
+            {
+                "text": own.get(name, ""),
+                "category": ", ".join(catalogue.categories.get(name, [])),
+                "brand": catalogue.brand.get(name, ""),
+            }
             for name in item_ids
         ]
         text = item_texts(parts, chosen_fields(config.text, _FIELDS), stem)
@@ -123,16 +139,20 @@ class Sequences(Source):
             manifest=manifest,
         )
 
-    def _queries(self, categories: list[list[str]], stem, steps: dict[str, int]) -> list[list[str]]:
+    def _queries(self, categories: list[list[str]], stem: Stem, steps: dict[str, int]) -> list[list[str]]:
         """Queries of each item; none where there are no categories."""
         if self.config.queries == "none" or not any(categories):
             return [[] for _ in categories]
         if self.config.queries == "path":
-            made = path_queries([[names] for names in categories], stem, None, top_level=self.config.top_level, stop_words=False)
+            made = path_queries(
+                [[names] for names in categories], stem, None, top_level=self.config.top_level, stop_words=False
+            )
         else:
             # Two levels a path, the first of them dropped again: one query a category.
             kept = [names if self.config.top_level else names[1:] for names in categories]
-            made = path_queries([[["", name] for name in names] for names in kept], stem, None, top_level=False, stop_words=False)
+            made = path_queries(
+                [[["", name] for name in names] for names in kept], stem, None, top_level=False, stop_words=False
+            )
         steps |= {"items with a query": sum(bool(entry) for entry in made.lists)}
         return made.lists
 

@@ -1,7 +1,7 @@
-"""Simulated searches and recommendations with a known answer: generator -> CSV files of KuaiSAR's form -> its reader -> Log.
+"""Simulated searches and recommendations with a known answer: generator -> CSV files like KuaiSAR's -> its reader.
 
-What is planted, and how strongly, is in `Parameters`; `oracle` scores with that knowledge. `write_raw` writes the files of a
-release of any size, so that `kuaisar` itself can be tried where the real files are not.
+What is planted, and how strongly, is in `Parameters`; `oracle` scores with that knowledge. `write_raw` writes the files
+of a release of any size, so that `kuaisar` itself can be tried where the real files are not.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class Config(kuaisar.Config, Parameters):
     """Size and strengths of the simulation (`Parameters`), and how its release becomes a Log (`kuaisar.Config`)."""
 
     def parameters(self) -> Parameters:
-        return Parameters(**{field.name: getattr(self, field.name) for field in fields(Parameters)})  # type: ignore[arg-type]
+        return Parameters(**{field.name: getattr(self, field.name) for field in fields(Parameters)})
 
 
 @source("simulated", title="Simulated", split="last-day", synthetic="everything (simulated)")
@@ -36,7 +36,9 @@ class Simulated(Source):
 
     def raw_files(self) -> dict[str, Path]:
         """Files of the release, generated on first use; a folder for each set of parameters."""
-        code = [file_sha256(Path(module.__file__)) for module in (simulated_structure, simulated_events, simulated_files)]
+        code = [
+            file_sha256(Path(module.__file__)) for module in (simulated_structure, simulated_events, simulated_files)
+        ]
         recipe = json.dumps([asdict(self.config.parameters()), code], sort_keys=True)
         folder = self.root / f"raw-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
         if not folder.exists():

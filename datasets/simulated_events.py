@@ -66,7 +66,7 @@ def simulate(structure: Structure) -> tuple[Delivered, Searched]:
 def _units(
     rng: np.random.Generator, activity: np.ndarray, rows: int, size: int, days: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Deliveries or searches by (user, time): user, time and number of rows; every user has at least one where rows allow."""
+    """Deliveries or searches by (user, time): user, time, number of rows; at least one a user where rows allow."""
     count = max(1, rows // size)
     n_users = len(activity)
     user = rng.choice(n_users, size=count, p=activity / activity.sum()).astype(np.int32)
@@ -110,7 +110,8 @@ def _topics(
     source = np.concatenate([n_rows + clicked[before_row], before_session])
     parent = np.where(copies, source, np.arange(n_rows + n_sessions))
     mass = structure.topic_mass()
-    anything = np.concatenate([rng.choice(parameters.topics, size=n_rows, p=mass / mass.sum()), rng.integers(parameters.topics, size=n_sessions)])
+    any_for_row = rng.choice(parameters.topics, size=n_rows, p=mass / mass.sum())
+    anything = np.concatenate([any_for_row, rng.integers(parameters.topics, size=n_sessions)])
     own = np.where(rng.random(n_rows + n_sessions) < parameters.taste, structure.liked(rng, whose), anything)
     # Copies of copies: follow the pointers, twice as far each time.
     while True:

@@ -1,9 +1,11 @@
-"""Simulated events as the CSV files of a KuaiSAR release: the same names, columns, quoting and oddities, at any size."""
+"""Simulated events as the CSV files of a KuaiSAR release: the same names, columns and oddities, at any size."""
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Literal
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
+from bench.datasets.kuaisar import SIMULATED_MARK
 from bench.datasets.simulated_events import Delivered, Searched, simulate
 from bench.datasets.simulated_structure import (
     COMMON,
@@ -25,18 +28,23 @@ from bench.datasets.simulated_structure import (
     intent_word,
     query_words,
 )
+from bench.errors import RunError
 
 Spelling = Literal["v2", "documented"]
 _CHUNK = 400_000
 _SOURCES = ["USER_INPUT", "SEARCH_HISTORY", "RELATED_SEARCH", "HOT_LIST"]
 _SHANGHAI_MS = 8 * 3_600_000
 _REC_HEADERS = {
-    "v2": "user_id,item_id,duration_ms,playing_time,timestamp,forward,like,follow,search_photo_related,search,click,time",
-    "documented": "user_id,item_id,playing_time,duration_ms,time,timestamp,click,forward,like,follow,search,search_item_related",
+    "v2": "user_id,item_id,duration_ms,playing_time,timestamp,forward,like,follow,search_photo_related,search,click,"
+    "time",
+    "documented": "user_id,item_id,playing_time,duration_ms,time,timestamp,click,forward,like,follow,search,"
+    "search_item_related",
 }
 _SEARCH_HEADERS = {
-    "v2": "user_id,search_session_id,search_session_timestamp,search_session_source,keyword,item_id,click_cnt,item_type,time",
-    "documented": "user_id,search_session_id,search_session_time,search_session_timestamp,keyword,search_source,item_id,click_cnt,item_type",
+    "v2": "user_id,search_session_id,search_session_timestamp,search_session_source,keyword,item_id,click_cnt,"
+    "item_type,time",
+    "documented": "user_id,search_session_id,search_session_time,search_session_timestamp,keyword,search_source,"
+    "item_id,click_cnt,item_type",
 }
 _LEVELS = ("first", "second", "third", "fourth")
 _ITEM_HEADER = ",".join(
@@ -46,9 +54,10 @@ _ITEM_HEADER = ",".join(
 
 
 def write_raw(folder: Path, parameters: Parameters, spelling: Spelling = "v2") -> None:
-    """Write `rec_inter.csv`, `src_inter.csv`, `item_features.csv`, `user_features.csv` and `social_network.csv`.
+    """Write `rec_inter.csv`, `src_inter.csv`, `item_features.csv`, `user_features.csv`, `social_network.csv`.
 
-    The folder is made at once or not at all; an existing one is replaced. The same parameters give the same bytes.
+    `simulated.json` beside them holds the parameters; by it the reader knows that the release is not real. The folder
+    is made at once or not at all; an existing one is replaced. The same parameters give the same bytes.
 
     Args:
         folder: for instance `<data root>/kuaisar/KuaiSAR_v2`, where the data set `kuaisar` reads them.
@@ -56,6 +65,7 @@ def write_raw(folder: Path, parameters: Parameters, spelling: Spelling = "v2") -
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    old = scratch.with_name(f"{scratch.name}-old")
     try:
         structure = Structure(parameters)
         _write_items(scratch / "item_features.csv", structure)
@@ -63,11 +73,17 @@ def write_raw(folder: Path, parameters: Parameters, spelling: Spelling = "v2") -
         rec, search = simulate(structure)
         _write_rec(scratch / "rec_inter.csv", rec, parameters, spelling)
         _write_search(scratch / "src_inter.csv", search, parameters, spelling)
+        # Whoever reads these files has to know that nobody clicked.
+        (scratch / SIMULATED_MARK).write_text(json.dumps(asdict(parameters), indent=1) + "\n")
+        scratch.chmod(0o755)
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, old)
         os.replace(scratch, folder)
+    except OSError as error:
+        raise RunError(f"cannot write the simulated files to {folder}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        for leftover in (scratch, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _write_rec(path: Path, rec: Delivered, parameters: Parameters, spelling: Spelling) -> None:
@@ -149,24 +165,27 @@ def _write_items(path: Path, structure: Structure) -> None:
             "author_id": rng.integers(0, max(2, parameters.items // 4), size),
             "item_type": pa.array(["NORMAL", "AD"]).take(pa.array((rng.random(size) < 0.02).astype(np.int8))),
             "upload_time": pc.utf8_slice_codeunits(_clock(START_MS - rng.integers(0, 400 * DAY_MS, size)), 0, 10),
-            "upload_type": pa.array(["ShortImport", "LongImport", "PictureSet"]).take(pa.array(rng.integers(0, 3, size))),
+            "upload_type": pa.array(["ShortImport", "LongImport", "PictureSet"]).take(
+                pa.array(rng.integers(0, 3, size))
+            ),
         }
         for level, code in (("first", first[topic]), ("second", topic)):
             chinese, english = names[level]
             columns[f"{level}_level_category_id"] = code + 1
             columns[f"{level}_level_category_name"] = chinese.take(pa.array(code))
-            columns[f"{level}_level_category_name_en"] = pc.binary_join_element_wise(english, pa.array(code + 1).cast(pa.string()), " ")
+            number = pa.array(code + 1).cast(pa.string())
+            columns[f"{level}_level_category_name_en"] = pc.binary_join_element_wise(english, number, " ")
         for level in _LEVELS[2:]:
             columns[f"{level}_level_category_id"] = np.zeros(size, dtype=np.int8)
-            columns[f"{level}_level_category_name"] = pa.array(["空"]).take(pa.array(np.zeros(size, dtype=np.int8)))
-            columns[f"{level}_level_category_name_en"] = pa.array(["empty"]).take(pa.array(np.zeros(size, dtype=np.int8)))
+            columns[f"{level}_level_category_name"] = pa.repeat("空", size)
+            columns[f"{level}_level_category_name_en"] = pa.repeat("empty", size)
         return columns
 
     _write(path, _ITEM_HEADER, parameters.items, chunk)
 
 
 def _captions(rng: np.random.Generator, intent: np.ndarray) -> pa.Array:
-    """Half of a caption's words belong to the item's intent, the others mean nothing; one in a hundred has a line break."""
+    """Half of the words belong to the item's intent, the others mean nothing; one in a hundred has a line break."""
     lengths = 6 + rng.poisson(15, len(intent))
     owner = np.repeat(np.arange(len(intent)), lengths)
     # Frequent and rare words without meaning.
@@ -183,13 +202,17 @@ def _write_users(folder: Path, parameters: Parameters) -> None:
     def users(part: slice) -> dict[str, np.ndarray | pa.Array]:
         number = np.arange(parameters.users)[part]
         bounds = {"search_active_level": 7, "rec_active_level": 4, "onehot_feat1": 8, "onehot_feat2": 3}
-        return {"user_id": number + 1, **{name: rng.integers(bound, size=len(number)) for name, bound in bounds.items()}}
+        return {
+            "user_id": number + 1,
+            **{name: rng.integers(bound, size=len(number)) for name, bound in bounds.items()},
+        }
 
     def friends(part: slice) -> dict[str, np.ndarray | pa.Array]:
         size = part.stop - part.start
         return {name: rng.integers(1, parameters.users + 1, size) for name in ("user_id", "user_follow_id")}
 
-    _write(folder / "user_features.csv", "user_id,search_active_level,rec_active_level,onehot_feat1,onehot_feat2", parameters.users, users)
+    header = "user_id,search_active_level,rec_active_level,onehot_feat1,onehot_feat2"
+    _write(folder / "user_features.csv", header, parameters.users, users)
     _write(folder / "social_network.csv", "user_id,user_follow_id", max(1, parameters.users // 42), friends)
 
 

@@ -1,7 +1,7 @@
-"""The structure that simulated logs have: tastes, intents, transitions, popularity; how events come from it, and who knows it.
+"""The structure that simulated logs have: tastes, intents, transitions, popularity; and the scorer that knows it.
 
-Every strength can be 0. With all of them 0 a click is a uniform draw from the items that can be clicked, independent of user,
-query, time and past.
+Every strength can be 0. With all of them 0 a click is a uniform draw from the items that can be clicked, independent
+of user, query, time and past.
 """
 
 from collections.abc import Callable
@@ -32,9 +32,9 @@ _FIRST_WORD = 1_000_000
 class Parameters:
     """Size of a simulated release and strength of what is planted.
 
-    `users`, `items` and `events` (rows of both interaction files together) are exact. `search_share` of the rows belong to
-    searches. `clickable`: share of the items that anybody ever clicks. Items belong to one of `topics` x `intents` intents;
-    each intent is searched by `queries` fixed keyword tuples.
+    `users`, `items` and `events` (rows of both interaction files together) are exact. `search_share` of the rows
+    belong to searches. `clickable`: share of the items that anybody ever clicks. Items belong to one of `topics` x
+    `intents` intents; each intent is searched by `queries` fixed keyword tuples.
 
     Strengths: `taste` = probability that a click or search without a predecessor follows the user's favourite topics;
     `transition` = that a recommendation click takes the topic of the user's last search, and a search that of his last
@@ -85,7 +85,10 @@ class Structure:
         rng = generator("structure", parameters)
         n_clickable = round(parameters.items * parameters.clickable)
         if n_clickable < n_intents:
-            raise UsageError(f"simulated: {n_clickable} items that can be clicked cannot fill {n_intents} intents; more items or fewer topics")
+            raise UsageError(
+                f"simulated: {n_clickable} items that can be clicked cannot fill {n_intents} intents; more items or "
+                "fewer topics"
+            )
         self.favourites = rng.integers(parameters.topics, size=(parameters.users, len(_FAVOURITES)), dtype=np.int32)
         # Clickable items first in a random order, the intents dealt out in turn.
         shuffled = rng.permutation(parameters.items)
@@ -151,10 +154,11 @@ def common_word(place: np.ndarray) -> np.ndarray:
 
 
 def oracle(log: "Log", parameters: Parameters) -> "Callable[[Batch], Tensor]":
-    """A scorer that knows the structure: the logarithm of each candidate's probability of being clicked, up to a constant.
+    """A scorer that knows the structure: the logarithm of each candidate's probability of being clicked, up to a
+    constant.
 
-    It sees what every model sees (the batch), and reads tastes, intents and weights from the simulation. Of the past it needs
-    the user's last search. Not a model of the table: no log of the real world has one.
+    It sees what every model sees (the batch), and reads tastes, intents and weights from the simulation. Of the past
+    it needs the user's last search. Not a model of the table: no log of the real world has one.
     """
     import torch
 
@@ -171,7 +175,10 @@ def oracle(log: "Log", parameters: Parameters) -> "Callable[[Batch], Tensor]":
     whole = intent_mass.sum()
 
     def score(batch: "Batch") -> "Tensor":
-        arrays = {name: getattr(batch, name).cpu().numpy() for name in ("user", "task", "query", "cand", "src_query", "src_len")}
+        arrays = {
+            name: getattr(batch, name).cpu().numpy()
+            for name in ("user", "task", "query", "cand", "src_query", "src_len")
+        }
         cand, last = arrays["cand"], np.maximum(arrays["src_len"] - 1, 0)
         before = np.take_along_axis(arrays["src_query"], last[:, None], 1)[:, 0]
         copied = parameters.transition * (arrays["src_len"] > 0)

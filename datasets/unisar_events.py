@@ -13,9 +13,10 @@ from bench.datasets.unisar_rows import Entries, Release, match
 class ReleasedEvents:
     """Events in order, (n,) each: by user and time, a click before a search of the same time, then as in the list.
 
-    Clicks come first in UniSAR's own merging of both lists, too. `time` (ms) is the release's, moved by as many milliseconds as it takes to make the units of a user differ, so that
-    no later sort can change the order. The clicks of a session are one unit and share its time. `row` is the release's
-    row that is about the event, -1 for none; `part` is its part, -1 for history only.
+    (Clicks come first in UniSAR's own merging of both lists, too.) `time` (ms) is the release's, moved by as many
+    milliseconds as it takes to make the units of a user differ, so that no later sort can change the order. The clicks
+    of a session are one unit and share its time. `row` is the release's row about the event, -1 for none; `part` is
+    that row's part, -1 for history only.
     """
 
     user: np.ndarray
@@ -70,7 +71,10 @@ def released_events(release: Release) -> ReleasedEvents:
             "row": alone,
         }
         # At the same time clicks come before searches, and both before what is in no list.
-        pieces += [pd.DataFrame(listed).assign(task=task, kind=task), pd.DataFrame(unlisted).assign(task=task, kind=2 + task)]
+        pieces += [
+            pd.DataFrame(listed).assign(task=task, kind=task),
+            pd.DataFrame(unlisted).assign(task=task, kind=2 + task),
+        ]
     table = pd.concat(pieces, ignore_index=True).sort_values(
         ["user", "time", "kind", "place", "item"], ignore_index=True
     )
@@ -89,7 +93,7 @@ def released_events(release: Release) -> ReleasedEvents:
 
 
 def _after_prefix(release: Release, which: np.ndarray) -> np.ndarray:
-    """(n,) ms for rows that are in no list: their own time where the release has one, never before their prefixes end."""
+    """(n,) ms for rows that are in no list: their own time if the release has one, never before their prefixes end."""
     rows = release.rows
     time = rows.time[which] if rows.time is not None else np.zeros(len(which), dtype=np.int64)
     for entries, length in ((release.rec, rows.rec_len), (release.src, rows.src_len)):

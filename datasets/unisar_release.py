@@ -134,7 +134,9 @@ def _log(name: str, release: Release, features: dict[str, pa.Table], seed: int) 
     item_table = features.get("item_vocab_np")
     n_items = len(item_table) - 1 if item_table is not None else int(item_ids.max())
     captions = _captions(item_table, item_ids)
-    texts = sorted(text or NO_WORDS for text in release.queries)
+    # Queries of events only: the session table has a row of padding, too.
+    asked = np.unique(events.keyword[events.keyword >= 0])
+    texts = sorted(release.queries[code] or NO_WORDS for code in asked)
     spoken = [[] if text == NO_WORDS else text.split() for text in texts]
     words = sorted({word for entry in [*captions, *spoken] for word in entry}, key=int)
     code_of = {word: code + 1 for code, word in enumerate(words)}

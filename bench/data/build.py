@@ -35,8 +35,8 @@ def build(
 
     Args:
         events: columns `act` (any key of the real-world act), `user`, `item` (original ids), `time` (int64 ms), `task`
-            (0/1), `query` (key into `queries`, "" for rec) and optionally `session` and `part` (0 train, 1 validation, 2 test,
-            -1 history only: the split `given`). Row order does not matter.
+            (0/1), `query` (key into `queries`, "" for rec) and optionally `session` and `part` (0 train, 1
+            validation, 2 test, -1 history only: the split `given`). Row order does not matter.
         items: `id`, `text`, and optionally `provenance`, `words` (lists of strings; default: tokens of the text),
             `categories` (lists of strings), `queries` (lists of query keys that the item carries), `feature:<name>`.
             Only items that occur in events are kept.
@@ -115,7 +115,7 @@ def assemble(
     """A Log from columns that are codes already: the way of data too large for lists of strings.
 
     Args:
-        events: arrays (E,) in any order. `user`, `item` int32 from 1, `query` int32 (0 for rec), all of them rows of the
+        events: arrays (E,) in any order. `user`, `item` int32 from 1 and `query` int32 (0 for rec) are rows of the
             entity tables; `time` int64 ms; `task` int8; `act` and `session` any integers; optionally `part`.
         items, queries, users, words, categories: complete tables, row 0 padding, sorted by original id.
     """

@@ -7,6 +7,7 @@ stated).
 """
 
 import errno
+import gzip
 import hashlib
 import http.client
 import json
@@ -16,6 +17,8 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,8 +31,6 @@ RECORD = "fetched.json"
 # Left free on the disk beside the file itself.
 _SPARE = 64 << 20
 _CHUNK = 1 << 20
-# First bytes of archives, so that an error page is not taken for one.
-_MAGIC = {".gz": b"\x1f\x8b", ".zip": b"PK"}
 # Servers that are busy rather than unwilling.
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
@@ -147,8 +148,7 @@ def _complete(url: str, part: Path, report: Callable[[int, int | None], None], p
 
 
 def _read(url: str, part: Path, report: Callable[[int, int | None], None]) -> bool:
-    """One request, from where `part` ends if the server agrees that it is the same file; whether the file is complete.
-    """
+    """One request, from where `part` ends if the server agrees that it is the same file; says if it is complete."""
     state: dict[str, Any] = _read_json(_state(part), {})
     have = part.stat().st_size if part.exists() and state.get("url") == url else 0
     headers = {"Accept-Encoding": "identity", "User-Agent": "bench-data-fetch"}
@@ -205,29 +205,41 @@ def _checked(part: Path, name: str, url: str, checksum: str) -> str:
     """The sha256 of a complete part, which is removed where it is not what the publisher states.
 
     Raises:
-        RunError: another checksum than stated, or no archive at all.
+        RunError: another checksum than stated, or no whole archive where none is stated.
     """
-    digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     kind, _, expected = checksum.partition(":")
+    digests = {"sha256": hashlib.sha256()}
     if checksum and kind not in digests:
-        digests[kind] = hashlib.new(kind)
+        digests[kind] = hashlib.new(kind, usedforsecurity=False)
     with part.open("rb") as stream:
-        head = stream.read(4)
-        stream.seek(0)
         while chunk := stream.read(_CHUNK):
             for digest in digests.values():
                 digest.update(chunk)
-    magic = _MAGIC.get(Path(name).suffix)
     problem = ""
-    if magic and not head.startswith(magic):
-        problem = f"{url} sent something that is no {Path(name).suffix} file (it begins {head!r})"
-    elif checksum and digests[kind].hexdigest() != expected.lower():
+    if not checksum:
+        damage = _damage(part, Path(name).suffix)
+        problem = f"{url} sent no whole {Path(name).suffix} file ({damage})" if damage else ""
+    elif digests[kind].hexdigest() != expected.lower():
         problem = f"{name} from {url} has {kind} {digests[kind].hexdigest()}, its publisher states {expected}"
     if problem:
         part.unlink()
         _state(part).unlink(missing_ok=True)
         raise RunError(f"{problem}; it was removed, try again")
     return digests["sha256"].hexdigest()
+
+
+def _damage(path: Path, suffix: str) -> str:
+    """What an archive's own sums and marks say against it; "" where nothing does."""
+    try:
+        if suffix == ".gz":
+            with gzip.open(path) as stream:
+                while stream.read(_CHUNK):
+                    pass
+        elif suffix == ".zip":
+            zipfile.ZipFile(path).close()
+    except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+        return str(error)
+    return ""
 
 
 def _metadata(url: str, pause: float, tries: int = 4) -> dict[str, tuple[str, str]]:

@@ -2,8 +2,8 @@
 
 A folder holds `events.parquet`, `items.parquet`, `queries.parquet`, `users.parquet`, `words.parquet`,
 `categories.parquet` and `manifest.json`, and the events once more, uncompressed, in `events.arrow`: Parquet has to be
-decoded into memory, an Arrow file is mapped, so that batches read the pages they need. Ids are dense from 1; 0 is padding (for a query: "none"), so every
-entity table has a first row that stands for nothing.
+decoded into memory, an Arrow file is mapped, so that batches read the pages they need. Ids are dense from 1; 0 is
+padding (for a query: "none"), so every entity table has a first row that stands for nothing.
 """
 
 import hashlib

@@ -15,8 +15,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class Publication:
-    """The files of a data set. `page` is where a person finds them, `metadata` the Zenodo record that states md5 sums.
-    """
+    """The files of a data set; `page` is where a person finds them, `metadata` a Zenodo record that states md5 sums."""
 
     page: str
     files: tuple[Remote, ...]
@@ -26,19 +25,20 @@ class Publication:
 _ZENODO = "https://zenodo.org/records/8181109"
 _ZENODO_API = "https://zenodo.org/api/records/8181109"
 _AMAZON_PAGE = "https://jmcauley.ucsd.edu/data/amazon/"
-_AMAZON_FILES = (
-    "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/",
-    "https://jmcauley.ucsd.edu/data/amazon/productGraph/categoryFiles/",
-)
+# The mirror at Stanford first; its https has been seen to reset, so that plain http comes last.
+_SNAP = "snap.stanford.edu/data/amazon/productGraph/categoryFiles"
+_UCSD = "https://jmcauley.ucsd.edu/data/amazon"
 _AMAZON = "amazon:"
 
 
 def _amazon(category: str) -> Publication:
     """The 2014 release: 5-core reviews and metadata of a category."""
-    names = (f"reviews_{category}_5.json.gz", f"meta_{category}.json.gz")
-    return Publication(
-        _AMAZON_PAGE, tuple(Remote(name, tuple(host + name for host in _AMAZON_FILES)) for name in names)
+    names = ((f"reviews_{category}_5.json.gz", "categoryFilesSmall"), (f"meta_{category}.json.gz", "categoryFiles"))
+    files = (
+        Remote(name, (f"https://{_SNAP}/{name}", f"{_UCSD}/{folder}/{name}", f"http://{_SNAP}/{name}"))
+        for name, folder in names
     )
+    return Publication(_AMAZON_PAGE, tuple(files))
 
 
 PUBLICATIONS = {

@@ -36,7 +36,8 @@ class Ragged:
         """The lists of `rows`, in that order."""
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        return Ragged(offsets, self.values[np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])])
+        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(offsets, self.values[places])
 
     def cut(self, width: int) -> "Ragged":
         """The first `width` values of each list."""

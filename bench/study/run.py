@@ -115,6 +115,8 @@ def prepare_torch(threads: int) -> int:
     threads = threads or allowed
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # Deterministic kernels alone are what is wanted; filling every new tensor finds bugs and costs half the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     return threads
 
 

@@ -1,20 +1,27 @@
-"""KuaiSAR's reader: against a slow reader of the same files, on both spellings, as zip, and on everything that can be wrong."""
+"""KuaiSAR's reader: against a slow reader of the same files, on both spellings, as zip, and on bad input."""
 
 import csv
 import zipfile
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.data import sources
 from bench.data.batch import Batches
 from bench.data.build import build, dense
 from bench.data.history import Window
 from bench.data.log import Log
+from bench.data.ragged import Ragged
 from bench.data.split import split
+from bench.datasets.kuaisar_csv import word_ids
+from bench.datasets.kuaisar_interactions import groups
 from bench.datasets.simulated import Parameters, write_raw
 from bench.errors import RunError
 from bench.evaluation.candidates import draw
@@ -74,10 +81,18 @@ def slow(folder: Path) -> Log:
     sessions: dict = defaultdict(dict)
     for row in records(folder / "src_inter.csv"):
         if row["item_type"] in ("VIDEO", "IMAGE_ATLAS"):
-            key = (row["user_id"], row["search_session_id"], int(row["search_session_timestamp"]), row["keyword"], row["search_session_source"])
+            key = (
+                row["user_id"],
+                row["search_session_id"],
+                int(row["search_session_timestamp"]),
+                row["keyword"],
+                row["search_session_source"],
+            )
             clicks = sessions[key]
             clicks[row["item_id"]] = max(clicks.get(row["item_id"], 0), int(row["click_cnt"]))
-    assert max(sum(count > 0 for count in clicks.values()) for clicks in sessions.values()) <= 5, "the cut has a test of its own"
+    assert max(sum(count > 0 for count in clicks.values()) for clicks in sessions.values()) <= 5, (
+        "the cut has a test of its own"
+    )
     rows = [(("r", *key), key[0], key[1], key[2], 0, "") for key, click in rec.items() if click]
     rows += [
         (("s", *key), key[0], item, key[2], 1, " ".join(numbers(key[3])))
@@ -102,7 +117,9 @@ def slow(folder: Path) -> Log:
             "text": "",
             "provenance": "category names, caption (token ids)",
             "words": [list(numbers(row["caption"]))[:50] for row in facts],
-            "categories": [[f"1:{row['first_level_category_id']}", f"2:{row['second_level_category_id']}"] for row in facts],
+            "categories": [
+                [f"1:{row['first_level_category_id']}", f"2:{row['second_level_category_id']}"] for row in facts
+            ],
         }
     )
     queries = pd.DataFrame({"id": sorted({row[5] for row in rows if row[4]})})
@@ -125,7 +142,9 @@ def test_equals_a_slow_reading_of_the_same_files(plain, release):
             if table == "items" and name == "text":
                 continue
             if hasattr(column, "offsets"):
-                assert np.array_equal(ours[name].offsets, column.offsets) and np.array_equal(ours[name].values, column.values), (table, name)
+                assert np.array_equal(ours[name].offsets, column.offsets) and np.array_equal(
+                    ours[name].values, column.values
+                ), (table, name)
             else:
                 assert ours[name].tolist() == column.tolist(), (table, name)
 
@@ -142,7 +161,9 @@ def test_counts_and_steps_are_stated(plain, release):
     steps = plain.manifest["steps"]
     assert steps[0]["rec"] == len(rec) and steps[0]["search"] == len(search)
     assert steps[-1]["rec"] + steps[-1]["search"] == len(plain.events)
-    assert all(after["rec"] <= before["rec"] and after["search"] <= before["search"] for before, after in zip(steps, steps[1:], strict=False))
+    assert all(
+        after["rec"] <= before["rec"] and after["search"] <= before["search"] for before, after in pairwise(steps)
+    )
     text = plain.items.text[1]
     assert text.startswith("area ") and text.endswith(" ".join(plain.words.id[plain.items.words[1]]))
 
@@ -151,6 +172,7 @@ def test_counts_and_steps_are_stated(plain, release):
 def test_form_of_the_files_does_not_matter(plain, place, form):
     if form == "documented":
         write_raw(place.folder, SIZE, "documented")
+        (place.folder / "simulated.json").unlink()
         assert "search_source" in (place.folder / "src_inter.csv").read_text().splitlines()[0]
     elif form == "zip":
         with zipfile.ZipFile(place.root / "kuaisar" / "KuaiSAR_v2.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -172,6 +194,22 @@ def test_form_of_the_files_does_not_matter(plain, place, form):
     log = place()
     assert log.fingerprint == plain.fingerprint
     assert sorted(log.manifest["sources"]) == (["KuaiSAR_v2.zip"] if form == "zip" else sorted(FILES))
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "real"])
+def test_generated_files_are_never_taken_for_real_ones(release, tmp_path, form):
+    folder = tmp_path / "kuaisar"
+    folder.mkdir()
+    if form == "folder":
+        (folder / "KuaiSAR_v2").symlink_to(release)
+    else:
+        with zipfile.ZipFile(folder / "KuaiSAR_v2.zip", "w") as archive:
+            for path in release.iterdir():
+                if form == "zip" or path.name != "simulated.json":
+                    archive.write(path, f"KuaiSAR_v2/{path.name}")
+    log = sources.load("kuaisar", {}, tmp_path)
+    assert log.manifest["synthetic"] == ("" if form == "real" else "everything (simulated)")
+    assert sources.load("kuaisar", {}, tmp_path).manifest["synthetic"] == log.manifest["synthetic"]
 
 
 def test_small_release(release, plain, tmp_path):
@@ -238,15 +276,27 @@ T0 = 1_684_737_000_000
 
 
 def by_hand(folder: Path, search: list[tuple], rec: list[tuple]) -> None:
-    """A release of one's own: rec rows (user, item, time, click), search rows as in the file without the readable time."""
+    """A release of one's own: rec rows (user, item, time, click), search rows without the readable time."""
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "rec_inter.csv", "user_id,item_id,timestamp,click", rec)
-    write(folder / "src_inter.csv", "user_id,search_session_id,search_session_timestamp,search_source,keyword,item_id,click_cnt,item_type", search)
+    write(
+        folder / "src_inter.csv",
+        "user_id,search_session_id,search_session_timestamp,search_source,keyword,item_id,click_cnt,item_type",
+        search,
+    )
     ids = sorted({row[1] for row in rec} | {row[5] for row in search})
     levels = ",".join(f"{level}_level_category_id,{level}_level_category_name_en" for level in ("first", "second"))
-    write(folder / "item_features.csv", f"item_id,caption,author_id,{levels}", [(item, f"[{item}, 5]", 7, 0, "empty", 3, "Funny") for item in ids])
+    write(
+        folder / "item_features.csv",
+        f"item_id,caption,author_id,{levels}",
+        [(item, f"[{item}, 5]", 7, 0, "empty", 3, "Funny") for item in ids],
+    )
     users = sorted({row[0] for row in rec} | {row[0] for row in search})
-    write(folder / "user_features.csv", "user_id,search_active_level,rec_active_level,onehot_feat1,onehot_feat2", [(user, 1, 1, 1, 1) for user in users])
+    write(
+        folder / "user_features.csv",
+        "user_id,search_active_level,rec_active_level,onehot_feat1,onehot_feat2",
+        [(user, 1, 1, 1, 1) for user in users],
+    )
 
 
 def sessions_of(log: Log) -> list[tuple[int, str, list[int]]]:
@@ -301,7 +351,14 @@ def test_most_clicked_items_of_a_session_are_kept(tmp_path, limit):
 
 def test_variants_of_the_core(place):
     counts = {}
-    for options in ({}, {"core_rounds": "once"}, {"core_rows": "exposures"}, {"core_scope": "each-task"}, {"core": 0}, {"core": 8}):
+    for options in (
+        {},
+        {"core_rounds": "once"},
+        {"core_rows": "exposures"},
+        {"core_scope": "each-task"},
+        {"core": 0},
+        {"core": 8},
+    ):
         log = place(**options)
         counts[tuple(options.items())] = len(log.events)
         users, items = np.bincount(log.events.user)[1:], np.bincount(log.events.item)[1:]
@@ -371,7 +428,9 @@ def test_lines_are_counted_with_the_breaks_inside_fields(place):
     for record in table[3:row]:
         record["caption"] = record["caption"].replace("\n", " ")
     pd.DataFrame(table).to_csv(path, index=False)
-    with pytest.raises(RunError, match=rf"item_features.csv, line {row + 2 + 2}, column caption: '\[1, oops\]' is not a list"):
+    with pytest.raises(
+        RunError, match=rf"item_features.csv, line {row + 2 + 2}, column caption: '\[1, oops\]' is not a list"
+    ):
         place()
 
 
@@ -451,6 +510,45 @@ def test_bad_zip(place, damage):
 def test_missing_files_say_where_to_get_them(tmp_path):
     with pytest.raises(RunError, match=r"no KuaiSAR_v2/ and no KuaiSAR_v2.zip in .*kuaisar; download .*8181109"):
         sources.load("kuaisar", {}, tmp_path)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(-(2**40), 2**40), st.sampled_from([0, 10**17, -(10**17)])), max_size=30
+    )
+)
+def test_groups_are_tuples_by_first_occurrence(rows):
+    columns = [np.asarray(column, dtype=np.int64) for column in zip(*rows, strict=True)] or [
+        np.zeros(0, dtype=np.int64)
+    ] * 3
+    number: dict = {}
+    assert groups(*columns).tolist() == [number.setdefault(row, len(number)) for row in rows]
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 10**9), max_size=5), st.sampled_from([", ", ",", " ", ",\n", "\n "])),
+        max_size=8,
+    )
+)
+def test_token_lists(entries):
+    texts = pa.array([f"[{separator.join(map(str, ids))}]" for ids, separator in entries], pa.string())
+    lists, bad = word_ids(texts)
+    assert lists.to_pylist() == [ids for ids, _ in entries] and not bad.any()
+    broken = pa.array(["[1, x]", "1.5", "[1;2]", "", "3"], pa.string())
+    lists, bad = word_ids(broken)
+    assert bad.tolist() == [True, True, True, False, False] and lists.to_pylist() == [[], [], [], [], [3]]
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=8), st.data())
+def test_ragged_take_and_cut(lists, data):
+    ragged = Ragged.from_lists(lists)
+    rows = np.asarray(data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=10)), dtype=np.int64)
+    taken = ragged.take(rows)
+    assert [taken[row].tolist() for row in range(len(taken))] == [lists[row] for row in rows]
+    width = data.draw(st.integers(0, 6))
+    cut = ragged.cut(width)
+    assert [cut[row].tolist() for row in range(len(cut))] == [entry[:width] for entry in lists]
 
 
 def test_dense():

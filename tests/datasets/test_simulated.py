@@ -68,8 +68,8 @@ def trivial() -> list[str]:
 def interval(ranks: Ranks, task: str) -> tuple[float, float]:
     """Mean N@10 over users, and how far 95 % of scorers without knowledge stay from chance.
 
-    Exact for scores without ties and too wide for others. The interval of the sample would not do: where a scorer separates
-    one row in thirty, the few hits make mean and standard deviation large or small together.
+    Exact for scores without ties and too wide for others. The interval of the sample would not do: where a scorer
+    separates one row in thirty, the few hits make mean and standard deviation large or small together.
     """
     kept = ranks.only(task)
     rows = np.unique(kept.user, return_counts=True)[1]
@@ -95,7 +95,12 @@ def test_the_oracle_beats_every_trivial_model(prepared):
                 users, ours = best.only(task).per_user(PRIMARY)
                 _, theirs = ranks.only(task).per_user(PRIMARY)
                 gain = ours - theirs
-                assert gain.mean() > 2.5 * gain.std(ddof=1) / np.sqrt(len(users)), (task, name, ours.mean(), theirs.mean())
+                assert gain.mean() > 2.5 * gain.std(ddof=1) / np.sqrt(len(users)), (
+                    task,
+                    name,
+                    ours.mean(),
+                    theirs.mean(),
+                )
     matcher, popularity = (others[name].only("search") for name in ("matcher", "popularity"))
     gain = matcher.per_user(PRIMARY)[1] - popularity.per_user(PRIMARY)[1]
     assert gain.mean() > 2.5 * gain.std(ddof=1) / np.sqrt(len(gain))
@@ -123,13 +128,26 @@ def test_without_strengths_everything_is_at_chance(prepared):
     [
         ("taste", 0.9, {("oracle", "rec"), ("item-knn", "rec")}, {("oracle", "search"), ("matcher", "search")}),
         ("transition", 0.9, {("oracle", "rec")}, {("oracle", "search"), ("popularity", "rec")}),
-        ("relevance", 0.9, {("oracle", "search"), ("matcher", "search")}, {("oracle", "rec"), ("popularity", "search")}),
-        ("popularity", 1.0, {("oracle", "rec"), ("popularity", "rec"), ("popularity", "search")}, {("matcher", "search")}),
+        (
+            "relevance",
+            0.9,
+            {("oracle", "search"), ("matcher", "search")},
+            {("oracle", "rec"), ("popularity", "search")},
+        ),
+        (
+            "popularity",
+            1.0,
+            {("oracle", "rec"), ("popularity", "rec"), ("popularity", "search")},
+            {("matcher", "search")},
+        ),
     ],
 )
 def test_each_strength_alone_does_what_it_says(prepared, strength, value, above, at_chance):
     log, parts = prepared(**(NOTHING | {strength: value}))
-    ranks = {name: ranks_of_oracle(log, parts) if name == "oracle" else ranks_of(name, log, parts) for name, _ in above | at_chance}
+    ranks = {
+        name: ranks_of_oracle(log, parts) if name == "oracle" else ranks_of(name, log, parts)
+        for name, _ in above | at_chance
+    }
     for name, task in above:
         mean, half = interval(ranks[name], task)
         assert mean - half > CHANCE, (name, task, mean, half)
@@ -158,7 +176,7 @@ def test_a_search_makes_the_next_click_topical(prepared):
 
 
 def test_no_leaks(prepared):
-    log, parts = prepared()
+    _, parts = prepared()
     found = counters(Batches(parts), draw(parts))
     assert all(value == 0 for name, value in found.items() if name.startswith("zero:")), found
 
