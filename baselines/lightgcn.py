@@ -22,7 +22,7 @@ from bench.ranker.registry import register
 
 
 @dataclass(config=strict)
-class Config(TrainConfig):
+class LightGCNConfig(TrainConfig):
     """Published settings: 64 dimensions, 3 layers, BPR with one negative, up to 1000 epochs."""
 
     epochs: Positive = 1000
@@ -39,15 +39,15 @@ class Config(TrainConfig):
 class LightGCN(TorchRanker):
     """Score: inner product of the propagated rows of user and item. Reads recommendation clicks only."""
 
-    Config: ClassVar[type[Config]] = Config
+    Config = LightGCNConfig
     uses_history = False
     uses_user = True
     # A few passes at a higher rate come close to the long schedule.
     quick: ClassVar[dict[str, Any]] = {"epochs": 40, "lr": 1e-2, "patience": 5}
     search_space: ClassVar[dict[str, Any]] = {"layers": [1, 2, 3], "decay": [1e-5, 1e-4, 1e-3], "lr": [1e-3, 5e-3]}
-    config: Config
+    config: LightGCNConfig
 
-    def __init__(self, config: Config, context: Context):
+    def __init__(self, config: LightGCNConfig, context: Context):
         super().__init__(config, context)
         users, items = self.catalog.n_users, self.catalog.n_items
         self.ego = nn.Parameter(initial(users, items, config.dim, context.generator("lightgcn")))

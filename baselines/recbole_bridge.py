@@ -64,7 +64,7 @@ class RecBoleRanker(TorchRanker):
 
     def __init__(self, config: TrainConfig, context: Context):
         super().__init__(config, context)
-        self._class = classes.model_class(self.recbole)
+        self._class: Any = classes.model_class(self.recbole)
         self._settings = recbole_data.complete(
             recbole_data.settings(self.recbole, self.options()), self.config, context
         )

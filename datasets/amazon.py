@@ -96,7 +96,7 @@ class Amazon(Source):
         missing = [name for name, path in found.items() if path is None and not (published and name == "metadata")]
         if missing:
             expected = {
-                "reviews": "reviews (2014: reviews_<Category>_5.json.gz, 2018: <Category>_5.json.gz, or kindle_reviews.csv)",
+                "reviews": "reviews (reviews_<Category>_5.json.gz, <Category>_5.json.gz or kindle_reviews.csv)",
                 "metadata": "metadata (meta_<Category>.json.gz)",
             }
             names = ", ".join(expected.get(name, f"{name}.gz") for name in missing)

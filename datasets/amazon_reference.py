@@ -35,11 +35,13 @@ def kindle_reference(facts: dict[str, Any], config: Any) -> dict[str, Any]:
             "the paper's are those of the 4,603 published queries that a draw of one query a purchase leaves; the draw "
             f"is not published, ours is the hash with seed {config.seed}"
         )
-        search = f"the published relevance files hold {_PUBLISHED_PAIRS:,} distinct user-item pairs, one less than the paper's"
+        search = (
+            f"the published relevance files hold {_PUBLISHED_PAIRS:,} pairs of user and item, one less than the paper's"
+        )
     else:
         queries = (
-            "the paper drew from the published query file (queries=published); ours come from the category paths of the "
-            f"metadata, cut with stem={config.stem} (the published ones with Krovetz's stemmer)"
+            "the paper drew from the published query file (queries=published); ours come from the category paths of "
+            f"the metadata, cut with stem={config.stem} (the published ones with Krovetz's stemmer)"
         )
         search = (
             "the paper leaves out purchases whose product has no held-out query in the random split of Ai et al.; here "

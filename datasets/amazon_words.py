@@ -41,8 +41,13 @@ def text_words(text: str) -> list[str]:
 
 
 def s_stem(word: str) -> str:
-    """The S stemmer (Harman, JASIS 1991): plural endings of words with more than three letters."""
+    """Plural endings of words with more than three letters: the S stemmer (Harman, JASIS 1991), and "es" after a hiss.
+
+    The rule of our own keeps query texts readable: "brushes" is "brush", not "brushe".
+    """
     if len(word) > 3:
+        if word.endswith(("ches", "shes", "sses", "xes")):
+            return word[:-2]
         if word.endswith("ies") and word[-4] not in "ae":
             return word[:-3] + "y"
         if word.endswith("es") and word[-3] not in "aeo":

@@ -137,7 +137,7 @@ class ProductSearch(Source):
                 f"train.qrels and test.qrels as published; {self.config.valid_share:.0%} of the training purchases "
                 "validate, by a hash, with queries that training knows (test queries are unknown to it)"
                 if published
-                else "NOT the published one: purchases of test.qrels, one a user for test and one for validation, by hash"
+                else "NOT the published one: purchases of test.qrels, one a user tests and one validates, by a hash"
             ),
         }
         return build(

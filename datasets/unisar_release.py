@@ -77,7 +77,7 @@ class UniSARRelease(Source):
         with tempfile.TemporaryDirectory(prefix="bench-unisar-") as scratch:
             tables = convert(files, Path(scratch))
             release = read_release(tables)
-            features = {
+            features: dict[str, pa.Table] = {
                 name: pq.read_table(tables[name]) for name in ("user_vocab_np", "item_vocab_np") if name in tables
             }
         _refuse(release)

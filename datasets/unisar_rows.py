@@ -95,10 +95,9 @@ def read_release(tables: dict[str, Path]) -> Release:
     )
     user = users.column("user").to_numpy()
     order = np.argsort(user, kind="stable")
-    rec = _entries(user, order, *(_ragged(users.column(name)) for name in ("rec_his", "rec_his_ts")), scale)
-    src = _entries(
-        user, order, *(_ragged(users.column(name)) for name in ("src_session_his", "src_session_his_ts")), scale
-    )
+    lists = {name: _ragged(users.column(name)) for name in users.column_names if name != "user"}
+    rec = _entries(user, order, lists["rec_his"], lists["rec_his_ts"], scale)
+    src = _entries(user, order, lists["src_session_his"], lists["src_session_his_ts"], scale)
     vocabulary = len(pq.read_table(tables["query_vocab"])) if "query_vocab" in tables else None
     src = _clicks(src, _ragged(sessions.column("pos_items")), session_code)
     return Release(rows, rec, src, coded.texts(), unit, vocabulary)

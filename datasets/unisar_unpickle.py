@@ -63,7 +63,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
     for core in ("numpy.core", "numpy._core"):
         found[f"{core}.multiarray", "_reconstruct"] = multiarray._reconstruct
         found[f"{core}.multiarray", "scalar"] = multiarray.scalar
-        found[f"{core}.numeric", "_frombuffer"] = numeric._frombuffer
+        found[f"{core}.numeric", "_frombuffer"] = numeric._frombuffer  # type: ignore[attr-defined]
     found |= {("pandas", kind.__name__): kind for kind in (pd.DataFrame, pd.Series, pd.Index, pd.RangeIndex)}
     found |= {
         ("pandas.core.frame", "DataFrame"): pd.DataFrame,

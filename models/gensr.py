@@ -37,7 +37,7 @@ _CHUNK = 1024
 
 
 @dataclass(config=strict)
-class Config(TrainConfig):
+class GenSRConfig(TrainConfig):
     """Settings of GenSR. Where the paper is silent the released run decides; deviations from both are marked as such."""
 
     backbone: str = "auto"
@@ -77,7 +77,7 @@ class Config(TrainConfig):
 class View(nn.Module):
     """One view of the history: positions and Transformer encoder (eq. 3, 4), soft filter by a candidate (eq. 5, 6)."""
 
-    def __init__(self, width: int, hidden: int, config: Config):
+    def __init__(self, width: int, hidden: int, config: GenSRConfig):
         super().__init__()
         self.position = nn.Embedding(config.history, width) if config.positions else None
         self.encoder = Encoder(width, config.heads, config.layers, config.dropout, hidden)
@@ -96,9 +96,9 @@ class View(nn.Module):
 
 @register("gensr", title="GenSR", tasks=("rec", "search"), group="unified", cite="Zhao et al., SIGIR 2025")
 class GenSR(TorchRanker):
-    """GenSR as the paper has it; see `Config` for what the paper leaves open."""
+    """GenSR as the paper has it; see `GenSRConfig` for what the paper leaves open."""
 
-    Config: ClassVar[type[Config]] = Config
+    Config = GenSRConfig
     uses_query = True
     # One pass over the training rows, with the warm-up and the CF table shortened to match.
     quick: ClassVar[dict[str, Any]] = {
@@ -119,9 +119,9 @@ class GenSR(TorchRanker):
         f"gradients:lm.decoder.block.*.layer.0.SelfAttention.{part}.weight": "One decoded position attends to itself alone, whatever this is."
         for part in ("q", "k", "relative_attention_bias")
     }
-    config: Config
+    config: GenSRConfig
 
-    def __init__(self, config: Config, context: Context):
+    def __init__(self, config: GenSRConfig, context: Context):
         super().__init__(config, context)
         if config.backbone == "auto":
             raise UsageError("gensr.backbone is 'auto', which bench.ranker.backbone.resolve turns into a name; give that name")

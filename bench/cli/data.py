@@ -6,11 +6,13 @@ from typing import Any
 import click
 
 from bench.cli import options, selection
+from bench.cli.data_check import check
+from bench.cli.data_fetch import fetch
 
 
-@click.group("data", cls=options.WithList, short_help="List, prepare and describe data sets.")
+@click.group("data", cls=options.WithList, short_help="List, fetch, check, prepare and describe data sets.")
 def command() -> None:
-    """Data sets: list them (the default), prepare them, describe them."""
+    """Data sets: list them (the default), fetch, check, prepare and describe them."""
 
 
 @command.command("list", short_help="All data sets (the default).")
@@ -102,3 +104,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+command.add_command(check)
+command.add_command(fetch)

@@ -22,7 +22,7 @@ COMMANDS = {
     "evaluate": "Rank finished runs on further candidates, without training.",
     "table": "Compare the models of the newest command, or of --from folders.",
     "models": "List the models, or check one against the contract.",
-    "data": "List, prepare and describe data sets.",
+    "data": "List, fetch, check, prepare and describe data sets.",
     "candidates": "Export the candidate lists, or import your own.",
     "scores": "Import scores that were computed elsewhere on the same candidates.",
     "runs": "List and remove finished runs.",

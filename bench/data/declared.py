@@ -11,9 +11,9 @@ def declared(path: Path, decorator: str) -> list[tuple[str, str, dict[str, Any]]
     if f"@{decorator}(" not in source:
         return []
     found = []
-    for node in ast.parse(source).body:
-        for call in node.decorator_list if isinstance(node, ast.ClassDef) else []:
+    for node in (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)):
+        for call in node.decorator_list:
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
                 facts = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
-                found.append((node.name, ast.literal_eval(call.args[0]), facts))  # type: ignore[union-attr]
+                found.append((node.name, ast.literal_eval(call.args[0]), facts))
     return found

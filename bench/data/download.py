@@ -13,9 +13,11 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
@@ -105,15 +107,15 @@ def _download(name: str, urls: tuple[str, ...], checksum: str, folder: Path, rep
     except filelock.Timeout:
         raise RunError(f"another process is fetching {folder / name}; wait for it") from None
     with lock:
-        said = ""
+        said: dict[str, None] = {}
         for url in urls:
             try:
                 _complete(url, part, lambda so_far, total: report(name, so_far, total), pause)
                 break
             except _NoAnswer as error:
-                said = f"{said}; {error}" if said else str(error)
+                said[str(error)] = None
         else:
-            raise _NoAnswer(said)
+            raise _NoAnswer("; ".join(said))
         sums = _checked(part, name, url, checksum)
         size = part.stat().st_size
         os.replace(part, folder / name)
@@ -132,18 +134,19 @@ def _complete(url: str, part: Path, report: Callable[[int, int | None], None], p
             why = "the connection ended early"
         except urllib.error.HTTPError as error:
             if error.code not in _BUSY:
-                raise _NoAnswer(f"{url}: {error.code} {error.reason}") from None
+                raise _NoAnswer(f"{_host(url)}: {error.code} {error.reason}") from None
             why = f"{error.code} {error.reason}"
         except urllib.error.URLError as error:
-            if isinstance(error.reason, OSError) and error.reason.errno == errno.ENOSPC:
-                raise error.reason from None
             why = f"no connection: {error.reason}"
+            if isinstance(error.reason, socket.gaierror):
+                # Off line: no name is found however often one asks.
+                failures = tries
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             why = str(error) or type(error).__name__
         grown = part.exists() and part.stat().st_size > before
-        failures = 1 if grown else failures + 1
+        failures = 1 if grown and failures < tries else failures + 1
         if failures >= tries:
-            raise _NoAnswer(f"{url}: {why}")
+            raise _NoAnswer(f"{_host(url)}: {why}")
         time.sleep(pause * 2 ** (failures - 1))
 
 
@@ -263,7 +266,11 @@ def _metadata(url: str, pause: float, tries: int = 4) -> dict[str, tuple[str, st
         except (ValueError, KeyError, TypeError) as error:
             why = f"its answer is not the description of a record ({type(error).__name__}: {error})"
             break
-    raise _NoAnswer(f"{url}: {why}")
+    raise _NoAnswer(f"{_host(url)}: {why}")
+
+
+def _host(url: str) -> str:
+    return urllib.parse.urlsplit(url).netloc
 
 
 def _state(part: Path) -> Path:

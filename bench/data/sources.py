@@ -23,6 +23,7 @@ from pydantic import dataclasses as typed
 from bench.data import log as logs
 from bench.data.declared import declared
 from bench.data.log import Log
+from bench.data.origin import own_files
 from bench.errors import RunError, UsageError, unknown
 
 PACKAGE = "bench.datasets"
@@ -168,7 +169,7 @@ def load(name: str, options: dict[str, Any] | None = None, root: str | Path | No
     opened = open_source(name, options, root)
     files = opened.raw_files()
     facts = {label: _identity(path) for label, path in sorted(files.items())}
-    code = logs.file_sha256(Path(importlib.import_module(type(opened).__module__).__file__))  # type: ignore[arg-type]
+    code = {module: logs.file_sha256(path) for module, path in own_files(type(opened).__module__).items()}
     recipe = {"name": name, "config": asdict(opened.config), "files": facts, "code": code, "format": logs.FORMAT}
     stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     folder = data_root(root) / "prepared" / f"{opened.entry.name.rstrip(':')}-{stamp}"

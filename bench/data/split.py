@@ -75,7 +75,8 @@ def split(log: Log, name: str = "leave-one-out") -> LogSplit:
     cold = (part > 0) & ~trained[user]
     part[cold] = -1
     dropped["held-out rows of users without training rows"] = int(cold.sum())
-    return LogSplit(log, name, *(np.flatnonzero(part == code) for code in range(3)), dropped)
+    train, valid, test = (np.flatnonzero(part == code) for code in range(3))
+    return LogSplit(log, name, train, valid, test, dropped)
 
 
 def _leave_one_out(log: Log) -> tuple[np.ndarray, dict[str, int]]:

@@ -143,7 +143,9 @@ class Ranker(ABC):
     A subclass is constructed as `cls(config, context)`. Class attributes declare what the harness may rely on.
     """
 
-    Config: ClassVar[type[Config]] = Config
+    # What `@register` declared; absent on classes that are not registered.
+    entry: ClassVar[Any]
+    Config: ClassVar[type] = Config
     # Settings of `--budget quick`: they may shorten training and shrink a backbone, never change the data or the model.
     quick: ClassVar[dict[str, Any]] = {}
     # For `bench tune`: field name -> list of values, or ("loguniform", low, high).
@@ -155,7 +157,7 @@ class Ranker(ABC):
     # Checks of the battery that do not apply: name of the check -> a sentence that says why.
     exempt: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, config: Config, context: Context):
+    def __init__(self, config: Any, context: Context):
         self.config = config
         self.context = context
         self.catalog = context.catalog
@@ -193,12 +195,12 @@ class TorchRanker(Ranker, nn.Module):
     fills must exist with their final shape after `__init__` and be persistent, so that saved weights can be loaded.
     """
 
-    Config: ClassVar[type[Config]] = TrainConfig
+    Config: ClassVar[type] = TrainConfig
     # What `loss` reads: "events" (Batch: one clicked item a row) or "sequences" (SequenceBatch: one user a row).
     trains_on: ClassVar[Literal["events", "sequences"]] = "events"
     config: Any
 
-    def __init__(self, config: Config, context: Context):
+    def __init__(self, config: Any, context: Context):
         nn.Module.__init__(self)
         Ranker.__init__(self, config, context)
 

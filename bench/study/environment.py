@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import subprocess
@@ -10,6 +9,8 @@ import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from bench.data.origin import own_files
 
 PACKAGES = ("bench", "torch", "transformers", "numpy", "scipy", "pandas", "pyarrow", "mlflow", "ray", "recbole", "bm25s")
 _FLOORS = ("data", "evaluation", "ranker")
@@ -60,39 +61,18 @@ def command_line() -> str:
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
+@cache
 def source_hash(module: str) -> str:
-    """Hash of the sources that decide a fit: the model's package folder siblings are not part of it, the floors below are.
-
-    Covers the model's own module, every module of its package that it imports, and bench.data, bench.evaluation and
-    bench.ranker.
+    """Hash of the sources that decide a fit: the model's module with those of its package that it imports, and the floors
+    below it (bench.data, bench.evaluation, bench.ranker).
     """
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parent.parent
-    paths = [path for floor in _FLOORS for path in sorted((root / floor).rglob("*.py"))]
-    for path in paths:
+    for path in (path for floor in _FLOORS for path in sorted((root / floor).rglob("*.py"))):
         digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    for name in sorted(_own_modules(module)):
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.origin:
-            digest.update(name.encode() + Path(spec.origin).read_bytes())
+    for name, path in own_files(module).items():
+        digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _own_modules(module: str) -> set[str]:
-    """The module and those of its package that it imports, directly or not."""
-    package = module.rpartition(".")[0]
-    found, waiting = set(), [module]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        loaded = sys.modules.get(name)
-        for value in list(vars(loaded).values()) if loaded else []:
-            origin = getattr(value, "__module__", None) or (value.__name__ if hasattr(value, "__path__") else "")
-            if isinstance(origin, str) and package and origin.startswith(package + "."):
-                waiting.append(origin)
-    return found
 
 
 def _git(folder: Path, *words: str) -> str | None:

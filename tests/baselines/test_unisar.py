@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from bench.baselines import unisar
-from bench.baselines.unisar import UniSAR
 from torch import nn
 
+from bench.baselines import unisar
+from bench.baselines.unisar import UniSAR
 from bench.data.batch import Batch, Batches, TrainData
 from bench.data.catalog import Catalog
 from bench.data.split import split

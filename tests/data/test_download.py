@@ -328,3 +328,22 @@ def test_the_command_prints_place_and_sum(server, tmp_path, monkeypatch):
     assert str(tmp_path / "kuaisar" / "reviews.json.gz") in done.stdout
     assert "not verified" in done.stdout and SHA256 in done.stdout
     assert is_there(tmp_path / "kuaisar")
+
+
+def test_off_line_the_command_says_so_at_once(tmp_path, monkeypatch):
+    import socket
+    import urllib.error
+
+    asked = []
+
+    def off_line(request, **_):
+        asked.append(request.full_url)
+        raise urllib.error.URLError(socket.gaierror(-2, "Name or service not known"))
+
+    monkeypatch.setattr(download.urllib.request, "urlopen", off_line)
+    for name, files in (("amazon-kindle", 2), ("amazon:Beauty", 2)):
+        asked.clear()
+        with pytest.raises(RunError) as caught:
+            fetch(name, publication(name), tmp_path, lambda *_: None, pause=60)
+        assert len(asked) == 3 and str(caught.value).count(".json.gz") == files and "put them into" in str(caught.value)
+        assert str(caught.value).count("Name or service not known") == 2  # once a host
