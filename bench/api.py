@@ -30,7 +30,8 @@ def run(
     Args:
         models: names or groups, as a comma string or a list.
         set: settings by name, e.g. `{"unisar": {"lr": 1e-3}, "train": {"epochs": 3}}`.
-        options: the other options of `bench run` with `_` for `-`: split, mode, budget, device, candidate_seed, force, trivial,
+        options: the other options of `bench run` with `_` for `-`: split, mode, budget, device, candidate_seed, force,
+        trivial,
             out, data, threads, tracking_uri.
 
     Raises:

@@ -1,7 +1,8 @@
 """MovieLens-100K as the RecBole package carries it, with queries made from genre and decade.
 
-The queries are synthetic: after Ai et al. (SIGIR 2017), a purchase is searched by one path of the item's categories. Here a path
-is a genre with a decade (variant E; the paper's difficulty on Kindle is variant A, the combination of all genres).
+The queries are synthetic: after Ai et al. (SIGIR 2017), a purchase is searched by one path of the item's categories.
+Here a path is a genre with a decade (variant E; the paper's difficulty on Kindle is variant A, the combination of all
+genres).
 """
 
 import hashlib
@@ -58,17 +59,23 @@ class MovieLens100K(Source):
         files = {name: folder / name for name in _MD5}
         for name, path in files.items():
             if not path.exists():
-                raise RunError(f"{path} is missing; reinstall it: pip install --force-reinstall --no-deps recbole==1.2.1")
+                raise RunError(
+                    f"{path} is missing; reinstall it: pip install --force-reinstall --no-deps recbole==1.2.1"
+                )
             found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
             if found != _MD5[name]:
-                raise RunError(f"{path} has md5 {found}, expected {_MD5[name]}; reinstall recbole==1.2.1 with --no-deps")
+                raise RunError(
+                    f"{path} has md5 {found}, expected {_MD5[name]}; reinstall recbole==1.2.1 with --no-deps"
+                )
         return files
 
     def prepare(self, files: dict[str, Path]) -> Log:
         ratings = read_atomic(files["ml-100k.inter"]).table
         items = _items(read_atomic(files["ml-100k.item"]).table, self.config.queries)
         users = read_atomic(files["ml-100k.user"]).table.rename(columns={"user_id": "id"})
-        users = users[["id", "age", "gender", "occupation"]].rename(columns=lambda name: name if name == "id" else f"feature:{name}")
+        users = users[["id", "age", "gender", "occupation"]].rename(
+            columns=lambda name: name if name == "id" else f"feature:{name}"
+        )
         ratings = ratings[five_core(ratings["user_id"].to_numpy(), ratings["item_id"].to_numpy())]
         return assemble(ratings, items, users, self.config)
 
@@ -103,7 +110,9 @@ def assemble(ratings: pd.DataFrame, items: pd.DataFrame, users: pd.DataFrame, co
 def _items(table: pd.DataFrame, variant: str) -> pd.DataFrame:
     """Items with their text (title, genres, decade) and the queries that can be made for them."""
     # One movie has "V" for its year and the year inside its title.
-    year = table["release_year"].str.extract(r"^(\d{4})$")[0].fillna(table["movie_title"].str.extract(r"\((\d{4})\)")[0])
+    year = (
+        table["release_year"].str.extract(r"^(\d{4})$")[0].fillna(table["movie_title"].str.extract(r"\((\d{4})\)")[0])
+    )
     decade = (year.str[:3] + "0s").where(year.notna(), "unknown decade")
     genres = table["class"].str.split()
     title = table["movie_title"].str.replace(r"\s*\(\d{4}\)", "", regex=True)
@@ -112,7 +121,8 @@ def _items(table: pd.DataFrame, variant: str) -> pd.DataFrame:
     else:
         queries = [[f"{_plain(genre)} {when}" for genre in entry] for entry, when in zip(genres, decade, strict=True)]
     text = [
-        f"{name} {' '.join(_plain(genre) for genre in entry)} {when}" for name, entry, when in zip(title, genres, decade, strict=True)
+        f"{name} {' '.join(_plain(genre) for genre in entry)} {when}"
+        for name, entry, when in zip(title, genres, decade, strict=True)
     ]
     return pd.DataFrame(
         {

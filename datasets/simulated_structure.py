@@ -43,19 +43,19 @@ class Parameters:
     """
 
     seed: int = 0
-    users: int = Field(500, ge=1)
-    items: int = Field(4_000, ge=10)
-    events: int = Field(80_000, ge=100)
-    search_share: float = Field(0.4, gt=0, lt=1)
-    days: float = Field(9.8, gt=0, le=400)
-    clickable: float = Field(0.5, gt=0, le=1)
-    topics: int = Field(12, ge=1)
-    intents: int = Field(4, ge=1)
-    queries: int = Field(4, ge=1)
-    taste: float = Field(0.7, ge=0, le=1)
-    transition: float = Field(0.4, ge=0, le=1)
-    relevance: float = Field(0.8, ge=0, le=1)
-    popularity: float = Field(0.5, ge=0, le=2)
+    users: int = Field(default=500, ge=1)
+    items: int = Field(default=4_000, ge=10)
+    events: int = Field(default=80_000, ge=100)
+    search_share: float = Field(default=0.4, gt=0, lt=1)
+    days: float = Field(default=9.8, gt=0, le=400)
+    clickable: float = Field(default=0.5, gt=0, le=1)
+    topics: int = Field(default=12, ge=1)
+    intents: int = Field(default=4, ge=1)
+    queries: int = Field(default=4, ge=1)
+    taste: float = Field(default=0.7, ge=0, le=1)
+    transition: float = Field(default=0.4, ge=0, le=1)
+    relevance: float = Field(default=0.8, ge=0, le=1)
+    popularity: float = Field(default=0.5, ge=0, le=2)
 
 
 def full_size(scale: float = 1.0, seed: int = 0) -> Parameters:

@@ -1,8 +1,8 @@
 """GenSR (Zhao et al., SIGIR 2025): search and recommendation by one language model that answers Yes or No.
 
-A user's last clicks of both tasks are read in two views, as rows of a LightGCN table (CF) and as means of title embeddings (semantic).
-Each candidate filters both views by cross-attention; the two pooled vectors and the candidate's own two take four places in a prompt
-of its task, and the score is logit(Yes) - logit(No) of one decoder step.
+A user's last clicks of both tasks are read in two views, as rows of a LightGCN table (CF) and as means of title
+embeddings (semantic). Each candidate filters both views by cross-attention; the two pooled vectors and the candidate's
+own two take four places in a prompt of its task, and the score is logit(Yes) - logit(No) of one decoder step.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -44,7 +44,8 @@ class GenSRConfig(TrainConfig):
     optimizer: Literal["adam", "adamw"] = "adamw"
     # For pretrained weights. What starts at random (the views, the projection, all of small-t5) learns with `lr_new`.
     lr: Annotated[float, Field(gt=0)] = 1e-4
-    # Deviation (the release has 1e-4 throughout): at 1e-4 the loss stays at the entropy of the labels for 145,000 steps.
+    # Deviation (the release has 1e-4 throughout): at 1e-4 the loss stays at the entropy of the labels for 145,000
+    # steps.
     lr_new: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: NotNegative = 1e-3
     warmup: Annotated[int, Field(ge=0)] = 200
@@ -54,7 +55,7 @@ class GenSRConfig(TrainConfig):
     history_rec: Positive = 20
     history_search: Positive = 20
     history: Annotated[int, Field(ge=1, description="last clicks of both tasks that are read")] = 20
-    title_tokens: Annotated[int, Field(ge=1, description="first tokens of an item's text that make its title embedding")] = 32
+    title_tokens: Annotated[int, Field(ge=1, description="first tokens of an item's text, its title embedding")] = 32
     query_tokens: Annotated[int, Field(ge=1, description="first tokens of a query in the prompt")] = 32
     layers: Positive = 1
     heads: Positive = 2
@@ -63,7 +64,8 @@ class GenSRConfig(TrainConfig):
     positions: bool = True
     contrast: Annotated[float, Field(ge=0, description="lambda, weight of the contrastive loss")] = 0.01
     temperature: Annotated[float, Field(gt=0, description="tau of the contrastive loss")] = 0.07
-    # Deviation: inserted vectors get the size of word embeddings. Without it CF tokens are ten times smaller than words.
+    # Deviation: inserted vectors get the size of word embeddings. Without it CF tokens are ten times smaller than
+    # words.
     match_norm: bool = True
     cf_table: Literal["propagated", "ego"] = "propagated"
     cf_dim: Positive = 64
@@ -100,10 +102,11 @@ class GenSR(TorchRanker):
 
     Config = GenSRConfig
     uses_query = True
-    # One pass over the training rows, with the warm-up and the CF table shortened to match.
+    # Most of one pass over the training rows of ml-100k, with the warm-up and the CF table shortened to match.
     quick: ClassVar[dict[str, Any]] = {
         "backbone": SMALL,
         "epochs": 1,
+        "steps_per_epoch": 300,
         "batch_size": 256,
         "warmup": 50,
         "lr_new": 0.002,
@@ -116,7 +119,9 @@ class GenSR(TorchRanker):
         "temperature": [0.01, 0.03, 0.05, 0.07, 0.1, 0.3, 0.5],
     }
     exempt: ClassVar[dict[str, str]] = {
-        f"gradients:lm.decoder.block.*.layer.0.SelfAttention.{part}.weight": "One decoded position attends to itself alone, whatever this is."
+        f"gradients:lm.decoder.block.*.layer.0.SelfAttention.{part}.weight": (
+            "One decoded position attends to itself alone, whatever this is."
+        )
         for part in ("q", "k", "relative_attention_bias")
     }
     config: GenSRConfig
@@ -124,7 +129,9 @@ class GenSR(TorchRanker):
     def __init__(self, config: GenSRConfig, context: Context):
         super().__init__(config, context)
         if config.backbone == "auto":
-            raise UsageError("gensr.backbone is 'auto', which bench.ranker.backbone.resolve turns into a name; give that name")
+            raise UsageError(
+                "gensr.backbone is 'auto', which bench.ranker.backbone.resolve turns into a name; give that name"
+            )
         backbone = context.backbone(config.backbone, TEXTS)
         self.backbone_name = backbone.name
         self.lm = backbone.model
@@ -135,7 +142,9 @@ class GenSR(TorchRanker):
             raise RunError(f"backbone '{backbone.name}' does not fit GenSR: {error}") from None
         self.start = self.lm.config.decoder_start_token_id
         self.prompts = Prompts(tokenizer, query_texts(self.catalog), config.query_tokens)
-        self.register_buffer("titles", _titles(tokenizer, item_texts(self.catalog), config.title_tokens), persistent=False)
+        self.register_buffer(
+            "titles", _titles(tokenizer, item_texts(self.catalog), config.title_tokens), persistent=False
+        )
         self.register_buffer("cf", torch.zeros(self.catalog.n_items + 1, config.cf_dim))
         # Root mean square of a word embedding's entries: the scale of what is inserted among words.
         scale = self.words.weight.detach().square().mean().sqrt() if config.match_norm else torch.ones(())
@@ -158,7 +167,9 @@ class GenSR(TorchRanker):
         config, clicks = self.config, train.arrays("rec")
         if not len(clicks["user"]):
             raise RunError("gensr needs recommendation clicks for its CF table and the training part has none")
-        settings = {name: value for name, value in vars(config).items() if name.startswith("cf_") and name != "cf_table"}
+        settings = {
+            name: value for name, value in vars(config).items() if name.startswith("cf_") and name != "cf_table"
+        }
 
         def build() -> dict[str, Tensor]:
             return train_table(
@@ -235,7 +246,13 @@ class GenSR(TorchRanker):
         semantic = self.semantic_view.encode(past / self.scale, mask)
         interests = self.semantic_view.filter(wanted / self.scale, semantic, mask)
         inserts = torch.stack(
-            [self.project(filtered) * self.scale, interests * self.scale, self.project(candidates) * self.scale, wanted], 2
+            [
+                self.project(filtered) * self.scale,
+                interests * self.scale,
+                self.project(candidates) * self.scale,
+                wanted,
+            ],
+            2,
         )
         empty = ~mask.any(1, keepdim=True)
         views = self.project(masked_mean(collaborative, mask)), masked_mean(semantic, mask)
@@ -249,7 +266,7 @@ class GenSR(TorchRanker):
 
     def _answer(self, prompt: Prompt, inserts: Tensor) -> Tensor:
         """Logits over the vocabulary of the first decoded token, (R * K, V), for R prompts with K candidates each."""
-        rows, count, _, width = inserts.shape
+        rows, count, _, _width = inserts.shape
         text = self.words(prompt.ids)[:, None].expand(-1, count, -1, -1)
         place = prompt.inserts[:, None, :, None].expand_as(inserts)
         embedded = text.scatter(2, place, inserts.to(text.dtype)).flatten(0, 1)
@@ -262,8 +279,8 @@ class GenSR(TorchRanker):
 def info_nce(left: Tensor, right: Tensor, user: Tensor, temperature: float) -> Tensor:
     """Contrast of two views of users (eq. 10), both directions averaged: (B, d), (B, d), (B,) -> scalar.
 
-    Cosine similarity over tau; the other users of the batch are negatives. Further rows of the same user are left out of the
-    denominator, and rows whose view is the zero vector (no history) out of the batch.
+    Cosine similarity over tau; the other users of the batch are negatives. Further rows of the same user are left out
+    of the denominator, and rows whose view is the zero vector (no history) out of the batch.
     """
     kept = (left.abs().sum(1) > 0) & (right.abs().sum(1) > 0)
     left, right, user = F.normalize(left[kept], dim=1), F.normalize(right[kept], dim=1), user[kept]
@@ -279,4 +296,6 @@ def _titles(tokenizer: Any, texts: list[str], limit: int) -> Tensor:
     """(n_items + 1, W) int32 token ids of the items' texts, right padded."""
     ids = [tokenizer(text, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"] for text in texts]
     width = max(1, max(map(len, ids)))
-    return torch.as_tensor(np.array([row + [tokenizer.pad_token_id] * (width - len(row)) for row in ids], dtype=np.int32))
+    return torch.as_tensor(
+        np.array([row + [tokenizer.pad_token_id] * (width - len(row)) for row in ids], dtype=np.int32)
+    )

@@ -1,5 +1,6 @@
 """The two prompts of GenSR: five segments of text a task around four inserted vectors (eq. 7)."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ from bench.data.log import SEARCH, TASKS
 from bench.data.ragged import Ragged
 
 QUERY = "{query}"
-# p1 <c_hat> p2 <s_hat> p3 <e_i> p4 <t_i> p5. What follows the query starts with a word, so that a subword tokenizer cuts the
-# segment in the same way whether it reads it in one piece or in three.
+# p1 <c_hat> p2 <s_hat> p3 <e_i> p4 <t_i> p5. What follows the query starts with a word, so that a subword tokenizer
+# cuts the segment in the same way whether it reads it in one piece or in three.
 SEGMENTS = {
     "rec": ("Recommend to a user liking", "and", "the item", "titled", "? Yes or No"),
     "search": ("Search by a user liking", "and", f"for {QUERY} with item", "titled", "? Yes or No"),
@@ -44,7 +45,11 @@ class Prompts(nn.Module):
         self.queries = queries
         self.pad = tokenizer.pad_token_id
         self._decode = tokenizer.decode
-        cut = tokenizer(queries, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"] if queries else []
+        cut = (
+            tokenizer(queries, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
+            if queries
+            else []
+        )
         words = Ragged.from_lists(cut)
         # Kept out of the saved weights: they follow from the log and the tokenizer.
         self.register_buffer("_offsets", torch.as_tensor(words.offsets), persistent=False)
@@ -80,7 +85,7 @@ class Prompts(nn.Module):
     def decode(self, prompt: Prompt, row: int) -> list[str]:
         """The five segments of one laid-out prompt, from its tokens."""
         cuts = [-1, *prompt.inserts[row].tolist(), int(prompt.mask[row].sum())]
-        spans = [prompt.ids[row, low + 1 : high] for low, high in zip(cuts, cuts[1:], strict=False)]
+        spans = [prompt.ids[row, low + 1 : high] for low, high in itertools.pairwise(cuts)]
         return [self._decode(span, skip_special_tokens=True) for span in spans]
 
 

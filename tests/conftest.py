@@ -52,7 +52,9 @@ def random_log(
     task = rng.integers(0, 2, len(user)) if only is None else np.full(len(user), only)
     carried = [[f"q{query}" for query in sorted(rng.permutation(n_queries)[:2])] for _ in range(n_items)]
     query = np.asarray([carried[i][rng.integers(2)] for i in item], dtype=object)
-    events = pd.DataFrame({"act": np.arange(len(user)), "user": user, "item": item, "time": time, "query": query, "task": task})
+    events = pd.DataFrame(
+        {"act": np.arange(len(user)), "user": user, "item": item, "time": time, "query": query, "task": task}
+    )
     if mode == "mirror":
         events = pd.concat([events.assign(task=0, query=""), events.assign(task=1)], ignore_index=True)
     else:

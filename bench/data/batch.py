@@ -76,8 +76,8 @@ class Batch:
     def merged(self, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The last `length` units of both behaviours, oldest first, right padded.
 
-        Returns (items, queries, kinds, mask), each (B, length): the clicked item (of a search its first), the query of a
-        search (0 for rec), 1 = rec / 2 = search, and True on real positions.
+        Returns (items, queries, kinds, mask), each (B, length): the clicked item (of a search its first), the query of
+        a search (0 for rec), 1 = rec / 2 = search, and True on real positions.
         """
         total = self.all_len[:, None]
         kept = total.clamp(max=length)
@@ -203,7 +203,8 @@ class TrainData:
     ) -> Iterator[SequenceBatch]:
         """Steps of the endless stream of shuffled passes over users: the last `length` training rows of each.
 
-        The rows are those of the tasks at hand; with `every_task` the searches are in the sequence of a recommender, too.
+        The rows are those of the tasks at hand; with `every_task` the searches are in the sequence of a recommender,
+        too.
         """
         events, pool = self._events, self._batches.split.train if every_task else self._rows
         users, first, counts = np.unique(events.user[pool], return_index=True, return_counts=True)

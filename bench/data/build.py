@@ -49,7 +49,9 @@ def build(
     query_rows = events["query"] != ""
     used = set(events.loc[query_rows, "query"])
     if "queries" in items:
-        used |= {key for keys, kept in zip(items["queries"], items["id"].isin(item_ids), strict=True) if kept for key in keys}
+        used |= {
+            key for keys, kept in zip(items["queries"], items["id"].isin(item_ids), strict=True) if kept for key in keys
+        }
     query_ids = _sorted_ids(pd.Index(list(used)))
     query = np.zeros(len(events), dtype=np.int32)
     query[query_rows] = query_ids.get_indexer(events.loc[query_rows, "query"]) + 1

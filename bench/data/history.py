@@ -185,11 +185,14 @@ def _left_align(units: np.ndarray, real: np.ndarray, width: int) -> tuple[np.nda
 def _merge(rec_rows, rec_real, src_rows, src_real) -> tuple[np.ndarray, np.ndarray]:
     """Merged order of both kinds: (B, Lr + Ls) kinds and columns, right padded."""
     n_rec, n_src = rec_rows.shape[1], src_rows.shape[1]
-    rows = np.concatenate([np.where(rec_real, rec_rows, np.iinfo(np.int64).max),
-                           np.where(src_real, src_rows, np.iinfo(np.int64).max)], axis=1)
+    rows = np.concatenate(
+        [np.where(rec_real, rec_rows, np.iinfo(np.int64).max), np.where(src_real, src_rows, np.iinfo(np.int64).max)],
+        axis=1,
+    )
     kind = np.concatenate([np.where(rec_real, 1, 0), np.where(src_real, 2, 0)], axis=1)
-    column = np.concatenate([np.broadcast_to(np.arange(n_rec), rec_rows.shape),
-                             np.broadcast_to(np.arange(n_src), src_rows.shape)], axis=1)
+    column = np.concatenate(
+        [np.broadcast_to(np.arange(n_rec), rec_rows.shape), np.broadcast_to(np.arange(n_src), src_rows.shape)], axis=1
+    )
     order = np.argsort(rows, axis=1, kind="stable")
     kind = np.take_along_axis(kind, order, 1).astype(np.int64)
     column = np.where(kind > 0, np.take_along_axis(column, order, 1), 0).astype(np.int64)

@@ -222,10 +222,11 @@ def _mapped_events(folder: Path) -> Events:
     path = folder / _MAPPED
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        if reader.num_record_batches == 0:
-            batch = pa.RecordBatch.from_pylist([], schema=reader.schema)
-        else:
-            batch = reader.get_batch(0)
+        batch = (
+            pa.RecordBatch.from_pylist([], schema=reader.schema)
+            if reader.num_record_batches == 0
+            else reader.get_batch(0)
+        )
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"{path} is not a readable Arrow file ({error})") from None
     return Events(**{name: batch.column(name).to_numpy() for name in batch.schema.names})

@@ -122,7 +122,9 @@ def entries() -> dict[str, SourceEntry]:
     for path, module in paths:
         for cls, name, facts in declared(path, "source"):
             if name in found:
-                raise RunError(f"two data sets are called '{name}': {found[name].target} and {module}:{cls}; rename one")
+                raise RunError(
+                    f"two data sets are called '{name}': {found[name].target} and {module}:{cls}; rename one"
+                )
             found[name] = SourceEntry(name=name, target=f"{module}:{cls}", **({"cite": "", "synthetic": ""} | facts))
     return dict(sorted(found.items()))
 
@@ -169,14 +171,19 @@ def load(name: str, options: dict[str, Any] | None = None, root: str | Path | No
     opened = open_source(name, options, root)
     files = opened.raw_files()
     facts = {label: _identity(path) for label, path in sorted(files.items())}
-    code = {module: logs.file_sha256(path) for module, path in own_files(type(opened).__module__).items()}
+    modules = own_files(type(opened).__module__) | own_files("bench.data.build")
+    code = {module: logs.file_sha256(path) for module, path in modules.items()}
     recipe = {"name": name, "config": asdict(opened.config), "files": facts, "code": code, "format": logs.FORMAT}
     stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     folder = data_root(root) / "prepared" / f"{opened.entry.name.rstrip(':')}-{stamp}"
     if folder.exists() and not fresh:
         return logs.load(folder)
     log = opened.prepare(files)
-    manifest = log.manifest | {"config": asdict(opened.config), "sources": facts, "synthetic": opened.entry.synthetic}
+    manifest = log.manifest | {
+        "config": asdict(opened.config),
+        "sources": facts,
+        "synthetic": log.manifest.get("synthetic", opened.entry.synthetic),
+    }
     return Log(**{**vars(log), "manifest": manifest}).save(folder)
 
 

@@ -31,8 +31,9 @@ NEGATIVES = 99
 class CandidateSet:
     """Lists for R event rows of a split.
 
-    `items` (R, C) int32 in shuffled order, 0 = no candidate (lists of an import may differ in length); None for the full
-    catalogue, where every item that the user never touched is a negative. `position` (R,) is the positive's column.
+    `items` (R, C) int32 in shuffled order, 0 = no candidate (lists of an import may differ in length); None for the
+    full catalogue, where every item that the user never touched is a negative. `position` (R,) is the positive's
+    column.
     """
 
     rows: np.ndarray  # (R,) int64 rows of the log's events
@@ -69,7 +70,9 @@ class CandidateSet:
         if self.items is not None:
             flat = pa.array(self.items.ravel())
             lists = lists.append_column("items", pa.FixedSizeListArray.from_arrays(flat, self.items.shape[1]))
-        answers = pa.table({"event_id": events.event_id[self.rows], "item": events.item[self.rows], "position": self.position})
+        answers = pa.table(
+            {"event_id": events.event_id[self.rows], "item": events.item[self.rows], "position": self.position}
+        )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, table in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers)):
@@ -97,8 +100,8 @@ def draw(
     """Draw the candidates of a part of a split.
 
     Negatives are items that the user never touched, in neither task and no part of the split. `uniform`: all alike;
-    `popularity`: proportional to training events; `same-query`: first those that carry the row's query, then uniform (search
-    rows only); `full`: all of them. Neither the order of rows nor `workers` nor `chunk` changes the result.
+    `popularity`: proportional to training events; `same-query`: first those that carry the row's query, then uniform
+    (search rows only); `full`: all of them. Neither the order of rows nor `workers` nor `chunk` changes the result.
 
     Raises:
         UsageError: the strategy does not exist or does not fit the tasks. RunError: too few items are left for a user.
@@ -113,8 +116,15 @@ def draw(
     rows = np.sort(np.concatenate([split.rows(part, task) for task in tasks]))
     if not len(rows):
         raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.name}")
-    meta = {"strategy": strategy, "seed": seed, "negatives": negatives, "data": log.fingerprint, "split": split.name,
-            "part": part, "tasks": list(tasks)}
+    meta = {
+        "strategy": strategy,
+        "seed": seed,
+        "negatives": negatives,
+        "data": log.fingerprint,
+        "split": split.name,
+        "part": part,
+        "tasks": list(tasks),
+    }
     item = events.item[rows]
     if strategy == "full":
         return CandidateSet(rows, None, item.astype(np.int64) - 1, meta | {"negatives": "all"})
@@ -170,7 +180,9 @@ def _lists(
         drawn[of_task] = rest
     # A second hash orders each list, so that the positive's column is uniform and tells nothing.
     everything = np.concatenate([item[:, None], drawn], axis=1).astype(np.int32)
-    shuffle = hashing.draw(hashing.key("candidate-order", seed, split.log.name), keys[:, None], np.arange(negatives + 1))
+    shuffle = hashing.draw(
+        hashing.key("candidate-order", seed, split.log.name), keys[:, None], np.arange(negatives + 1)
+    )
     order = np.argsort(shuffle, axis=1, kind="stable")
     return np.take_along_axis(everything, order, 1), np.argmin(order, axis=1)
 
@@ -182,7 +194,9 @@ def _carriers(split: LogSplit) -> Ragged:
         return log.items.queries.transposed(len(log.queries) + 1)
     rows = split.rows("train", "search")
     pair = np.unique(log.events.query[rows].astype(np.int64) * (len(log.items) + 1) + log.events.item[rows])
-    return Ragged.from_pairs(pair // (len(log.items) + 1), (pair % (len(log.items) + 1)).astype(np.int32), len(log.queries) + 1)
+    return Ragged.from_pairs(
+        pair // (len(log.items) + 1), (pair % (len(log.items) + 1)).astype(np.int32), len(log.queries) + 1
+    )
 
 
 def _same_query(

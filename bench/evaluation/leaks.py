@@ -41,7 +41,9 @@ def split_counters(batches: Batches) -> dict[str, Any]:
         "share of training later than the test event": _future_share(split),
         "share of test rows with a time tie before them": _boundary_ties(split),
         "duplicate (user, item) rows": _duplicates(split),
-        "items with text": float(np.mean([bool(text) for text in log.items.text[1:]])) if log.items.text is not None else 0.0,
+        "items with text": float(np.mean([bool(text) for text in log.items.text[1:]]))
+        if log.items.text is not None
+        else 0.0,
         "test rows of users without training": int((~trained_users).sum()),
         "test rows of items without training": int((~trained_items).sum()),
     }
@@ -61,7 +63,9 @@ def candidate_counters(split: LogSplit, candidates: CandidateSet) -> dict[str, A
         width = len(log.queries) + 1
         carried = np.unique(log.items.queries.owners() * width + log.items.queries.values)
         wanted = candidates.items[search].astype(np.int64) * width + events.query[candidates.rows[search]][:, None]
-        facts["negatives that carry the query (mean)"] = float((np.isin(wanted, carried) & negative[search]).sum(1).mean())
+        facts["negatives that carry the query (mean)"] = float(
+            (np.isin(wanted, carried) & negative[search]).sum(1).mean()
+        )
     return facts
 
 

@@ -100,7 +100,9 @@ class RowValidation:
 def _scores(score: Callable[[Batch], Tensor], batch: Batch, device: torch.device | str, model: str) -> np.ndarray:
     scores = score(batch.to(device))
     if tuple(scores.shape) != tuple(batch.cand.shape):
-        raise RunError(f"{model} returned scores of shape {tuple(scores.shape)} for candidates of shape {tuple(batch.cand.shape)}")
+        raise RunError(
+            f"{model} returned scores of shape {tuple(scores.shape)} for candidates of shape {tuple(batch.cand.shape)}"
+        )
     if scores.dtype != torch.float32:
         raise RunError(f"{model} returned {scores.dtype} scores; float32 is expected, because fewer bits make ties")
     return scores.cpu().numpy()

@@ -1,7 +1,8 @@
 """Language models for the models that need one: a pretrained T5 where the user has it, a small one built here otherwise.
 
-Which one a run uses is decided before the model is built (`resolve`) and is part of every result. Nothing is downloaded unless the
-user says so with `BENCH_DOWNLOAD=1`, and no name is ever replaced by another one behind the user's back.
+Which one a run uses is decided before the model is built (`resolve`) and is part of every result. Nothing is
+downloaded unless the user says so with `BENCH_DOWNLOAD=1`, and no name is ever replaced by another one behind the
+user's back.
 """
 
 import os
@@ -24,8 +25,9 @@ PRETRAINED = "google/flan-t5-base"
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 # Words of a large log beyond this number are spelled in characters.
 VOCABULARY = 30_000
-# The small T5: 2 + 2 layers; two wide heads cost less on a CPU than four narrow ones, and ReLU less than a gated GELU. As in flan-t5 the
-# decoder's output is not scaled down before the words are scored; with it, learning which words are answers takes twice as long.
+# The small T5: 2 + 2 layers; two wide heads cost less on a CPU than four narrow ones, and ReLU less than a gated GELU.
+# As in flan-t5 the decoder's output is not scaled down before the words are scored; with it, learning which words are
+# answers takes twice as long.
 SIZES = {
     "d_model": 64,
     "d_kv": 32,
@@ -37,7 +39,8 @@ SIZES = {
     "feed_forward_proj": "relu",
     "tie_word_embeddings": False,
 }
-# Standard deviation of its fresh word embeddings. At T5's 1.0 Adam needs thousands of steps to turn a random vector into a meaning.
+# Standard deviation of its fresh word embeddings. At T5's 1.0 Adam needs thousands of steps to turn a random vector
+# into a meaning.
 WORD_STD = 0.3
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _TOKENIZERS = ("tokenizer.json", "spiece.model")
@@ -64,7 +67,11 @@ def available(name: str) -> bool:
     if folder.is_dir():
         has = {path.name for path in folder.iterdir()}
         return "config.json" in has and bool(has & set(_WEIGHTS)) and bool(has & set(_TOKENIZERS))
-    return _in_cache(name, "config.json") and any(_in_cache(name, f) for f in _WEIGHTS) and any(_in_cache(name, f) for f in _TOKENIZERS)
+    return (
+        _in_cache(name, "config.json")
+        and any(_in_cache(name, f) for f in _WEIGHTS)
+        and any(_in_cache(name, f) for f in _TOKENIZERS)
+    )
 
 
 def load(name: str, catalog: Catalog, seed: int, texts: list[str]) -> Backbone:
@@ -98,8 +105,8 @@ def query_texts(catalog: Catalog) -> list[str]:
 def small_tokenizer(catalog: Catalog, texts: list[str]) -> Any:
     """Word-level tokenizer: lower-case words and punctuation marks of the log and of `texts`, most frequent first.
 
-    A query word and the same word in an item's text are one token. Rare words of logs with more than 30,000 are spelled in
-    characters (`##c`). The same log gives the same ids, whatever the number of threads.
+    A query word and the same word in an item's text are one token. Rare words of logs with more than 30,000 are
+    spelled in characters (`##c`). The same log gives the same ids, whatever the number of threads.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -162,7 +169,9 @@ def _pretrained(name: str) -> Backbone:
             )
         if report["missing_keys"] or report["mismatched_keys"]:
             lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]
-            raise RunError(f"the weights of backbone '{name}' are incomplete ({lacking} would stay at random); fetch it again: hf download {name}")
+            raise RunError(
+                f"the weights of backbone '{name}' are incomplete ({lacking} would stay at random); fetch it again: hf download {name}"
+            )
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

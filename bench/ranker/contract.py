@@ -191,8 +191,9 @@ class Ranker(ABC):
 class TorchRanker(Ranker, nn.Module):
     """A model fitted by the Trainer: define `__init__`, `loss` and `score`.
 
-    `prepare` runs once before training (and again on resume), for what is derived from the training events. Buffers that it
-    fills must exist with their final shape after `__init__` and be persistent, so that saved weights can be loaded.
+    `prepare` runs once before training (and again on resume), for what is derived from the training events. Buffers
+    that it fills must exist with their final shape after `__init__` and be persistent, so that saved weights can be
+    loaded.
     """
 
     Config: ClassVar[type] = TrainConfig
@@ -268,6 +269,21 @@ class InMemory:
 
 
 __all__ = [
-    "Backbone", "Batch", "Config", "Context", "Fraction", "NotNegative", "Positive", "Ranker", "SequenceBatch",
-    "TorchRanker", "TrainConfig", "TrainData", "Validation", "Window", "dataclass", "field", "strict",
+    "Backbone",
+    "Batch",
+    "Config",
+    "Context",
+    "Fraction",
+    "NotNegative",
+    "Positive",
+    "Ranker",
+    "SequenceBatch",
+    "TorchRanker",
+    "TrainConfig",
+    "TrainData",
+    "Validation",
+    "Window",
+    "dataclass",
+    "field",
+    "strict",
 ]

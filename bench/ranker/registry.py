@@ -42,7 +42,9 @@ class Entry:
         return asdict(self) | {"tasks": ",".join(self.tasks)}
 
 
-def register(name: str, *, title: str, tasks: tuple[str, ...], group: str, cite: str = "") -> Callable[[_Class], _Class]:
+def register(
+    name: str, *, title: str, tasks: tuple[str, ...], group: str, cite: str = ""
+) -> Callable[[_Class], _Class]:
     """Put a Ranker into the registry.
 
     Args:
@@ -107,12 +109,14 @@ def entry(name: str) -> Entry:
 def select(names: str, tasks: tuple[str, ...], trivial: bool = True) -> list[str]:
     """Expand a comma list of names and groups (`all`, rec, search, unified, trivial) for the tasks at hand.
 
-    Trivial models of the tasks are appended unless `trivial` is False. A model that serves none of the tasks is refused when
-    it was named, left out when a group brought it.
+    Trivial models of the tasks are appended unless `trivial` is False. A model that serves none of the tasks is
+    refused when it was named, left out when a group brought it.
     """
     asked = [part.strip() for part in names.split(",") if part.strip()]
     if not asked:
-        raise UsageError("no models given; name some (--models gensr,unisar) or a group (all, rec, search, unified, trivial)")
+        raise UsageError(
+            "no models given; name some (--models gensr,unisar) or a group (all, rec, search, unified, trivial)"
+        )
     chosen: list[str] = []
     for part in asked:
         if part == "all" or part in GROUPS:
@@ -126,7 +130,9 @@ def select(names: str, tasks: tuple[str, ...], trivial: bool = True) -> list[str
                 raise
             raise unknown("model", part, [*entries(), *GROUPS, "all"]) from error
         if not set(serves) & set(tasks):
-            raise UsageError(f"model '{part}' serves {' and '.join(serves)}, not {' or '.join(tasks)}; change --tasks or leave it out")
+            raise UsageError(
+                f"model '{part}' serves {' and '.join(serves)}, not {' or '.join(tasks)}; change --tasks or leave it out"
+            )
         chosen.append(part)
     if trivial:
         chosen += [e.name for e in entries().values() if e.group == "trivial" and set(e.tasks) & set(tasks)]
@@ -159,7 +165,12 @@ def _in_tree(package: str) -> list[Entry]:
 
 def _declared(path: Path, module: str, origin: str) -> list[Entry]:
     return [
-        Entry(name=name, target=f"{module}:{cls}", origin=origin, **({"cite": ""} | facts | {"tasks": tuple(facts["tasks"])}))
+        Entry(
+            name=name,
+            target=f"{module}:{cls}",
+            origin=origin,
+            **({"cite": ""} | facts | {"tasks": tuple(facts["tasks"])}),
+        )
         for cls, name, facts in declared(path, "register")
     ]
 
@@ -175,6 +186,10 @@ def _outside(point: importlib.metadata.EntryPoint) -> Entry:
     for entry in _declared(Path(spec.origin), point.module, origin):
         if entry.target == f"{point.module}:{point.attr}":
             if entry.name != point.name:
-                raise RunError(f"entry point '{point.name}' of {origin} leads to a model registered as '{entry.name}'; make them equal")
+                raise RunError(
+                    f"entry point '{point.name}' of {origin} leads to a model registered as '{entry.name}'; make them equal"
+                )
             return entry
-    raise RunError(f"entry point '{point.name}' of {origin}: {point.value} carries no @register(...) with literal arguments")
+    raise RunError(
+        f"entry point '{point.name}' of {origin}: {point.value} carries no @register(...) with literal arguments"
+    )

@@ -33,6 +33,11 @@ class Prepared:
         """Tasks with test rows."""
         return tuple(task for task in TASKS if len(self.split.rows("test", task)))
 
+    @property
+    def synthetic(self) -> str:
+        """What is made up in the data, for every caption; generated raw files say so of themselves."""
+        return self.log.manifest.get("synthetic", self.entry.synthetic)
+
     def leaks(self, candidates: CandidateSet) -> dict[str, Any]:
         """All counters; those of the split are counted once."""
         if not self._leaks:
@@ -48,7 +53,7 @@ class Prepared:
             "fingerprint": self.log.fingerprint,
             "mode": self.log.mode,
             "split": self.split.name,
-            "synthetic": self.entry.synthetic,
+            "synthetic": self.synthetic,
             "counts": self.log.manifest["counts"],
             "split_counts": self.split.counts(),
         }
@@ -81,15 +86,18 @@ def tasks_of(prepared: Prepared, asked: tuple[str, ...] | None) -> tuple[str, ..
         return prepared.tasks
     missing = [task for task in asked if task not in prepared.tasks]
     if missing:
-        raise UsageError(f"{prepared.name} has no {missing[0]} rows to test under the split {prepared.split.name}; see `bench data stats {prepared.name}`")
+        raise UsageError(
+            f"{prepared.name} has no {missing[0]} rows to test under the split {prepared.split.name}; "
+            f"see `bench data stats {prepared.name}`"
+        )
     return tuple(task for task in TASKS if task in asked)
 
 
 def open_candidates(prepared: Prepared, spec: str, tasks: tuple[str, ...], seed: int) -> CandidateSet:
     """The test candidates of a strategy name or `given:PATH`, for a command on `tasks`.
 
-    They are drawn for all tasks of the data set, whatever the command asks for, so that the runs of one task and the runs of
-    both are ranked on the same set.
+    They are drawn for all tasks of the data set, whatever the command asks for, so that the runs of one task and the
+    runs of both are ranked on the same set.
     """
     if spec.startswith("given:"):
         from bench.evaluation.given import read_lists

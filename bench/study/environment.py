@@ -12,7 +12,19 @@ from typing import Any
 
 from bench.data.origin import own_files
 
-PACKAGES = ("bench", "torch", "transformers", "numpy", "scipy", "pandas", "pyarrow", "mlflow", "ray", "recbole", "bm25s")
+PACKAGES = (
+    "bench",
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "mlflow",
+    "ray",
+    "recbole",
+    "bm25s",
+)
 _FLOORS = ("data", "evaluation", "ranker")
 
 

@@ -26,7 +26,8 @@ def evaluate(
     """Rank finished runs (folder, id or start of an id) on candidate sets; those that are there are kept.
 
     Raises:
-        UsageError: no such run. RunError: the data or the code have changed since the fit so that its weights do not fit.
+        UsageError: no such run. RunError: the data or the code have changed since the fit so that its weights do not
+        fit.
     """
     if not runs:
         raise UsageError("no runs given; `bench runs list` shows those that exist")
@@ -43,12 +44,17 @@ def evaluate(
     done = []
     for folder, record in found:
         if record.kind != "fit":
-            raise UsageError(f"{record.id} holds imported scores; a file of scores for those candidates must be imported instead")
+            raise UsageError(
+                f"{record.id} holds imported scores; a file of scores for those candidates must be imported instead"
+            )
         facts = record.dataset
         key = f"{facts['fingerprint']}:{facts['split']}"
         if key not in opened:
             opened[key] = open_data(
-                facts["name"], root=data, split_name=facts["split"], overrides=Overrides({facts["name"]: facts["options"]})
+                facts["name"],
+                root=data,
+                split_name=facts["split"],
+                overrides=Overrides({facts["name"]: facts["options"]}),
             )
         prepared = opened[key]
         if prepared.log.fingerprint != facts["fingerprint"]:
@@ -59,15 +65,27 @@ def evaluate(
         cls = registry.get(record.model)
         config = cls.Config(**record.config)
         job = fit.Job(
-            record.model, cls, config, tuple(record.tasks), record.seed, record.budget, prepared, used, prepare_torch(record.threads)
+            record.model,
+            cls,
+            config,
+            tuple(record.tasks),
+            record.seed,
+            record.budget,
+            prepared,
+            used,
+            prepare_torch(record.threads),
         )
         if job.code != record.code:
-            reporter.warn(f"{record.id} was fitted with other sources ({record.code}) than those installed ({job.code})")
+            reporter.warn(
+                f"{record.id} was fitted with other sources ({record.code}) than those installed ({job.code})"
+            )
         ranker = None
         for spec in candidates:
             chosen = open_candidates(prepared, spec, prepared.tasks, candidate_seed)
             if not set(chosen.meta["tasks"]) & set(record.tasks):
-                reporter.warn(f"{record.id} serves {' and '.join(record.tasks)}, {chosen.label} has no rows for that; left out")
+                reporter.warn(
+                    f"{record.id} serves {' and '.join(record.tasks)}, {chosen.label} has no rows for that; left out"
+                )
                 continue
             chosen.save(store.candidates(prepared.name), prepared.split)
             if chosen.fingerprint in record.evaluations:

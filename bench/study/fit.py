@@ -18,12 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bench.data import sources
+from bench.data.batch import TrainData, task_codes
 from bench.errors import BenchError, RunError
 from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.scoring import RowValidation, rank
 from bench.ranker.contract import Config, Context, Ranker
-from bench.data import sources
-from bench.data.batch import TrainData, task_codes
 from bench.study import environment
 from bench.study.data import Prepared
 from bench.study.progress import FitView
@@ -73,7 +73,9 @@ class Job:
         return f"{self.name} (seed {self.seed})"
 
 
-def fit(job: Job, store: Store, view: FitView, *, fresh: bool, root: str | Path | None) -> tuple[Ranker, RunRecord, Path]:
+def fit(
+    job: Job, store: Store, view: FitView, *, fresh: bool, root: str | Path | None
+) -> tuple[Ranker, RunRecord, Path]:
     """Fit a job in its `.part` folder, from the last checkpoint unless `fresh`.
 
     Returns the fitted model, its record without evaluations, and the folder.
@@ -84,7 +86,9 @@ def fit(job: Job, store: Store, view: FitView, *, fresh: bool, root: str | Path 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot write to {folder.parent}: {error.strerror}; choose another folder with --out") from error
+        raise RunError(
+            f"cannot write to {folder.parent}: {error.strerror}; choose another folder with --out"
+        ) from error
     started, clock = now(), time.perf_counter()
     ranker = _construct(job, _context(job, folder, view, root))
     train = TrainData(job.prepared.batches, job.tasks, job.seed)
@@ -132,9 +136,13 @@ def load(job: Job, folder: Path, root: str | Path | None) -> Ranker:
     try:
         ranker.load_state(load_file(path))
     except FileNotFoundError:
-        raise RunError(f"{path} is missing, so {job.name} cannot be ranked again; repeat the run with --force") from None
+        raise RunError(
+            f"{path} is missing, so {job.name} cannot be ranked again; repeat the run with --force"
+        ) from None
     except Exception as error:
-        raise RunError(f"{path} does not fit this version of {job.name} ({_line(error)}); repeat the run with --force") from error
+        raise RunError(
+            f"{path} does not fit this version of {job.name} ({_line(error)}); repeat the run with --force"
+        ) from error
     if isinstance(ranker, torch.nn.Module):
         ranker.to(job.device).eval()
     return ranker
@@ -149,7 +157,13 @@ def evaluate(ranker: Ranker, job: Job, candidates: CandidateSet, folder: Path, v
     ranks = _guard(
         job,
         lambda: rank(
-            ranker.score, job.prepared.batches, chosen, ranker.window, device=job.device, model=job.name, tick=view.ranking
+            ranker.score,
+            job.prepared.batches,
+            chosen,
+            ranker.window,
+            device=job.device,
+            model=job.name,
+            tick=view.ranking,
         ),
     )
     ranks = type(ranks)(**{**vars(ranks), "meta": {"model": job.name, "candidates": candidates.fingerprint}})
@@ -195,7 +209,9 @@ class DiskCheckpoints:
         try:
             return torch.load(self._path, weights_only=True, map_location="cpu")
         except Exception as error:
-            raise RunError(f"the checkpoint {self._path} is not readable ({_line(error)}); start over with --force") from error
+            raise RunError(
+                f"the checkpoint {self._path} is not readable ({_line(error)}); start over with --force"
+            ) from error
 
 
 class _Curve(FitView):

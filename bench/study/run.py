@@ -91,7 +91,10 @@ def run(request: Request, reporter: Reporter | None = None) -> Outcome:
         for model, cls in classes.items():
             config = settings.model_config(cls, model, request.budget, request.overrides)
             serves = tuple(task for task in tasks if task in cls.entry.tasks)  # type: ignore[attr-defined]
-            jobs += [Job(model, cls, config, serves, seed, request.budget, prepared, device, threads) for seed in request.seeds]
+            jobs += [
+                Job(model, cls, config, serves, seed, request.budget, prepared, device, threads)
+                for seed in request.seeds
+            ]
         plan.append((prepared, jobs, sets))
     command = CommandRecord(
         id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
@@ -172,7 +175,9 @@ def _table(store: Store, reporter: Reporter) -> str:
         return ""
 
 
-def _one(job: Any, sets: list[CandidateSet], store: Store, reporter: Reporter, request: Request) -> tuple[RunRecord, bool]:
+def _one(
+    job: Any, sets: list[CandidateSet], store: Store, reporter: Reporter, request: Request
+) -> tuple[RunRecord, bool]:
     """Fit what is missing, rank what is missing; returns the record and whether there was anything to do."""
     from bench.study import fit
 
@@ -225,5 +230,5 @@ def _describe(prepared: Any, sets: list[CandidateSet], jobs: list) -> str:
     counts = prepared.split.counts()
     rows = ", ".join(f"{counts[f'test/{task}']} {task}" for task in prepared.tasks)
     lists = ", ".join(f"{entry.label} ({entry.fingerprint[:12]})" for entry in sets)
-    made_up = f"; synthetic: {prepared.entry.synthetic}" if prepared.entry.synthetic else ""
+    made_up = f"; synthetic: {prepared.synthetic}" if prepared.synthetic else ""
     return f"{prepared.entry.title}: test rows {rows}; candidates {lists}{made_up}; {len(jobs)} runs"

@@ -32,7 +32,9 @@ class Overrides:
             place, equals, text = pair.partition("=")
             name, dot, key = place.rpartition(".")
             if not equals or not dot or not name or not key:
-                raise UsageError(f"--set {pair}: expected NAME.KEY=VALUE, for example unisar.lr=0.001 or train.epochs=3")
+                raise UsageError(
+                    f"--set {pair}: expected NAME.KEY=VALUE, for example unisar.lr=0.001 or train.epochs=3"
+                )
             # YAML 1.1 reads 1e-3 as text.
             found.setdefault(name, {})[key] = _number(text) if _number(text) is not None else yaml.safe_load(text)
         return cls(found)
@@ -47,7 +49,9 @@ class Overrides:
         known = {*models, *datasets, *aliases, TRAIN}
         for name in self.values:
             if name not in known:
-                raise unknown("name in --set", name, known, "(it must be a model or data set of this command, or train)")
+                raise unknown(
+                    "name in --set", name, known, "(it must be a model or data set of this command, or train)"
+                )
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -103,7 +103,9 @@ class Store:
             probe.write_text("")
             probe.unlink()
         except OSError as error:
-            raise RunError(f"cannot write to the results folder {self.root}: {error.strerror}; choose another with --out") from error
+            raise RunError(
+                f"cannot write to the results folder {self.root}: {error.strerror}; choose another with --out"
+            ) from error
 
     def folder(self, dataset: str, run: str = "") -> Path:
         """Folder of a data set, or of one of its runs."""
@@ -131,7 +133,9 @@ class Store:
         except FileNotFoundError:
             raise RunError(f"no run at {folder}; `bench runs list` shows those that exist") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise RunError(f"{path} is not a readable run record ({error}); remove that folder and repeat the run") from None
+            raise RunError(
+                f"{path} is not a readable run record ({error}); remove that folder and repeat the run"
+            ) from None
         if record.format != FORMAT:
             raise RunError(f"{path} has format {record.format}, this version reads {FORMAT}")
         return record
@@ -143,8 +147,14 @@ class Store:
 
     def runs(self) -> Iterator[tuple[Path, RunRecord]]:
         """All finished runs with their folders, oldest first."""
-        found = [path.parent for path in self.root.glob("*/*/run.json") if not path.parent.name.endswith(".part") and path.parent.name[0] != "."]
-        yield from sorted(((folder, self.read(folder)) for folder in found), key=lambda pair: (pair[1].finished, pair[1].id))
+        found = [
+            path.parent
+            for path in self.root.glob("*/*/run.json")
+            if not path.parent.name.endswith(".part") and path.parent.name[0] != "."
+        ]
+        yield from sorted(
+            ((folder, self.read(folder)) for folder in found), key=lambda pair: (pair[1].finished, pair[1].id)
+        )
 
     def find(self, run: str) -> tuple[Path, RunRecord]:
         """A finished run by folder, id or the unambiguous start of an id."""
@@ -213,12 +223,16 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = path.open("w")
         except OSError as error:
-            raise RunError(f"cannot write to {path.parent}: {error.strerror}; choose another folder with --out") from error
+            raise RunError(
+                f"cannot write to {path.parent}: {error.strerror}; choose another folder with --out"
+            ) from error
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise RunError(f"another process is working on the run {run}; wait for it, or use another --out") from None
+                raise RunError(
+                    f"another process is working on the run {run}; wait for it, or use another --out"
+                ) from None
             try:
                 yield
             finally:
@@ -233,4 +247,6 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         os.replace(scratch, path)
     except OSError as error:
         scratch.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder with --out") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another folder with --out"
+        ) from error

@@ -33,7 +33,10 @@ def dense(users: np.ndarray, items: np.ndarray) -> np.ndarray:
         plain[user, USERS + 1 + item] = plain[USERS + 1 + item, user] = 1
     degree = plain.sum(1)
     return np.array(
-        [[plain[i, j] / math.sqrt(degree[i] * degree[j]) if plain[i, j] else 0 for j in range(size)] for i in range(size)]
+        [
+            [plain[i, j] / math.sqrt(degree[i] * degree[j]) if plain[i, j] else 0 for j in range(size)]
+            for i in range(size)
+        ]
     )
 
 

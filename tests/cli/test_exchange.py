@@ -4,12 +4,12 @@ import importlib.util
 import json
 from pathlib import Path
 
-import bench.datasets
 import numpy as np
 import pandas as pd
 import pytest
 
 import bench.data.log
+import bench.datasets
 from bench.data.split import split
 
 pytestmark = pytest.mark.skipif(

@@ -71,7 +71,10 @@ def test_histories_match_their_definition(make_log, shape, window, strict):
         n = len(merged)
         kinds = past.all_type[row]
         assert (kinds[:n] == events.task[merged] + 1).all() and (kinds[n:] == 0).all()
-        columns = [past.rec_items[row, c] if k == 1 else past.src_items[row, c, 0] for k, c in zip(kinds, past.all_index[row], strict=True)]
+        columns = [
+            past.rec_items[row, c] if k == 1 else past.src_items[row, c, 0]
+            for k, c in zip(kinds, past.all_index[row], strict=True)
+        ]
         assert columns[:n] == events.item[merged].tolist()
 
 

@@ -26,7 +26,11 @@ def test_workers_chunks_and_raw_order_change_nothing(make_log, strategy):
     assert draw(split(make_log()), strategy=strategy, negatives=9, seed=1).fingerprint != plain.fingerprint
 
 
-@given(seed=st.integers(0, 10_000), strategy=st.sampled_from(["uniform", "popularity", "same-query"]), mode=st.sampled_from(["disjoint", "mirror"]))
+@given(
+    seed=st.integers(0, 10_000),
+    strategy=st.sampled_from(["uniform", "popularity", "same-query"]),
+    mode=st.sampled_from(["disjoint", "mirror"]),
+)
 @settings(max_examples=20, deadline=None)
 def test_negatives_are_distinct_and_never_touched(make_log, seed, strategy, mode):
     log = make_log(seed=seed, mode=mode, n_users=20)
@@ -101,7 +105,9 @@ def test_full_catalogue_equals_counting_by_hand(make_log):
 
     ranks = rank(score, batches, draw(batches.split, strategy="full"), Window())
     events = log.events
-    for row, better, tied, listed in zip(np.sort(batches.split.test), ranks.better, ranks.tied, ranks.candidates, strict=True):
+    for row, better, tied, listed in zip(
+        np.sort(batches.split.test), ranks.better, ranks.tied, ranks.candidates, strict=True
+    ):
         free = set(range(1, 41)) - set(events.item[events.user == events.user[row]].tolist())
         own = values[events.item[row]]
         assert better == sum(values[item] > own for item in free)
@@ -140,10 +146,14 @@ def test_leak_counters_find_planted_leaks(make_log):
     chosen = draw(batches.split)
     assert leaks.counters(batches, chosen)[leaks.TARGET_IN_HISTORY] > 0
     # A touched item among the negatives, and a held-out pair in training.
-    chosen.items[0, (chosen.position[0] + 1) % 100] = log.events.item[log.events.user == log.events.user[chosen.rows[0]]][0]
+    chosen.items[0, (chosen.position[0] + 1) % 100] = log.events.item[
+        log.events.user == log.events.user[chosen.rows[0]]
+    ][0]
     assert leaks.counters(batches, chosen)[leaks.FALSE_NEGATIVES] == 1
     parts = batches.split
-    planted = type(parts)(log, parts.name, np.sort(np.r_[parts.train, parts.test[:1]]), parts.valid, parts.test, parts.dropped)
+    planted = type(parts)(
+        log, parts.name, np.sort(np.r_[parts.train, parts.test[:1]]), parts.valid, parts.test, parts.dropped
+    )
     counted = leaks.split_counters(Batches(planted))
     assert counted[leaks.HELD_OUT_IN_TRAINING] >= 1 and counted[leaks.HELD_OUT_IN_TRAINING_HISTORY] == 1
 

@@ -90,7 +90,9 @@ def test_user_id_and_order_of_equal_rows_do_not_matter_but_history_does(model, b
 def test_order_of_the_history_counts_with_positions_only(world, positions):
     model = world.model(positions=positions)
     batch = world.batch(model)
-    backwards = replace(batch, all_type=_reversed(batch.all_type, batch.all_len), all_index=_reversed(batch.all_index, batch.all_len))
+    backwards = replace(
+        batch, all_type=_reversed(batch.all_type, batch.all_len), all_index=_reversed(batch.all_index, batch.all_len)
+    )
     # As many clicks as the window holds, so that the same ones are read in both orders.
     model.config.history = batch.all_type.shape[1]
     if positions:
@@ -211,7 +213,9 @@ def test_a_backbone_that_cuts_the_labels_is_refused(world):
     from bench.ranker import backbone
 
     def other(name, catalog, seed, texts):
-        return backbone.load("small-t5", catalog, seed, [text for text in texts if text not in ("Yes", "No", "? Yes or No")])
+        return backbone.load(
+            "small-t5", catalog, seed, [text for text in texts if text not in ("Yes", "No", "? Yes or No")]
+        )
 
     with pytest.raises(RunError, match="'Yes' is 3 tokens"):
         GenSR(GenSR.Config(**SHORT), Context(world.catalog, backbones=other))
@@ -291,11 +295,13 @@ def test_contrast_counts_no_row_of_the_same_user_and_no_empty_history_as_negativ
     generator = torch.Generator().manual_seed(1)
     left, right = (torch.randn(4, 8, generator=generator) for _ in range(2))
     users = torch.tensor([1, 2, 3, 1])
+
     def one(rows):
         row, rest = rows[0], torch.tensor(rows)
         forth = F.normalize(left, dim=1)[row] @ F.normalize(right, dim=1)[rest].T / 0.2
         back = F.normalize(right, dim=1)[row] @ F.normalize(left, dim=1)[rest].T / 0.2
         return -(forth.log_softmax(0)[0] + back.log_softmax(0)[0]) / 2
+
     expected = torch.stack([one([0, 1, 2]), one([1, 0, 2, 3]), one([2, 0, 1, 3]), one([3, 1, 2])]).mean()
     torch.testing.assert_close(info_nce(left, right, users, 0.2), expected)
     padded = [torch.cat([view, torch.zeros(2, 8)]) for view in (left, right)]
@@ -313,14 +319,22 @@ def test_a_step_trains_everything_but_the_cf_table(world):
     loss, _ = model.loss(world.step(model))
     loss.backward()
     # A single decoded position attends to itself with weight 1 whatever its query, key and relative bias are.
-    idle = {name for name, _ in model.named_parameters() if "decoder" in name and "SelfAttention" in name and ".v." not in name and ".o." not in name}
+    idle = {
+        name
+        for name, _ in model.named_parameters()
+        if "decoder" in name and "SelfAttention" in name and ".v." not in name and ".o." not in name
+    }
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.any()) == (name not in idle), name
     optimizer.step()
     after = model.state_dict()
     assert torch.equal(after["cf"], before["cf"]) and not after["cf"][0].any() and after["cf"][1:].any()
-    for name in ("lm.encoder.block.0.layer.0.SelfAttention.q.weight", "lm.shared.weight", "lm.decoder.block.1.layer.2.DenseReluDense.wo.weight"):
+    for name in (
+        "lm.encoder.block.0.layer.0.SelfAttention.q.weight",
+        "lm.shared.weight",
+        "lm.decoder.block.1.layer.2.DenseReluDense.wo.weight",
+    ):
         assert not torch.equal(after[name], before[name])
 
 
@@ -333,8 +347,14 @@ def test_the_cf_table_comes_from_rec_training_clicks_through_the_cache(world):
 
     context = Context(world.catalog, seed=4, cache=cache)
     model = world.model(context, cf_lr=0.02)
-    (name, key), = asked
-    assert name == "lightgcn" and "seed=4" in key and "cf_lr=0.02" in key and "cf_epochs=2" in key and "cf_table" not in key
+    ((name, key),) = asked
+    assert (
+        name == "lightgcn"
+        and "seed=4" in key
+        and "cf_lr=0.02" in key
+        and "cf_epochs=2" in key
+        and "cf_table" not in key
+    )
     from bench.ranker.blocks.graph import train_table
 
     clicks = world.train.arrays("rec")
@@ -365,7 +385,9 @@ def test_learning_rates_tell_pretrained_from_new_weights(world):
     groups = {id(p): group for group in small.parameter_groups() for p in group["params"]}
     assert len(groups) == len(list(small.parameters()))
     assert groups[id(small.words.weight)]["lr"] == 1e-4 and groups[id(small.project.weight)]["lr"] == 1e-3
-    assert groups[id(small.project.weight)]["weight_decay"] == 0.01 and groups[id(small.project.bias)]["weight_decay"] == 0
+    assert (
+        groups[id(small.project.weight)]["weight_decay"] == 0.01 and groups[id(small.project.bias)]["weight_decay"] == 0
+    )
 
 
 # Scoring

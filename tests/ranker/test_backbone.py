@@ -57,7 +57,9 @@ def test_vocabulary_is_the_same_in_another_process_with_other_hashes(catalog, tm
     )
     conftest = os.path.join(os.path.dirname(os.path.dirname(__file__)), "conftest.py")
     env = os.environ | {"PYTHONHASHSEED": "77", "RAYON_NUM_THREADS": "3"}
-    found = subprocess.run([sys.executable, "-c", program, conftest], env=env, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", program, conftest], env=env, capture_output=True, text=True, check=True
+    )
     import json
 
     assert json.loads(found.stdout) == backbone.small_tokenizer(catalog, TEXTS).get_vocab()
@@ -152,12 +154,17 @@ def test_availability_and_what_auto_stands_for(tmp_path, catalog, monkeypatch):
 
 
 def test_availability_does_not_import_transformers():
-    program = "import sys; from bench.ranker import backbone; backbone.available('google/flan-t5-base'); print('transformers' in sys.modules)"
+    program = (
+        "import sys; from bench.ranker import backbone; backbone.available('google/flan-t5-base'); "
+        "print('transformers' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("act", [lambda name, c: backbone.load(name, c, 0, TEXTS), lambda name, c: backbone.resolve(name)])
+@pytest.mark.parametrize(
+    "act", [lambda name, c: backbone.load(name, c, 0, TEXTS), lambda name, c: backbone.resolve(name)]
+)
 def test_an_absent_backbone_is_one_clear_line(catalog, act):
     with pytest.raises(RunError) as caught:
         act("nobody/no-such-model", catalog)

@@ -1,7 +1,7 @@
 """LightGCN (He et al., SIGIR 2020): propagation over the user-item graph, and the training of its table.
 
-Nodes are the users 0..n_users followed by the items 0..n_items; both rows 0 are padding without an edge. The layer-0 (ego) rows of
-padding are zero, so its propagated rows are zero as well.
+Nodes are the users 0..n_users followed by the items 0..n_items; both rows 0 are padding without an edge. The layer-0
+(ego) rows of padding are zero, so its propagated rows are zero as well.
 """
 
 import warnings
@@ -97,9 +97,10 @@ def train_table(
         generator: source of every random number (start, order, negatives).
 
     Returns:
-        `user` (n_users + 1, dim) and `item` (n_items + 1, dim): the propagated tables, whose inner product is the score;
-        `user_ego`, `item_ego`: the layer-0 tables. Rows 0 are zero. An item without a click keeps a share of its random start
-        in both; its propagated row is that start divided by `layers` + 1.
+        `user` (n_users + 1, dim) and `item` (n_items + 1, dim): the propagated tables, whose inner product is the
+        score;
+        `user_ego`, `item_ego`: the layer-0 tables. Rows 0 are zero. An item without a click keeps a share of its
+        random start in both; its propagated row is that start divided by `layers` + 1.
     """
     matrix = adjacency(users, items, n_users, n_items).to(device)
     table = initial(n_users, n_items, dim, generator).to(device).requires_grad_()
