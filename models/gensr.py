@@ -44,8 +44,7 @@ class GenSRConfig(TrainConfig):
     optimizer: Literal["adam", "adamw"] = "adamw"
     # For pretrained weights. What starts at random (the views, the projection, all of small-t5) learns with `lr_new`.
     lr: Annotated[float, Field(gt=0)] = 1e-4
-    # Deviation (the release has 1e-4 throughout): at 1e-4 the loss stays at the entropy of the labels for 145,000
-    # steps.
+    # Deviation: the release has 1e-4 throughout; its loss stays at the entropy of the labels for 145,000 steps.
     lr_new: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: NotNegative = 1e-3
     warmup: Annotated[int, Field(ge=0)] = 200
@@ -64,8 +63,7 @@ class GenSRConfig(TrainConfig):
     positions: bool = True
     contrast: Annotated[float, Field(ge=0, description="lambda, weight of the contrastive loss")] = 0.01
     temperature: Annotated[float, Field(gt=0, description="tau of the contrastive loss")] = 0.07
-    # Deviation: inserted vectors get the size of word embeddings. Without it CF tokens are ten times smaller than
-    # words.
+    # Deviation: inserted vectors get the size of word embeddings, to which the projected CF rows have no relation.
     match_norm: bool = True
     cf_table: Literal["propagated", "ego"] = "propagated"
     cf_dim: Positive = 64

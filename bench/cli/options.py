@@ -60,7 +60,7 @@ def split_and_mode(command: F) -> F:
     command = click.option("--mode", metavar="MODE", help="disjoint: a purchase serves one task; mirror: both tasks.")(
         command
     )
-    text = "leave-one-out, last-day or global-time.  [default: the data set's own]"
+    text = "leave-one-out, last-day, global-time or given.  [default: the data set's own]"
     return click.option("--split", metavar="NAME", help=text)(command)
 
 

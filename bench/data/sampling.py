@@ -37,7 +37,8 @@ class Touched:
 
 def row_keys(events: Events, rows: np.ndarray) -> np.ndarray:
     """uint64 identity of event rows, independent of where they stand in a file."""
-    return hashing.draw(np.uint64(0), events.user[rows], events.event_id[rows], events.item[rows], events.task[rows])
+    columns = (events.user, events.event_id, events.item, events.task, events.query)
+    return hashing.draw(np.uint64(0), *(column[rows] for column in columns))
 
 
 def untouched(

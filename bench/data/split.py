@@ -49,6 +49,8 @@ def split(log: Log, name: str = "leave-one-out") -> LogSplit:
     Training rows that are not earlier than the user's first held-out event are dropped and counted, so that no
     training history can hold a held-out event.
     """
+    if name in ("last-day", "global-time") and log.manifest.get("times") == "order":
+        raise UsageError(f"{log.name} has no times (order stands for them); use leave-one-out or given")
     if name == "leave-one-out":
         part, dropped = _leave_one_out(log)
     elif name == "last-day":

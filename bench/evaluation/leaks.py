@@ -17,6 +17,7 @@ TARGET_IN_HISTORY = "zero:target in own history"
 HELD_OUT_IN_TRAINING = "zero:held-out pair in training"
 HELD_OUT_IN_TRAINING_HISTORY = "zero:held-out event in a training history"
 FALSE_NEGATIVES = "zero:negatives the user touched"
+NOT_AVAILABLE = "not available (the data have no times)"
 
 
 def counters(batches: Batches, candidates: CandidateSet) -> dict[str, Any]:
@@ -34,12 +35,13 @@ def split_counters(batches: Batches) -> dict[str, Any]:
     np.minimum.at(first_held, events.user[held], held)
     trained_users = np.isin(events.user[split.test], np.unique(events.user[split.train]))
     trained_items = np.isin(events.item[split.test], np.unique(events.item[split.train]))
+    timed = log.manifest.get("times") != "order"
     return {
         TARGET_IN_HISTORY: _target_in_history(batches, held) + _target_in_history(batches, split.train),
         HELD_OUT_IN_TRAINING: int(np.isin(pair[held], pair[split.train]).sum()),
         HELD_OUT_IN_TRAINING_HISTORY: int((split.train > first_held[events.user[split.train]]).sum()),
-        "share of training later than the test event": _future_share(split),
-        "share of test rows with a time tie before them": _boundary_ties(split),
+        "share of training later than the test event": _future_share(split) if timed else NOT_AVAILABLE,
+        "share of test rows with a time tie before them": _boundary_ties(split) if timed else NOT_AVAILABLE,
         "duplicate (user, item) rows": _duplicates(split),
         "items with text": float(np.mean([bool(text) for text in log.items.text[1:]]))
         if log.items.text is not None

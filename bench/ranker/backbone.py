@@ -26,8 +26,8 @@ PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 # Words of a large log beyond this number are spelled in characters.
 VOCABULARY = 30_000
 # The small T5: 2 + 2 layers; two wide heads cost less on a CPU than four narrow ones, and ReLU less than a gated GELU.
-# As in flan-t5 the decoder's output is not scaled down before the words are scored; with it, learning which words are
-# answers takes twice as long.
+# As in flan-t5 the decoder's output is not scaled down before the words are scored: which words are answers has to be
+# learnt first, and that takes the longer the smaller the logits can be.
 SIZES = {
     "d_model": 64,
     "d_kv": 32,
@@ -39,8 +39,8 @@ SIZES = {
     "feed_forward_proj": "relu",
     "tie_word_embeddings": False,
 }
-# Standard deviation of its fresh word embeddings. At T5's 1.0 Adam needs thousands of steps to turn a random vector
-# into a meaning.
+# Standard deviation of its fresh word embeddings. T5's 1.0 is large beside the steps of an optimiser, so that words would
+# keep their random directions for long; much below 0.3 the logits are small again.
 WORD_STD = 0.3
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _TOKENIZERS = ("tokenizer.json", "spiece.model")

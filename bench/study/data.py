@@ -73,6 +73,12 @@ def open_data(
     options = given.of(entry.name.rstrip(":")) | given.of(name) | ({"mode": mode} if mode else {})
     log = sources.load(name, options, root)
     chosen = split.split(log, split_name or entry.split)
+    text_split = log.manifest["config"].get("text_split", "every")
+    if text_split not in ("every", chosen.name):
+        raise UsageError(
+            f"{name} was prepared with the text of the {text_split} split and would leak under {chosen.name}; "
+            f"set {entry.name.rstrip(':')}.text_split=every or {chosen.name}"
+        )
     return Prepared(name, entry, options, log, chosen, Batches(chosen), Catalog(log))
 
 

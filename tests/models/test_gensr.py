@@ -14,6 +14,7 @@ from bench.data.split import split
 from bench.errors import RunError, UsageError
 from bench.models.gensr import GenSR, info_nce
 from bench.models.gensr_prompt import SEGMENTS, TEXTS, Prompts
+from bench.ranker import backbone
 from bench.ranker.contract import Context
 
 SHORT = {"backbone": "small-t5", "cf_epochs": 2, "cf_dim": 8, "batch_size": 32, "history": 6}
@@ -210,8 +211,6 @@ def test_yes_and_no_are_single_different_tokens(model):
 
 
 def test_a_backbone_that_cuts_the_labels_is_refused(world):
-    from bench.ranker import backbone
-
     def other(name, catalog, seed, texts):
         return backbone.load(
             "small-t5", catalog, seed, [text for text in texts if text not in ("Yes", "No", "? Yes or No")]
@@ -369,13 +368,27 @@ def test_the_cf_table_comes_from_rec_training_clicks_through_the_cache(world):
 
 
 def test_matched_norms_put_inserted_vectors_on_the_scale_of_words(world):
-    matched, plain = world.model(), world.model(match_norm=False)
-    word = float(matched.words.weight[3:].detach().norm(dim=1).mean())
-    with torch.no_grad():
-        sizes = matched._inserts(world.batch(matched))[1].norm(dim=-1).mean((0, 1))
-        unmatched = plain._inserts(world.batch(plain))[1].norm(dim=-1).mean((0, 1))
-    assert (sizes > word / 5).all() and (sizes < word * 5).all()
-    assert float(unmatched[2]) < word / 4 < float(sizes[2])
+    def sizes(factor: float, **settings) -> torch.Tensor:
+        """Mean norms of c_hat, s_hat, e_i, t_i where word embeddings are `factor` times their usual size."""
+
+        def scaled(name, catalog, seed, texts):
+            loaded = backbone.load(name, catalog, seed, texts)
+            with torch.no_grad():
+                loaded.model.shared.weight.mul_(factor)
+            return loaded
+
+        model = world.model(Context(world.catalog, seed=0, backbones=scaled), **settings)
+        with torch.no_grad():
+            return model._inserts(world.batch(model))[1].norm(dim=-1).mean((0, 1))
+
+    word = float(world.model().words.weight[3:].detach().norm(dim=1).mean())
+    matched = sizes(1.0)
+    assert (matched > word / 5).all() and (matched < word * 5).all()
+    # All four follow the words. Otherwise only t_i, which is made of them, does.
+    close(sizes(20.0), 20 * matched)
+    plain, larger = sizes(1.0, match_norm=False), sizes(20.0, match_norm=False)
+    torch.testing.assert_close(larger[[0, 2]], plain[[0, 2]])
+    assert float(larger[1]) < 2 * float(plain[1])
 
 
 def test_learning_rates_tell_pretrained_from_new_weights(world):
