@@ -100,11 +100,10 @@ class GenSR(TorchRanker):
 
     Config = GenSRConfig
     uses_query = True
-    # Most of one pass over the training rows of ml-100k, with the warm-up and the CF table shortened to match.
+    # One pass over the training rows, with the warm-up and the CF table shortened to match.
     quick: ClassVar[dict[str, Any]] = {
         "backbone": SMALL,
         "epochs": 1,
-        "steps_per_epoch": 300,
         "batch_size": 256,
         "warmup": 50,
         "lr_new": 0.002,

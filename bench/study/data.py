@@ -1,5 +1,8 @@
 """A data set as a command uses it: Log, split, batches, candidates; opened once."""
 
+import json
+import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from bench.data.split import LogSplit
 from bench.errors import UsageError
 from bench.evaluation import leaks
 from bench.evaluation.candidates import CandidateSet, draw
+from bench.study import environment
 from bench.study.settings import Overrides
 
 
@@ -26,6 +30,7 @@ class Prepared:
     split: LogSplit
     batches: Batches
     catalog: Catalog
+    root: str | Path | None = None
     _leaks: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -41,8 +46,25 @@ class Prepared:
     def leaks(self, candidates: CandidateSet) -> dict[str, Any]:
         """All counters; those of the split are counted once."""
         if not self._leaks:
-            self._leaks = leaks.split_counters(self.batches)
+            self._leaks = self._split_leaks()
         return self._leaks | leaks.candidate_counters(self.split, candidates)
+
+    def _split_leaks(self) -> dict[str, Any]:
+        """Minutes on millions of rows, and the same for every command on this Log, split and code: kept under the root."""
+        code = environment.source_hash(leaks.__name__)
+        path = (
+            sources.data_root(self.root) / "cache" / f"leaks-{self.log.fingerprint[:24]}-{self.split.name}-{code}.json"
+        )
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError):
+            counted = leaks.split_counters(self.batches)
+        with suppress(OSError):  # a cache that cannot be written costs time, never a result
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = path.with_name(f".{path.name}.{os.getpid()}")
+            scratch.write_text(json.dumps(counted))
+            os.replace(scratch, path)
+        return counted
 
     def record(self) -> dict[str, Any]:
         """What a run's record says of the data."""
@@ -79,7 +101,7 @@ def open_data(
             f"{name} was prepared with the text of the {text_split} split and would leak under {chosen.name}; "
             f"set {entry.name.rstrip(':')}.text_split=every or {chosen.name}"
         )
-    return Prepared(name, entry, options, log, chosen, Batches(chosen), Catalog(log))
+    return Prepared(name, entry, options, log, chosen, Batches(chosen), Catalog(log), root)
 
 
 def tasks_of(prepared: Prepared, asked: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -12,6 +12,15 @@ from bench.evaluation import leaks
 from bench.evaluation.candidates import draw
 from bench.study.data import Prepared
 
+# What sources may say of their preparation in the manifest, and how it is headed.
+_PREPARATION = {
+    "steps": "steps of the preparation",
+    "coverage": "text by provenance",
+    "statistics": "statistics",
+    "reference": "the papers' figures beside ours",
+    "release": "the release",
+}
+
 
 def describe(prepared: Prepared, candidate_seed: int = 0) -> dict[str, dict[str, Any]]:
     """Sections of facts in the order in which people read them; values are numbers, text or booleans."""
@@ -22,10 +31,11 @@ def describe(prepared: Prepared, candidate_seed: int = 0) -> dict[str, dict[str,
             "name": prepared.name,
             "title": prepared.entry.title,
             "mode": log.mode,
-            "synthetic": prepared.entry.synthetic or "nothing",
+            "synthetic": prepared.synthetic or "nothing",
             "fingerprint": log.fingerprint,
         },
         "counts": log.manifest["counts"],
+        **{title: _flat(log.manifest[key]) for key, title in _PREPARATION.items() if log.manifest.get(key)},
         "text": _text(log),
         f"split {prepared.split.name}": prepared.split.counts(),
         "leak counters (zero: must be 0)": leaks.split_counters(prepared.batches),
@@ -47,6 +57,21 @@ def folder_of(log: Log, root: str | Path | None = None) -> Path | None:
         except (OSError, ValueError):
             continue  # another Log's folder: `bench data prepare` of that one says what is wrong with it
     return None
+
+
+def _flat(facts: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested facts of a manifest as one level, keys joined by " / "."""
+    if isinstance(facts, dict):
+        return {
+            key: value for name, inner in facts.items() for key, value in _flat(inner, f"{prefix}{name} / ").items()
+        }
+    if isinstance(facts, list) and facts and isinstance(facts[0], (dict, list)):
+        return {
+            key: value
+            for place, inner in enumerate(facts, 1)
+            for key, value in _flat(inner, f"{prefix}{place} / ").items()
+        }
+    return {prefix.removesuffix(" / ") or "value": facts if isinstance(facts, (int, float, str, bool)) else str(facts)}
 
 
 def _text(log: Log) -> dict[str, Any]:
