@@ -71,8 +71,9 @@ class UniSAR(TorchRanker):
     uses_history = True
     uses_user = True
     # The first gradient of the transitions is a hundred times that of later steps. Unbounded, it stays in Adam's second
-    # moment for a thousand steps and slows a short fit down.
-    quick: ClassVar[dict[str, Any]] = {"batch_size": 256, "epochs": 3, "clip": 1.0}
+    # moment for a thousand steps and slows a short fit down. Search has weight 1 of the published grid, so that the
+    # shared layers learn both tasks from the start.
+    quick: ClassVar[dict[str, Any]] = {"batch_size": 256, "epochs": 4, "clip": 1.0, "search_weight": 1.0}
     search_space: ClassVar[dict[str, Any]] = {
         "lr": [1e-4, 5e-4, 1e-3],
         "weight_decay": [1e-5, 3e-5],
