@@ -23,15 +23,25 @@ _ITEM_TYPES = ("VIDEO", "USER", "IMAGE_ATLAS", "LIVE", "COMMODITY", "MUSIC", "AD
 class Rules(Protocol):
     """What may be chosen; see `bench.datasets.kuaisar.Config`."""
 
-    seed: int
-    core: int
-    core_rounds: str
-    core_rows: str
-    core_scope: str
-    item_types: str
-    unclicked_sessions: str
-    clicks: int
-    check_time: bool
+    # Properties, because the settings that are chosen from a few words are narrower than str.
+    @property
+    def seed(self) -> int: ...
+    @property
+    def core(self) -> int: ...
+    @property
+    def core_rounds(self) -> str: ...
+    @property
+    def core_rows(self) -> str: ...
+    @property
+    def core_scope(self) -> str: ...
+    @property
+    def item_types(self) -> str: ...
+    @property
+    def unclicked_sessions(self) -> str: ...
+    @property
+    def clicks(self) -> int: ...
+    @property
+    def check_time(self) -> bool: ...
 
 
 @dataclass(frozen=True)

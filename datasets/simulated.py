@@ -36,9 +36,8 @@ class Simulated(Source):
 
     def raw_files(self) -> dict[str, Path]:
         """Files of the release, generated on first use; a folder for each set of parameters."""
-        code = [
-            file_sha256(Path(module.__file__)) for module in (simulated_structure, simulated_events, simulated_files)
-        ]
+        modules = (simulated_structure, simulated_events, simulated_files)
+        code = [file_sha256(Path(str(module.__file__))) for module in modules]
         recipe = json.dumps([asdict(self.config.parameters()), code], sort_keys=True)
         folder = self.root / f"raw-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
         if not folder.exists():

@@ -169,7 +169,9 @@ def oracle(log: "Log", parameters: Parameters) -> "Callable[[Batch], Tensor]":
     favourites = np.r_[np.full((1, len(_FAVOURITES)), -1), structure.favourites[user]]
     # The first word of a query tells its intent.
     words = np.asarray(log.words.id[1:], dtype=np.int64)
-    of_query = np.r_[-1, (words[log.queries.words.values[log.queries.words.offsets[1:-1]] - 1] - _FIRST_WORD) // POOL]
+    keywords = log.queries.words
+    assert keywords is not None  # every simulated query has words
+    of_query = np.r_[-1, (words[keywords.values[keywords.offsets[1:-1]] - 1] - _FIRST_WORD) // POOL]
     intent_mass = structure.mass()
     topic_mass = structure.topic_mass()
     whole = intent_mass.sum()
