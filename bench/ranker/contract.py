@@ -146,7 +146,8 @@ class Ranker(ABC):
     # What `@register` declared; absent on classes that are not registered.
     entry: ClassVar[Any]
     Config: ClassVar[type] = Config
-    # Settings of `--budget quick`: they may shorten training and shrink a backbone, never change the data or the model.
+    # Settings of `--budget quick`: training made shorter, with settings to match, and a smaller backbone;
+    # never other data, another architecture or other inputs.
     quick: ClassVar[dict[str, Any]] = {}
     # For `bench tune`: field name -> list of values, or ("loguniform", low, high).
     search_space: ClassVar[dict[str, Any]] = {}

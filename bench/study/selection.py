@@ -94,7 +94,7 @@ def select(
     Without `from_dirs` the newest command that fits the options decides data sets, candidates and budget, and every
     finished run of the store that shares them belongs to the table; where no command fits, the newest run decides. With
     `from_dirs` all runs below those folders that fit the options belong to it. Models that are closed forms, and
-    imported scores, stand beside runs of every budget, because a budget only shortens training.
+    imported scores, stand beside runs of every budget, because a budget only concerns training.
 
     Of several runs of one (model, seed) those with the settings and sources of the newest run count. The newest
     command, and each of `from_dirs`, may bring a row of its own for one model: rows are then labelled with the settings
