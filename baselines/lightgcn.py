@@ -23,12 +23,13 @@ from bench.ranker.registry import register
 
 @dataclass(config=strict)
 class LightGCNConfig(TrainConfig):
-    """Published settings: 64 dimensions, 3 layers, BPR with one negative, up to 1000 epochs."""
+    """As published: 64 dimensions, 3 layers, BPR with one negative, up to 1000 epochs."""
 
     epochs: Positive = 1000
     batch_size: Positive = 2048
     negatives: Positive = 1
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    # Deviation: published is 1e-3. On MovieLens-100K (quick, seed 0) it had a validation N@10 of .27 where 1e-2 had .34.
+    lr: Annotated[float, Field(gt=0)] = 1e-2
     patience: Positive = 50
     dim: Positive = 64
     layers: Positive = 3
@@ -42,9 +43,12 @@ class LightGCN(TorchRanker):
     Config = LightGCNConfig
     uses_history = False
     uses_user = True
-    # A few passes at a higher rate come close to the long schedule.
-    quick: ClassVar[dict[str, Any]] = {"epochs": 40, "lr": 1e-2, "patience": 5}
-    search_space: ClassVar[dict[str, Any]] = {"layers": [1, 2, 3], "decay": [1e-5, 1e-4, 1e-3], "lr": [1e-3, 5e-3]}
+    quick: ClassVar[dict[str, Any]] = {"epochs": 40, "patience": 5}
+    search_space: ClassVar[dict[str, Any]] = {
+        "layers": [1, 2, 3],
+        "decay": [1e-5, 1e-4, 1e-3],
+        "lr": [1e-3, 5e-3, 1e-2],
+    }
     config: LightGCNConfig
 
     def __init__(self, config: LightGCNConfig, context: Context):

@@ -155,7 +155,7 @@ def read_atomic(path: Path) -> Atomic:
     "recbole:",
     title="RecBole atomic files",
     split="leave-one-out",
-    synthetic="queries, where they are made from an item field",
+    synthetic="queries (values of an item field)",
 )
 class RecBoleFiles(Source):
     Config = Config
@@ -209,6 +209,8 @@ class RecBoleFiles(Source):
             },
         }
         mode = config.mode if config.queries else "natural"
+        if not config.queries:
+            facts["synthetic"] = ""
         name = f"recbole:{inter.path.name.removesuffix('.inter')}"
         return build(name, mode, events, items, queries, users, seed=config.seed, manifest=facts)
 

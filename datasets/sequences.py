@@ -127,6 +127,7 @@ class Sequences(Source):
             "times": "order",
             "time": "not available: the place in the user's sequence stands for it",
             "queries": "from the item's categories" if texts else "none: recommendation only",
+            **({} if texts else {"synthetic": ""}),
             **({"item text": _TEXTS[files["item text"].name.removesuffix(".gz")]} if "item text" in files else {}),
         }
         return build(

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from bench.data.folders import claimed
 from bench.data.log import Log, file_sha256
 from bench.data.sources import Source, source
 from bench.datasets import kuaisar, simulated_events, simulated_files, simulated_structure
@@ -41,7 +42,9 @@ class Simulated(Source):
         recipe = json.dumps([asdict(self.config.parameters()), code], sort_keys=True)
         folder = self.root / f"raw-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
         if not folder.exists():
-            write_raw(folder, self.config.parameters())
+            with claimed(folder, "the simulated files"):
+                if not folder.exists():  # another process may have made them meanwhile
+                    write_raw(folder, self.config.parameters())
         return {name: folder / name for name in kuaisar.FILES}
 
     def prepare(self, files: dict[str, Path]) -> Log:

@@ -1,9 +1,6 @@
 """Simulated events as the CSV files of a KuaiSAR release: the same names, columns and oddities, at any size."""
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
+from bench.data.folders import made
 from bench.datasets.kuaisar import SIMULATED_MARK
 from bench.datasets.simulated_events import Delivered, Searched, simulate
 from bench.datasets.simulated_structure import (
@@ -28,7 +26,6 @@ from bench.datasets.simulated_structure import (
     intent_word,
     query_words,
 )
-from bench.errors import RunError
 
 Spelling = Literal["v2", "documented"]
 _CHUNK = 400_000
@@ -63,10 +60,7 @@ def write_raw(folder: Path, parameters: Parameters, spelling: Spelling = "v2") -
         folder: for instance `<data root>/kuaisar/KuaiSAR_v2`, where the data set `kuaisar` reads them.
         spelling: column names of the second version of the release, or those that its documentation prints.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    old = scratch.with_name(f"{scratch.name}-old")
-    try:
+    with made(folder, "the simulated files") as scratch:
         structure = Structure(parameters)
         _write_items(scratch / "item_features.csv", structure)
         _write_users(scratch, parameters)
@@ -75,15 +69,6 @@ def write_raw(folder: Path, parameters: Parameters, spelling: Spelling = "v2") -
         _write_search(scratch / "src_inter.csv", search, parameters, spelling)
         # Whoever reads these files has to know that nobody clicked.
         (scratch / SIMULATED_MARK).write_text(json.dumps(asdict(parameters), indent=1) + "\n")
-        scratch.chmod(0o755)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(scratch, folder)
-    except OSError as error:
-        raise RunError(f"cannot write the simulated files to {folder}: {error.strerror or error}") from error
-    finally:
-        for leftover in (scratch, old):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _write_rec(path: Path, rec: Delivered, parameters: Parameters, spelling: Spelling) -> None:

@@ -100,16 +100,7 @@ class GenSR(TorchRanker):
 
     Config = GenSRConfig
     uses_query = True
-    # One pass over the training rows, with the warm-up and the CF table shortened to match.
-    quick: ClassVar[dict[str, Any]] = {
-        "backbone": SMALL,
-        "epochs": 1,
-        "batch_size": 256,
-        "warmup": 50,
-        "lr_new": 0.002,
-        "cf_epochs": 20,
-        "cf_lr": 0.01,
-    }
+    quick: ClassVar[dict[str, Any]] = {"backbone": SMALL, "epochs": 1, "cf_epochs": 20}
     search_space: ClassVar[dict[str, Any]] = {
         "lr_new": [3e-4, 1e-3, 3e-3],
         "contrast": [0.0, 0.001, 0.005, 0.01, 0.05, 0.1],

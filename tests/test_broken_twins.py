@@ -1,6 +1,7 @@
 """The conformance battery can fail: each fault is stopped at the check made for it, and the sound twin passes."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ FAULTS = {
         "loss": lambda self, batch: Sound.loss(self, batch) / (self.score(batch).std(0, correction=0) > 0).any()
     },
     "fit": {"fit": lambda self, train, valid: 1 / 0},
+    "budgets": {"quick": {"epochs": 1, "lr": 0.01}},
 }
 
 
@@ -66,6 +68,21 @@ FAULTS = {
 def test_further_faults(check):
     report = bench.testing.check(faulty("Faulty", **FAULTS[check]), only=(check,))
     assert report.failed == [check], report.text()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"quick": {"epochs": 10_000}}, "longer than the default"),
+        ({"quick": {"patience": 0}}, "longer than the default|0"),
+        ({"published": {"kuaisar": {"learning": 1}}}, "no settings of this model"),
+        ({"quick": {"epochs": 1}, "published": {"kuaisar": {"epochs": 9}}}, "which `quick` would change"),
+    ],
+    ids=["longer", "zero", "unknown", "both"],
+)
+def test_quick_only_shortens_and_published_are_settings(attributes, words):
+    report = bench.testing.check(faulty("Budgets", **attributes), only=("budgets",))
+    assert report.failed == ["budgets"] and re.search(words, sentence(report, "budgets"))
 
 
 def test_unused_input_that_is_declared_used():

@@ -101,7 +101,7 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     type=click.Choice(["quick", "full"]),
     default="quick",
     show_default=True,
-    help="quick trains for less long, with settings to match.",
+    help="quick only shortens the training.",
 )
 @click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
 @click.option(

@@ -8,10 +8,6 @@ padding (for a query: "none"), so every entity table has a first row that stands
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.data.folders import made
 from bench.data.ragged import Ragged
 from bench.errors import RunError
 
@@ -130,9 +127,7 @@ class Log:
     def save(self, folder: Path) -> "Log":
         """Write all files and then the manifest into a new folder, and move it into place at once."""
         log = self.with_fingerprint()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with made(folder, "the prepared log") as scratch:
             files = {}
             for name, table in _tables(log).items():
                 path = scratch / f"{name}.parquet"
@@ -143,21 +138,6 @@ class Log:
             files[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
             manifest = {**log.manifest, "files": files}
             (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-            if folder.exists():
-                # Moved away first: there is no moment with half a folder, and who has mapped its files keeps them.
-                with suppress(FileNotFoundError):
-                    os.replace(folder, scratch.with_name(f"{scratch.name}-old"))
-            try:
-                os.replace(scratch, folder)
-            except OSError:
-                # Another process finished the same preparation first; its content has the same fingerprint.
-                if not (folder / "manifest.json").exists():
-                    raise
-        except OSError as error:
-            raise RunError(f"cannot write the prepared log to {folder}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-            shutil.rmtree(scratch.with_name(f"{scratch.name}-old"), ignore_errors=True)
         return Log(**{**vars(log), "manifest": manifest, "events": _mapped_events(folder)})
 
 

@@ -98,7 +98,7 @@ def untouched(
             else:
                 items = np.searchsorted(cumulative, (values >> np.uint64(11)) * 2.0**-53, side="right") + 1
                 items = np.minimum(items, n_items)
-            good = ~touched.contains(user[chunk, None], items) & (items != positive[chunk, None]) & _first_seen(items)
+            good = ~touched.contains(user[chunk, None], items) & (items != positive[chunk, None]) & first_seen(items)
             if taken is not None:
                 for column in range(taken.shape[1]):
                     good &= items != taken[chunk, column][:, None]
@@ -112,7 +112,7 @@ def untouched(
     return out
 
 
-def _first_seen(items: np.ndarray) -> np.ndarray:
+def first_seen(items: np.ndarray) -> np.ndarray:
     """(R, S) whether an entry is the first of its value in its row."""
     order = np.argsort(items, axis=1, kind="stable")
     ordered = np.take_along_axis(items, order, 1)

@@ -22,6 +22,7 @@ from pydantic import dataclasses as typed
 
 from bench.data import log as logs
 from bench.data.declared import declared
+from bench.data.folders import claimed
 from bench.data.log import Log
 from bench.data.origin import own_files
 from bench.errors import RunError, UsageError, unknown
@@ -178,13 +179,16 @@ def load(name: str, options: dict[str, Any] | None = None, root: str | Path | No
     folder = data_root(root) / "prepared" / f"{opened.entry.name.rstrip(':')}-{stamp}"
     if folder.exists() and not fresh:
         return logs.load(folder)
-    log = opened.prepare(files)
-    manifest = log.manifest | {
-        "config": asdict(opened.config),
-        "sources": facts,
-        "synthetic": log.manifest.get("synthetic", opened.entry.synthetic),
-    }
-    return Log(**{**vars(log), "manifest": manifest}).save(folder)
+    with claimed(folder, "the prepared log"):
+        if folder.exists() and not fresh:  # by the process that was waited for
+            return logs.load(folder)
+        log = opened.prepare(files)
+        manifest = log.manifest | {
+            "config": asdict(opened.config),
+            "sources": facts,
+            "synthetic": log.manifest.get("synthetic", opened.entry.synthetic),
+        }
+        return Log(**{**vars(log), "manifest": manifest}).save(folder)
 
 
 def _identity(path: Path) -> dict[str, Any]:

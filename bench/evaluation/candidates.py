@@ -19,12 +19,16 @@ import pyarrow.parquet as pq
 from bench.data import hashing
 from bench.data.log import SEARCH, TASKS
 from bench.data.ragged import Ragged
-from bench.data.sampling import Touched, row_keys, untouched
+from bench.data.sampling import Touched, first_seen, row_keys, untouched
 from bench.data.split import LogSplit
 from bench.errors import RunError, UsageError
 
 STRATEGIES = ("uniform", "same-query", "popularity", "full")
 NEGATIVES = 99
+# A list this many times longer than what is needed is drawn from rather than ordered.
+_LONG = 8
+# Rows, and entries of lists, that are held at a time.
+_STEP, _ENTRIES = 20_000, 8_000_000
 
 
 @dataclass(frozen=True)
@@ -208,17 +212,36 @@ def _same_query(
     carriers: Ragged,
     count: int,
 ) -> np.ndarray:
-    """(R, count) up to `count` untouched carriers of each row's query, in the order of a hash, right padded with 0."""
+    """(R, count) up to `count` untouched carriers of each row's query, in the order of a hash, right padded with 0.
+
+    A query that very many items carry is drawn from, at random places of its list, instead of ordered as a whole; only
+    where that finds too few (the user touched most of them) the whole list decides.
+    """
     events = split.log.events
-    query = events.query[rows]
+    purpose ^= np.uint64(SEARCH)
+    user, positive, query = events.user[rows], events.item[rows], events.query[rows]
     lengths = carriers.lengths[query]
-    owner = np.repeat(np.arange(len(rows)), lengths)
-    inner = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    items = carriers.values[carriers.offsets[query][owner] + inner]
-    fits = ~touched.contains(events.user[rows][owner], items) & (items != events.item[rows][owner])
-    owner, items = owner[fits], items[fits]
-    order = np.lexsort((hashing.draw(purpose ^ np.uint64(SEARCH), keys[owner], items), owner))
-    owner, items = owner[order], items[order]
-    counts = np.bincount(owner, minlength=len(rows))
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    return Ragged(offsets, items).padded(count)
+    out = np.zeros((len(rows), count), dtype=np.int32)
+    long = np.flatnonzero(lengths > _LONG * count)
+    for low in range(0, len(long), _STEP):
+        part = long[low : low + _STEP]
+        values = hashing.draw(purpose, keys[part, None], np.arange(2 * count))
+        place = (values % lengths[part, None].astype(np.uint64)).astype(np.int64)
+        items = carriers.values[carriers.offsets[query[part]][:, None] + place]
+        good = first_seen(items) & (items != positive[part, None]) & ~touched.contains(user[part, None], items)
+        good &= np.cumsum(good, axis=1) <= count
+        enough = good.sum(1) == count
+        out[part[enough]] = items[enough][good[enough]].reshape(-1, count)
+    whole = np.flatnonzero((lengths > 0) & (out[:, 0] == 0))
+    # Pieces bound the memory; a row stays in one piece.
+    pieces = np.cumsum(lengths[whole]) // _ENTRIES
+    for piece in np.unique(pieces):
+        part = whole[pieces == piece]
+        items = carriers.take(query[part])
+        owner = np.repeat(np.arange(len(part)), items.lengths)
+        fits = ~touched.contains(user[part][owner], items.values) & (items.values != positive[part][owner])
+        owner, found = owner[fits], items.values[fits]
+        order = np.lexsort((hashing.draw(purpose, keys[part][owner], found), owner))
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(part)))])
+        out[part] = Ragged(offsets, found[order]).padded(count)
+    return out

@@ -27,6 +27,11 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 strict = ConfigDict(extra="forbid", validate_assignment=True)
 
 
+def shortens(setting: str) -> bool:
+    """Whether a setting is about the length of a training: epochs of any stage (`cf_epochs`), steps of an epoch, patience."""
+    return setting in ("epochs", "steps_per_epoch", "patience", "first_check") or setting.endswith("_epochs")
+
+
 @dataclass(config=strict)
 class Config:
     """Settings of a model; a subclass adds its own fields. Unknown keys and values out of bounds are refused."""
@@ -45,7 +50,7 @@ class TrainConfig(Config):
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: NotNegative = 0.0
     clip: Annotated[float, Field(ge=0, description="bound of the gradient norm, 0 = none")] = 0.0
-    warmup: Annotated[int, Field(ge=0, description="steps of linear warm-up")] = 0
+    warmup: Annotated[int, Field(ge=0, description="steps of linear warm-up, at most a tenth of the training")] = 0
     patience: Annotated[int, Field(ge=1, description="epochs without a better validation before stopping")] = 5
     first_check: Annotated[int, Field(ge=1, description="first epoch that is validated")] = 1
     amp: Literal["off", "bf16"] = "off"
@@ -146,9 +151,12 @@ class Ranker(ABC):
     # What `@register` declared; absent on classes that are not registered.
     entry: ClassVar[Any]
     Config: ClassVar[type] = Config
-    # Settings of `--budget quick`: training made shorter, with settings to match, and a smaller backbone;
-    # never other data, another architecture or other inputs.
+    # What `--budget quick` changes: the length of the training (see `shortens`) and the backbone, nothing else. The battery
+    # holds a model to it.
     quick: ClassVar[dict[str, Any]] = {}
+    # Settings that the authors published for a data set, by its name (`kuaisar`, `amazon-kindle`); both budgets start
+    # from them there. The defaults of the config serve every other data set.
+    published: ClassVar[dict[str, dict[str, Any]]] = {}
     # For `bench tune`: field name -> list of values, or ("loguniform", low, high).
     search_space: ClassVar[dict[str, Any]] = {}
     # Which inputs change the score; the conformance battery checks both directions.

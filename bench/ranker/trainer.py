@@ -38,6 +38,8 @@ class Trainer:
         ranker.to(context.device)
         optimizer = self._optimizer()
         steps = config.steps_per_epoch or ranker.steps_per_pass(train)
+        # A short training that only ever warms up would not be a shorter version of the long one.
+        warmup = min(config.warmup, config.epochs * steps // 10)
         state: dict[str, Any] = {"epoch": 0, "best": None, "best_epoch": 0, "best_state": None, "seconds": 0.0}
         stored = context.checkpoints.load()
         if stored is not None and stored.get("stage") == self.stage:
@@ -46,7 +48,7 @@ class Trainer:
             state |= {name: stored[name] for name in state}
         for epoch in range(state["epoch"] + 1, config.epochs + 1):
             started = time.perf_counter()
-            values = self._epoch(epoch, steps, optimizer, train)
+            values = self._epoch(epoch, steps, warmup, optimizer, train)
             if epoch >= config.first_check or epoch == config.epochs:
                 ranker.eval()
                 values |= valid.evaluate(ranker.score)
@@ -78,14 +80,16 @@ class Trainer:
         waited = state["epoch"] - max(state["best_epoch"], self.config.first_check - 1)
         return state["best"] is not None and waited >= self.config.patience
 
-    def _epoch(self, epoch: int, steps: int, optimizer: torch.optim.Optimizer, train: TrainData) -> dict[str, float]:
+    def _epoch(
+        self, epoch: int, steps: int, warmup: int, optimizer: torch.optim.Optimizer, train: TrainData
+    ) -> dict[str, float]:
         ranker, config, context = self.ranker, self.config, self.context
         ranker.train()
         torch.manual_seed(hashing.seed("train", context.seed, self.stage, epoch))
         totals: dict[str, float] = {}
         first = (epoch - 1) * steps
         for step, batch in enumerate(ranker.batches(train, first, steps)):
-            self._warm_up(optimizer, first + step)
+            _warm_up(optimizer, first + step, warmup)
             batch = batch.to(context.device)
             with torch.autocast(context.device.type, torch.bfloat16, enabled=config.amp == "bf16"):
                 result = ranker.loss(batch)
@@ -110,7 +114,8 @@ class Trainer:
             group["base_lr"] = group["lr"]
         return optimizer
 
-    def _warm_up(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        if self.config.warmup:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * min(1.0, (step + 1) / self.config.warmup)
+
+def _warm_up(optimizer: torch.optim.Optimizer, step: int, warmup: int) -> None:
+    if warmup:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * min(1.0, (step + 1) / warmup)

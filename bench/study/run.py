@@ -89,7 +89,7 @@ def run(request: Request, reporter: Reporter | None = None) -> Outcome:
         sets = [open_candidates(prepared, spec, tasks, request.candidate_seed) for spec in request.candidates]
         jobs = []
         for model, cls in classes.items():
-            config = settings.model_config(cls, model, request.budget, request.overrides)
+            config = settings.model_config(cls, model, request.budget, request.overrides, prepared.entry.name)
             serves = tuple(task for task in tasks if task in cls.entry.tasks)  # type: ignore[attr-defined]
             jobs += [
                 Job(model, cls, config, serves, seed, request.budget, prepared, device, threads)

@@ -71,8 +71,8 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def model_config(cls: "type[Ranker]", name: str, budget: str, overrides: Overrides) -> "Config":
-    """The complete config of a model: its defaults, the budget's, then what the user set.
+def model_config(cls: "type[Ranker]", name: str, budget: str, overrides: Overrides, dataset: str = "") -> "Config":
+    """The complete config of a model: defaults, what is published for the data set, the budget's, what the user set.
 
     Raises:
         UsageError: an unknown setting or a value out of bounds.
@@ -82,7 +82,7 @@ def model_config(cls: "type[Ranker]", name: str, budget: str, overrides: Overrid
     if budget not in BUDGETS:
         raise unknown("budget", budget, BUDGETS)
     known = {entry.name for entry in fields(cls.Config)}
-    values = dict(cls.quick) if budget == "quick" else {}
+    values = dict(cls.published.get(dataset, {})) | (cls.quick if budget == "quick" else {})
     # `train` speaks to all models at once; a model without the setting has nothing to change.
     values |= {key: value for key, value in overrides.of(TRAIN).items() if key in known}
     for key, value in overrides.of(name).items():

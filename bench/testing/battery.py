@@ -1,5 +1,6 @@
 """Runs every check on one model and reports."""
 
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 
 from bench.errors import UsageError, unknown
 from bench.ranker import registry
-from bench.ranker.contract import Ranker
+from bench.ranker.contract import Ranker, shortens
 from bench.testing import invariances, learning
 from bench.testing.learning import NotApplicable
 from bench.testing.report import Failed, Report, Result
@@ -26,7 +27,29 @@ def exemptions(subject: Subject) -> str:
     return f"{len(subject.cls.exempt)} declared" if subject.cls.exempt else "none"
 
 
-CHECKS = {"exemptions": exemptions, **learning.CHECKS, **invariances.CHECKS}
+def budgets(subject: Subject) -> str:
+    """`--budget quick` only shortens the training, and what is declared as published are settings of the model."""
+    cls, defaults = subject.cls, subject.cls.Config()
+    for key, value in cls.quick.items():
+        if key == "backbone":
+            continue
+        if not shortens(key):
+            raise Failed(f"`quick` sets {key}, which is not the length of the training; make it the default instead")
+        # 0 stands for a whole pass.
+        default = getattr(defaults, key, None) or math.inf
+        if not 0 < value <= default:
+            raise Failed(f"`quick` sets {key} to {value}, longer than the default {default}")
+    for dataset, settings in cls.published.items():
+        try:
+            cls.Config(**settings)
+        except (TypeError, ValueError) as error:
+            raise Failed(f"`published` for {dataset} are no settings of this model: {told(error)}") from error
+        if early := [key for key in settings if key in cls.quick]:
+            raise Failed(f"`published` for {dataset} sets {early[0]}, which `quick` would change")
+    return ", ".join(f"quick {key}={value}" for key, value in cls.quick.items()) or "quick is full"
+
+
+CHECKS = {"exemptions": exemptions, "budgets": budgets, **learning.CHECKS, **invariances.CHECKS}
 
 
 def check(model: str | type[Ranker], config: dict[str, Any] | None = None, *, only: tuple[str, ...] = ()) -> Report:

@@ -339,7 +339,7 @@ def test_a_refused_file_is_named_and_nothing_is_written(tmp_path):
     with pytest.raises(RunError) as caught:
         load(folder, tmp_path / "root")
     assert str(path) in str(caught.value) and "system" in str(caught.value) and "not run" in str(caught.value)
-    assert "\n" not in str(caught.value) and not trace.exists() and not (tmp_path / "root").exists()
+    assert "\n" not in str(caught.value) and not trace.exists() and not (tmp_path / "root" / "prepared").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "page", "empty"])

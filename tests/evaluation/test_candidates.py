@@ -11,7 +11,7 @@ from bench.data.batch import Batches, TrainData
 from bench.data.history import Guards, Histories, Window
 from bench.data.split import split
 from bench.errors import RunError, UsageError
-from bench.evaluation import leaks
+from bench.evaluation import candidates, leaks
 from bench.evaluation.candidates import draw
 from bench.evaluation.metrics import Metric
 from bench.evaluation.scoring import rank
@@ -52,15 +52,39 @@ def test_position_is_uniform_and_apart(make_log):
     assert (draw(split(log), negatives=19, seed=1).position != position).mean() > 0.9
 
 
-def test_same_query_comes_first(make_log):
+@pytest.mark.parametrize("long", [8, 0], ids=["whole lists", "long lists"])
+def test_same_query_comes_first(make_log, monkeypatch, long):
+    monkeypatch.setattr(candidates, "_LONG", long)
     log = make_log(n_users=30)
     parts = split(log)
     chosen = draw(parts, strategy="same-query", negatives=9)
+    monkeypatch.setattr(candidates, "_STEP", 3)
+    monkeypatch.setattr(candidates, "_ENTRIES", 7)
+    assert draw(parts, strategy="same-query", negatives=9, chunk=11, workers=2).fingerprint == chosen.fingerprint
     events = log.events
     for row, items in zip(chosen.rows, chosen.items, strict=True):
         carriers = {item for item in range(1, 41) if events.query[row] in log.items.queries[item]}
         free = carriers - set(events.item[events.user == events.user[row]].tolist())
         assert len((set(items.tolist()) - {events.item[row]}) & carriers) == min(9, len(free))
+
+
+def test_same_query_draws_from_long_lists_evenly(make_log, monkeypatch):
+    """Each of the carriers of a row is as likely as any other, whichever way the list is drawn."""
+    parts = split(make_log(n_users=40))
+    events = parts.log.events
+    for long in (8, 0):
+        monkeypatch.setattr(candidates, "_LONG", long)
+        seen, expected = np.zeros(41), np.zeros(41)
+        for seed in range(60):
+            chosen = draw(parts, strategy="same-query", negatives=2, seed=seed)
+            for row, items in zip(chosen.rows, chosen.items, strict=True):
+                mine = set(events.item[events.user == events.user[row]].tolist())
+                free = [i for i in range(1, 41) if events.query[row] in parts.log.items.queries[i] and i not in mine]
+                if len(free) > 2:
+                    seen[list(set(items.tolist()) & set(free))] += 1
+                    expected[free] += 2 / len(free)
+        real = expected > 5
+        assert stats.chisquare(seen[real], expected[real] * seen[real].sum() / expected[real].sum()).pvalue > 1e-4
 
 
 def test_popularity_follows_training_counts(make_log):

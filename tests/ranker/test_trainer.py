@@ -133,14 +133,18 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(log):
         model.fit(train, valid)
 
 
-def test_warm_up_raises_the_learning_rate_linearly(log):
-    from bench.ranker.trainer import Trainer
-
-    model, _, _ = make(log, warmup=4, lr=0.4)
-    trainer = Trainer(model, model.config)
-    optimizer = trainer._optimizer()
+@pytest.mark.parametrize(
+    ("warmup", "ramp"), [(4, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4]), (1000, [0.08, 0.16, 0.24, 0.32, 0.4])]
+)
+def test_warm_up_is_linear_and_at_most_a_tenth_of_the_training(log, monkeypatch, warmup, ramp):
+    model, train, valid = make(log, warmup=warmup, lr=0.4, epochs=5, steps_per_epoch=10, patience=5)
     rates = []
-    for step in range(6):
-        trainer._warm_up(optimizer, step)
-        rates.append(optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+    step = torch.optim.Adam.step
+
+    def spy(self, *args):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    model.fit(train, valid)
+    assert rates[: len(ramp)] == pytest.approx(ramp) and rates[-1] == 0.4 and len(rates) == 50
