@@ -158,6 +158,7 @@ def prepare(name: str, release: Release, config: Config) -> Log:
             "processed": _processed(clicks, items, vocabulary),
         },
         "reference": {"raw": _RAW.get(name, {}), "processed": _PROCESSED.get(name, {})},
+        "shown in the sessions and not clicked": len(clicks.shown_act),
         "items without a row in item_features.csv": items.missing,
         "users without a row in user_features.csv": no_user_row,
     }
@@ -175,6 +176,7 @@ def prepare(name: str, release: Release, config: Config) -> Log:
         categories=categories,
         seed=config.seed,
         manifest=manifest,
+        shown=(clicks.shown_act, np.searchsorted(item_ids, clicks.shown_item) + 1),
     )
 
 

@@ -58,6 +58,9 @@ class Clicks:
     task: np.ndarray  # (E,) int8
     query: np.ndarray  # (E,) int64
     act: np.ndarray  # (E,) int64
+    # What the remaining sessions displayed of the remaining items and nobody clicked: (S,) `act` and item.
+    shown_act: np.ndarray
+    shown_item: np.ndarray
     queries: Queries
     steps: list[dict[str, Any]]
     raw: dict[str, int]
@@ -86,16 +89,20 @@ def read_clicks(release: Release, rules: Rules) -> Clicks:
     worded = queries.words.lengths[search["query"]] > 0
     search = {name: column[worded] for name, column in search.items()}
     _count(steps, "sessions with a keyword", rec, search)
+    unclicked = search["click"] == 0
     if rules.unclicked_sessions == "first-item":
         search["click"] = np.maximum(search["click"], _first_of_unclicked(search))
+        unclicked &= search["click"] == 0
     if rules.clicks:
         search["click"] = np.where(_within(search, rules.clicks, rules.seed), search["click"], 0)
+    first_act = len(rec["user"])
+    shown_act, shown_item = search["act"][unclicked] + first_act, search["item"][unclicked]
     del search["type"]
 
     rows = {name: np.concatenate([rec[name], search[name]]) for name in ("user", "item", "time", "click")}
     rows["task"] = np.repeat(np.asarray([REC, SEARCH], dtype=np.int8), [len(rec["user"]), len(search["user"])])
     rows["query"] = np.concatenate([np.full(len(rec["user"]), -1), search["query"]])
-    rows["act"] = np.concatenate([np.arange(len(rec["user"])), search["act"] + len(rec["user"])])
+    rows["act"] = np.concatenate([np.arange(len(rec["user"])), search["act"] + first_act])
     del rec, search
     rows = _take(rows, _core(rows, rules, steps))
     if not len(rows["user"]):
@@ -106,7 +113,10 @@ def read_clicks(release: Release, rules: Rules) -> Clicks:
             "behaviours; lower core"
         )
     del rows["click"]
-    return Clicks(**rows, queries=queries, steps=steps, raw=raw)
+    there = np.isin(shown_item, rows["item"]) & np.isin(shown_act, rows["act"])
+    return Clicks(
+        **rows, shown_act=shown_act[there], shown_item=shown_item[there], queries=queries, steps=steps, raw=raw
+    )
 
 
 def _once(rows: dict[str, Any], key: tuple[str, ...]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bench.cli import options
     required=True,
     callback=options.comma_list,
     metavar="KINDS",
-    help="uniform, same-query, popularity, full, given:PATH.",
+    help="uniform, same-query, shown, popularity, full, given:PATH.",
 )
 @options.candidate_seed
 @click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")

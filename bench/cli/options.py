@@ -94,7 +94,7 @@ def dataset(command: F) -> F:
 
 
 def _one_candidates(command: F) -> F:
-    text = "uniform, same-query, popularity, full or given:PATH.  [default: uniform]"
+    text = "uniform, same-query, shown, popularity, full or given:PATH.  [default: uniform]"
     return click.option("--candidates", default="uniform", metavar="KIND", help=text)(command)
 
 

@@ -80,7 +80,7 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     callback=options.comma_list,
     default=["uniform"],
     metavar="KINDS",
-    help="uniform, same-query, popularity, full, given:PATH.  [default: uniform]",
+    help="uniform, same-query, shown, popularity, full, given:PATH.  [default: uniform]",
 )
 @options.candidate_seed
 @click.option(

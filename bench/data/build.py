@@ -113,6 +113,7 @@ def assemble(
     categories: Entities,
     seed: int,
     manifest: dict[str, Any] | None = None,
+    shown: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Log:
     """A Log from columns that are codes already: the way of data too large for lists of strings.
 
@@ -120,10 +121,20 @@ def assemble(
         events: arrays (E,) in any order. `user`, `item` int32 from 1 and `query` int32 (0 for rec) are rows of the
             entity tables; `time` int64 ms; `task` int8; `act` and `session` any integers; optionally `part`.
         items, queries, users, words, categories: complete tables, row 0 padding, sorted by original id.
+        shown: sessions (n,), as in `events`, and items (n,) that they displayed and nobody clicked; each pair once.
     """
-    ordered = _ordered(events, seed)
+    ordered, sessions = _ordered(events, seed)
     facts = {"name": name, "mode": mode, "order_seed": seed, **(manifest or {})}
-    return Log(ordered, items, queries, users, words, categories, facts).with_fingerprint()
+    displayed = None
+    if shown is not None:
+        session = sessions.get_indexer(shown[0])
+        there = session >= 0
+        # Sorted, so that the order of the raw rows does not matter.
+        order = np.lexsort((shown[1][there], session[there]))
+        displayed = Ragged.from_pairs(
+            session[there][order] + 1, shown[1][there][order].astype(np.int32), len(sessions) + 1
+        )
+    return Log(ordered, items, queries, users, words, categories, facts, displayed).with_fingerprint()
 
 
 def dense(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,27 +150,24 @@ def labels(ids: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray([""], dtype=object), texts])
 
 
-def _ordered(columns: dict[str, np.ndarray], seed: int) -> Events:
-    """Events in the published total order, acts and sessions numbered in that order from 1."""
+def _ordered(columns: dict[str, np.ndarray], seed: int) -> tuple[Events, pd.Index]:
+    """Events in the published total order, acts and sessions numbered in that order from 1; the sessions' own numbers."""
     user, item = columns["user"], columns["item"]
     tie = hashing.draw(hashing.key("order", seed), user, item)
     # Rows that agree on all of these are equal, so that the order of the raw rows never matters.
     order = np.lexsort((columns["task"], columns["query"], item, tie, columns["time"], user))
-    return Events(
-        event_id=_by_first(columns["act"][order]),
+    session, sessions = pd.factorize(columns["session"][order])
+    events = Events(
+        event_id=pd.factorize(columns["act"][order])[0].astype(np.int64) + 1,
         user=user[order],
         item=item[order],
         time=columns["time"][order],
         task=columns["task"][order],
         query=columns["query"][order],
-        session=_by_first(columns["session"][order]),
+        session=session.astype(np.int64) + 1,
         part=columns["part"][order] if "part" in columns else None,
     )
-
-
-def _by_first(groups: np.ndarray) -> np.ndarray:
-    """(n,) int64 numbers of groups from 1, in the order in which the groups occur first."""
-    return pd.factorize(groups)[0].astype(np.int64) + 1
+    return events, pd.Index(sessions)
 
 
 def five_core(users: np.ndarray, items: np.ndarray, minimum: int = 5) -> np.ndarray:

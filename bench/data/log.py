@@ -92,6 +92,8 @@ class Log:
     words: Entities
     categories: Entities
     manifest: dict[str, Any]
+    # Items (ids) that a search session displayed and nobody clicked, by session (row 0 empty), where a source knows them.
+    shown: Ragged | None = None
 
     @property
     def name(self) -> str:
@@ -165,7 +167,8 @@ def load(folder: Path) -> Log:
         if file_sha256(path) != facts["sha256"]:
             raise RunError(f"{path} does not match its checksum; {mend}")
     tables = {name: _entities(_read(folder / f"{name}.parquet")) for name in _ENTITY_TABLES}
-    return Log(_mapped_events(folder), manifest=manifest, **tables)  # type: ignore[arg-type]
+    shown = _read(folder / f"{_SHOWN}.parquet")["items"] if f"{_SHOWN}.parquet" in manifest["files"] else None
+    return Log(_mapped_events(folder), manifest=manifest, shown=shown, **tables)  # type: ignore[arg-type]
 
 
 def file_sha256(path: Path) -> str:
@@ -175,6 +178,7 @@ def file_sha256(path: Path) -> str:
 
 _MAPPED = "events.arrow"
 _ENTITY_TABLES = ("items", "queries", "users", "words", "categories")
+_SHOWN = "shown"
 
 
 def _tables(log: Log) -> dict[str, pa.Table]:
@@ -182,6 +186,8 @@ def _tables(log: Log) -> dict[str, pa.Table]:
     for name in _ENTITY_TABLES:
         columns = getattr(log, name).columns()
         tables[name] = pa.table({key: _arrow(column) for key, column in columns.items()})
+    if log.shown is not None:
+        tables[_SHOWN] = pa.table({"items": _arrow(log.shown)})
     return tables
 
 
@@ -239,6 +245,7 @@ def _fingerprint(log: Log) -> str:
     digest = hashlib.sha256(f"{log.name}:{log.mode}".encode())
     groups: dict[str, dict[str, Any]] = {"events": log.events.columns()}
     groups |= {name: getattr(log, name).columns() for name in _ENTITY_TABLES}
+    groups |= {_SHOWN: {"items": log.shown}} if log.shown is not None else {}
     for group, columns in groups.items():
         for name, column in sorted(columns.items()):
             parts = [column.offsets, column.values] if isinstance(column, Ragged) else [column]

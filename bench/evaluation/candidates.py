@@ -23,7 +23,9 @@ from bench.data.sampling import Touched, first_seen, row_keys, untouched
 from bench.data.split import LogSplit
 from bench.errors import RunError, UsageError
 
-STRATEGIES = ("uniform", "same-query", "popularity", "full")
+STRATEGIES = ("uniform", "same-query", "shown", "popularity", "full")
+# Strategies that need the query or the session of a row.
+SEARCH_ONLY = ("same-query", "shown")
 NEGATIVES = 99
 # A list this many times longer than what is needed is drawn from rather than ordered.
 _LONG = 8
@@ -105,7 +107,8 @@ def draw(
 
     Negatives are items that the user never touched, in neither task and no part of the split. `uniform`: all alike;
     `popularity`: proportional to training events; `same-query`: first those that carry the row's query, then uniform
-    (search rows only); `full`: all of them. Neither the order of rows nor `workers` nor `chunk` changes the result.
+    (search rows only); `shown`: first those that the row's session displayed and nobody clicked, then uniform (search
+    rows only); `full`: all of them. Neither the order of rows nor `workers` nor `chunk` changes the result.
 
     Raises:
         UsageError: the strategy does not exist or does not fit the tasks. RunError: too few items are left for a user.
@@ -113,10 +116,12 @@ def draw(
     if strategy not in STRATEGIES:
         raise UsageError(f"unknown candidates '{strategy}'; known: {', '.join(STRATEGIES)}, given:PATH")
     log, events = split.log, split.log.events
-    if strategy == "same-query":
+    if strategy in SEARCH_ONLY:
         tasks = tuple(task for task in tasks if task == "search")
         if not tasks:
-            raise UsageError("same-query candidates are for search rows; add search to --tasks or use uniform")
+            raise UsageError(f"{strategy} candidates are for search rows; add search to --tasks or use uniform")
+    if strategy == "shown" and log.shown is None:
+        raise UsageError(f"{log.name} does not say what its searches displayed; use uniform or same-query candidates")
     rows = np.sort(np.concatenate([split.rows(part, task) for task in tasks]))
     if not len(rows):
         raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.name}")
@@ -136,10 +141,12 @@ def draw(
     weights = None
     if strategy == "popularity":
         weights = np.bincount(events.item[split.train], minlength=len(log.items) + 1)
-    carriers = _carriers(split) if strategy == "same-query" else None
+    first = None
+    if strategy in SEARCH_ONLY:
+        first = (_carriers(split), events.query) if strategy == "same-query" else (log.shown, events.session)
 
     def lists(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _lists(split, chosen, touched, strategy, seed, negatives, weights, carriers)
+        return _lists(split, chosen, touched, strategy, seed, negatives, weights, first)
 
     pieces = [rows[low : low + chunk] for low in range(0, len(rows), chunk)]
     with ThreadPoolExecutor(workers) as pool:
@@ -162,7 +169,7 @@ def _lists(
     seed: int,
     negatives: int,
     weights: np.ndarray | None,
-    carriers: Ragged | None,
+    first: tuple[Ragged, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     events, keys = split.log.events, row_keys(split.log.events, rows)
     user, item = events.user[rows], events.item[rows]
@@ -174,11 +181,13 @@ def _lists(
             continue
         purpose = hashing.key("candidates", seed, split.log.name, task, strategy)
         taken = None
-        if carriers is not None:
-            taken = _same_query(purpose, keys[of_task], rows[of_task], split, touched, carriers, negatives)
+        if first is not None:
+            lists, of_event = first
+            which = of_event[rows[of_task]]
+            taken = _first(purpose, keys[of_task], user[of_task], item[of_task], touched, lists, which, negatives)
         rest = untouched(purpose, keys[of_task], user[of_task], item[of_task], touched, negatives, weights, taken)
         if taken is not None:
-            # Same-query items first, uniform ones in the places that are left.
+            # Preferred items first, uniform ones in the places that are left.
             place = np.cumsum(taken == 0, axis=1) - 1
             rest = np.where(taken > 0, taken, np.take_along_axis(rest, np.maximum(place, 0), 1))
         drawn[of_task] = rest
@@ -203,31 +212,30 @@ def _carriers(split: LogSplit) -> Ragged:
     )
 
 
-def _same_query(
+def _first(
     purpose: np.uint64,
     keys: np.ndarray,
-    rows: np.ndarray,
-    split: LogSplit,
+    user: np.ndarray,
+    positive: np.ndarray,
     touched: Touched,
-    carriers: Ragged,
+    lists: Ragged,
+    which: np.ndarray,
     count: int,
 ) -> np.ndarray:
-    """(R, count) up to `count` untouched carriers of each row's query, in the order of a hash, right padded with 0.
+    """(R, count) up to `count` untouched items of each row's list `which` (R,), in the order of a hash, right padded with 0.
 
-    A query that very many items carry is drawn from, at random places of its list, instead of ordered as a whole; only
-    where that finds too few (the user touched most of them) the whole list decides.
+    From a very long list (a query that very many items carry) items at random places are taken, instead of ordering it
+    as a whole; only where that finds too few (the user touched most of them) the whole list decides.
     """
-    events = split.log.events
     purpose ^= np.uint64(SEARCH)
-    user, positive, query = events.user[rows], events.item[rows], events.query[rows]
-    lengths = carriers.lengths[query]
-    out = np.zeros((len(rows), count), dtype=np.int32)
+    lengths = lists.lengths[which]
+    out = np.zeros((len(keys), count), dtype=np.int32)
     long = np.flatnonzero(lengths > _LONG * count)
     for low in range(0, len(long), _STEP):
         part = long[low : low + _STEP]
         values = hashing.draw(purpose, keys[part, None], np.arange(2 * count))
         place = (values % lengths[part, None].astype(np.uint64)).astype(np.int64)
-        items = carriers.values[carriers.offsets[query[part]][:, None] + place]
+        items = lists.values[lists.offsets[which[part]][:, None] + place]
         good = first_seen(items) & (items != positive[part, None]) & ~touched.contains(user[part, None], items)
         good &= np.cumsum(good, axis=1) <= count
         enough = good.sum(1) == count
@@ -237,7 +245,7 @@ def _same_query(
     pieces = np.cumsum(lengths[whole]) // _ENTRIES
     for piece in np.unique(pieces):
         part = whole[pieces == piece]
-        items = carriers.take(query[part])
+        items = lists.take(which[part])
         owner = np.repeat(np.arange(len(part)), items.lengths)
         fits = ~touched.contains(user[part][owner], items.values) & (items.values != positive[part][owner])
         owner, found = owner[fits], items.values[fits]

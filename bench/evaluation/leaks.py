@@ -68,6 +68,13 @@ def candidate_counters(split: LogSplit, candidates: CandidateSet) -> dict[str, A
         facts["negatives that carry the query (mean)"] = float(
             (np.isin(wanted, carried) & negative[search]).sum(1).mean()
         )
+    if search.any() and log.shown is not None:
+        session = events.session[candidates.rows]
+        displayed = np.unique(log.shown.owners() * (len(log.items) + 1) + log.shown.values)
+        wanted = session[search][:, None] * (len(log.items) + 1) + candidates.items[search]
+        facts["negatives that the session displayed (mean)"] = float(
+            (np.isin(wanted, displayed) & negative[search]).sum(1).mean()
+        )
     return facts
 
 

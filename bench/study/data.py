@@ -14,7 +14,7 @@ from bench.data.log import TASKS, Log
 from bench.data.split import LogSplit
 from bench.errors import UsageError
 from bench.evaluation import leaks
-from bench.evaluation.candidates import CandidateSet, draw
+from bench.evaluation.candidates import SEARCH_ONLY, CandidateSet, draw
 from bench.study import environment
 from bench.study.settings import Overrides
 
@@ -134,6 +134,6 @@ def open_candidates(prepared: Prepared, spec: str, tasks: tuple[str, ...], seed:
         if not set(made.meta["tasks"]) & set(tasks):
             raise UsageError(f"--candidates {spec}: the file has lists for {' and '.join(made.meta['tasks'])} only")
         return made
-    if spec == "same-query" and "search" not in tasks:
-        raise UsageError("same-query candidates are for search rows; add search to --tasks or use uniform")
+    if spec in SEARCH_ONLY and "search" not in tasks:
+        raise UsageError(f"{spec} candidates are for search rows; add search to --tasks or use uniform")
     return draw(prepared.split, "test", prepared.tasks, spec, seed)

@@ -223,6 +223,74 @@ def test_small_release(release, plain, tmp_path):
     assert log.manifest["reference"]["raw"]["items"] == 4_195_529
 
 
+def displayed(folder: Path, log: Log) -> Counter:
+    """(user, time, words of the query, item) that a session of the log displayed and nobody clicked, row by row."""
+    sessions: dict = defaultdict(dict)
+    for row in records(folder / "src_inter.csv"):
+        if row["item_type"] in ("VIDEO", "IMAGE_ATLAS"):
+            who = (row["user_id"], row["search_session_timestamp"], row["keyword"])
+            clicks = sessions[*who, row["search_session_id"], row["search_session_source"]]
+            clicks[row["item_id"]] = max(clicks.get(row["item_id"], 0), int(row["click_cnt"]))
+    items = set(log.items.id.tolist())
+    events = log.events
+    search = events.task == 1
+    text = [" ".join(numbers(key)) for key in log.queries.text]
+    left = {
+        (log.users.id[user], str(time), text[query])
+        for user, time, query in zip(events.user[search], events.time[search], events.query[search], strict=True)
+    }
+    return Counter(
+        (user, time, " ".join(numbers(keyword)), item)
+        for (user, time, keyword, *_), clicks in sessions.items()
+        if (user, time, " ".join(numbers(keyword))) in left and any(clicks[item] and item in items for item in clicks)
+        for item, count in clicks.items()
+        if not count and item in items
+    )
+
+
+def test_what_sessions_displayed_is_kept_and_becomes_hard_negatives(plain, release, place):
+    events, shown = plain.events, plain.shown
+    first = {session: row for row, session in reversed(list(enumerate(events.session.tolist())))}
+    ours = Counter(
+        (
+            plain.users.id[events.user[first[session]]],
+            str(events.time[first[session]]),
+            plain.queries.text[events.query[first[session]]],
+            plain.items.id[item],
+        )
+        for session in range(1, len(shown))
+        for item in shown[session].tolist()
+    )
+    assert sum(ours.values()) > 300 and ours == displayed(release, plain)
+    assert sum(ours.values()) == plain.manifest["shown in the sessions and not clicked"]
+    again = place()
+    assert np.array_equal(again.shown.values, shown.values) and np.array_equal(again.shown.offsets, shown.offsets)
+
+    parts = split(plain, "last-day")
+    chosen = draw(parts, strategy="shown", negatives=19)
+    assert draw(parts, strategy="shown", negatives=19, chunk=7, workers=2).fingerprint == chosen.fingerprint
+    assert (events.task[chosen.rows] == 1).all() and chosen.label == "shown-19"
+    met = 0
+    for row, items in zip(chosen.rows, chosen.items, strict=True):
+        mine = set(events.item[events.user == events.user[row]].tolist())
+        free = set(shown[events.session[row]].tolist()) - mine
+        negatives = set(items.tolist()) - {int(events.item[row])}
+        assert len(negatives & free) == min(19, len(free)) and not negatives & mine
+        met += len(free)
+    assert met
+    found = counters(Batches(parts), chosen)
+    assert found["negatives that the session displayed (mean)"] == pytest.approx(met / len(chosen))
+
+
+def test_a_click_that_is_cut_is_not_among_what_was_displayed(place):
+    cut = place(clicks=1)
+    events, shown = cut.events, cut.shown
+    whole = displayed(place.folder, cut)
+    assert whole and len(shown.values) <= sum(whole.values())
+    for session in np.unique(events.session[events.task == 1])[:200]:
+        assert not set(shown[session].tolist()) & set(events.item[events.session == session].tolist())
+
+
 def test_loaded_events_are_mapped(place):
     first = place()
     again = place()

@@ -103,6 +103,8 @@ def test_clear_refusals(make_log):
         draw(parts, negatives=39)
     with pytest.raises(UsageError, match="same-query candidates are for search rows"):
         draw(parts, tasks=("rec",), strategy="same-query")
+    with pytest.raises(UsageError, match="does not say what its searches displayed"):
+        draw(parts, strategy="shown")
     with pytest.raises(UsageError, match="unknown candidates"):
         draw(parts, strategy="unifrom")
 
