@@ -83,6 +83,16 @@ def candidates(root: Path, options: argparse.Namespace) -> tuple[float, str]:
     return time.perf_counter() - started, f"{len(drawn):,} rows x 99 negatives"
 
 
+def shown(root: Path, options: argparse.Namespace) -> tuple[float, str]:
+    from bench.data.split import split
+    from bench.evaluation.candidates import draw
+
+    parts = split(_log(root), "last-day")
+    started = time.perf_counter()
+    drawn = draw(parts, "test", strategy="shown")
+    return time.perf_counter() - started, f"{len(drawn):,} rows x 99 negatives, what the session displayed first"
+
+
 def batches(root: Path, options: argparse.Namespace) -> tuple[float, str]:
     from bench.data.batch import Batches, TrainData
     from bench.data.history import Window
@@ -102,7 +112,7 @@ def batches(root: Path, options: argparse.Namespace) -> tuple[float, str]:
 
 
 STEPS: dict[str, Callable[[Path, argparse.Namespace], tuple[float, str]]] = {
-    step.__name__: step for step in (generate, checksums, prepare, load, split, candidates, batches)
+    step.__name__: step for step in (generate, checksums, prepare, load, split, candidates, shown, batches)
 }
 
 

@@ -142,8 +142,10 @@ def draw(
     if strategy == "popularity":
         weights = np.bincount(events.item[split.train], minlength=len(log.items) + 1)
     first = None
-    if strategy in SEARCH_ONLY:
-        first = (_carriers(split), events.query) if strategy == "same-query" else (log.shown, events.session)
+    if strategy == "same-query":
+        first = _carriers(split), events.query
+    elif strategy == "shown" and log.shown is not None:
+        first = log.shown, events.session
 
     def lists(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _lists(split, chosen, touched, strategy, seed, negatives, weights, first)
