@@ -43,7 +43,7 @@ class LightGCN(TorchRanker):
     Config = LightGCNConfig
     uses_history = False
     uses_user = True
-    quick: ClassVar[dict[str, Any]] = {"epochs": 40, "patience": 5}
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 1000}
     search_space: ClassVar[dict[str, Any]] = {
         "layers": [1, 2, 3],
         "decay": [1e-5, 1e-4, 1e-3],

@@ -58,7 +58,7 @@ class RecBoleRanker(TorchRanker):
     """
 
     Config: ClassVar[type[Config]] = RecBoleConfig
-    quick: ClassVar[dict[str, Any]] = {"epochs": 6, "patience": 2}
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 300}
     recbole: ClassVar[str]
     config: Any
 

@@ -85,7 +85,7 @@ class UniSAR(TorchRanker):
     uses_query = True
     uses_history = True
     uses_user = True
-    quick: ClassVar[dict[str, Any]] = {"epochs": 4}
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 1500}
     published: ClassVar[dict[str, dict[str, Any]]] = {
         "kuaisar": _KUAISAR,
         "kuaisar-small": _KUAISAR,

@@ -101,7 +101,7 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     type=click.Choice(["quick", "full"]),
     default="quick",
     show_default=True,
-    help="quick only shortens the training.",
+    help="quick bounds the number of training steps, nothing else.",
 )
 @click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
 @click.option(

@@ -28,8 +28,9 @@ strict = ConfigDict(extra="forbid", validate_assignment=True)
 
 
 def shortens(setting: str) -> bool:
-    """Whether a setting is about the length of a training: epochs of any stage (`cf_epochs`), steps of an epoch, patience."""
-    return setting in ("epochs", "steps_per_epoch", "patience", "first_check") or setting.endswith("_epochs")
+    """Whether a setting is about the length of a training: epochs of any stage (`cf_epochs`), steps, patience."""
+    lengths = ("epochs", "steps_per_epoch", "max_steps", "patience", "first_check")
+    return setting in lengths or setting.endswith("_epochs")
 
 
 @dataclass(config=strict)
@@ -43,6 +44,7 @@ class TrainConfig(Config):
 
     epochs: Positive = 50
     steps_per_epoch: Annotated[int, Field(ge=0, description="0 = one pass over the training rows")] = 0
+    max_steps: Annotated[int, Field(ge=0, description="of all epochs together, 0 = no bound; in whole epochs")] = 0
     batch_size: Positive = 1024
     negatives: Annotated[int, Field(ge=0, description="sampled for each clicked item")] = 4
     negative_sampling: Literal["uniform", "popularity"] = "uniform"
@@ -60,6 +62,9 @@ class TrainConfig(Config):
 
 class Progress(Protocol):
     """Where a fit reports to (a progress bar, the curve of the run)."""
+
+    def begin(self, epochs: int) -> None:
+        """Training starts; it takes at most so many epochs."""
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """One optimiser step done."""
@@ -255,6 +260,9 @@ class TorchRanker(Ranker, nn.Module):
 
 class Silent:
     """Progress that reports nowhere."""
+
+    def begin(self, epochs: int) -> None:
+        pass
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         pass

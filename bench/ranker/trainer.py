@@ -28,7 +28,9 @@ class Trainer:
         self.stage = stage
 
     def fit(self, train: TrainData, valid: Validation) -> dict[str, Any]:
-        """Train until `epochs` or until `patience` epochs brought no better `mean/N@10`, then restore the best weights.
+        """Train until `epochs` or `max_steps` or until `patience` epochs brought no better `mean/N@10`.
+
+        The weights of the best epoch are restored.
 
         Returns:
             facts for the record: epochs run, best epoch and its metric, whether patience ended the run, seconds.
@@ -38,18 +40,23 @@ class Trainer:
         ranker.to(context.device)
         optimizer = self._optimizer()
         steps = config.steps_per_epoch or ranker.steps_per_pass(train)
+        epochs = config.epochs
+        if config.max_steps:
+            steps = min(steps, config.max_steps)
+            epochs = min(epochs, config.max_steps // steps)
         # A short training that only ever warms up would not be a shorter version of the long one.
-        warmup = min(config.warmup, config.epochs * steps // 10)
+        warmup = min(config.warmup, epochs * steps // 10)
+        context.progress.begin(epochs)
         state: dict[str, Any] = {"epoch": 0, "best": None, "best_epoch": 0, "best_state": None, "seconds": 0.0}
         stored = context.checkpoints.load()
         if stored is not None and stored.get("stage") == self.stage:
             ranker.load_state_dict(stored["model"])
             optimizer.load_state_dict(stored["optimizer"])
             state |= {name: stored[name] for name in state}
-        for epoch in range(state["epoch"] + 1, config.epochs + 1):
+        for epoch in range(state["epoch"] + 1, epochs + 1):
             started = time.perf_counter()
             values = self._epoch(epoch, steps, warmup, optimizer, train)
-            if epoch >= config.first_check or epoch == config.epochs:
+            if epoch >= config.first_check or epoch == epochs:
                 ranker.eval()
                 values |= valid.evaluate(ranker.score)
                 if state["best"] is None or values["mean/N@10"] > state["best"]:

@@ -47,7 +47,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Note:
-    """A remark on rows of a block, by label; `kind` is leak, limit (stopped at the epoch limit), fact or ties."""
+    """A remark on rows of a block, by label; `kind` is leak, limit (stopped by the budget), fact or ties."""
 
     kind: str
     text: str
@@ -181,7 +181,7 @@ def _notes(group: Group, tasks: tuple[str, ...], ranks: list[list[Ranks]]) -> li
                 if name.startswith("zero:") and value != 0:
                     add("leak", f"LEAK: {name.removeprefix('zero:')}: {value}", row)
             if entry.record.fit.get("converged") is False:
-                add("limit", "stopped at the epoch limit", row)
+                add("limit", "stopped by the budget, not by early stopping", row)
             if backbone := entry.record.evidence.get("backbone"):
                 add("fact", f"backbone {_words(backbone)}", row)
             if entry.record.kind == "imported":

@@ -92,7 +92,7 @@ def evaluate(
                 reporter.note(f"{record.id}: {chosen.label} is there already")
                 continue
             ranker = ranker or fit.load(job, folder, data)
-            with store.locked(prepared.name, record.id), reporter.fit(f"{record.id} on {chosen.label}", 0) as view:
+            with store.locked(prepared.name, record.id), reporter.fit(f"{record.id} on {chosen.label}") as view:
                 record.evaluations[chosen.fingerprint] = fit.evaluate(ranker, job, chosen, folder, view)
                 store.write(folder, record)
         for command in [entry for entry in store.commands() if f"{prepared.name}/{record.id}" in entry.runs][-1:]:

@@ -219,7 +219,7 @@ class _Curve(FitView):
 
     def __init__(self, path: Path, view: FitView):
         self._path, self._view = path, view
-        self.step, self.ranking = view.step, view.ranking  # type: ignore[method-assign]
+        self.begin, self.step, self.ranking = view.begin, view.step, view.ranking  # type: ignore[method-assign]
 
     def epoch(self, epoch: int, values: dict[str, float]) -> None:
         # An epoch that was repeated after an interruption replaces its first attempt.

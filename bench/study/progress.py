@@ -17,13 +17,16 @@ class Reporter:
         print(f"warning: {line}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def fit(self, name: str, epochs: int) -> "Iterator[FitView]":
-        """The view of one fit and its ranking; `epochs` is 0 for models that are not trained in epochs."""
+    def fit(self, name: str) -> "Iterator[FitView]":
+        """The view of one fit and its ranking."""
         yield FitView()
 
 
 class FitView:
     """Hears of steps, epochs and ranked rows (the contract's `Progress` and the `tick` of scoring)."""
+
+    def begin(self, epochs: int) -> None:
+        pass
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         pass
@@ -42,16 +45,19 @@ class PlainReporter(Reporter):
         print(line, flush=True)
 
     @contextmanager
-    def fit(self, name: str, epochs: int) -> Iterator[FitView]:
+    def fit(self, name: str) -> Iterator[FitView]:
         started = time.perf_counter()
         print(f"{name}: started", flush=True)
-        yield _PlainView(name, epochs)
+        yield _PlainView(name)
         print(f"{name}: done in {_duration(time.perf_counter() - started)}", flush=True)
 
 
 class _PlainView(FitView):
-    def __init__(self, name: str, epochs: int):
-        self._name, self._epochs, self._started, self._first = name, epochs, time.perf_counter(), 0
+    def __init__(self, name: str):
+        self._name, self._epochs, self._started, self._first = name, 0, 0.0, 0
+
+    def begin(self, epochs: int) -> None:
+        self._epochs, self._started, self._first = epochs, time.perf_counter(), 0
 
     def epoch(self, epoch: int, values: dict[str, float]) -> None:
         # After a resume the first epoch seen is not the first one.
@@ -76,7 +82,7 @@ class RichReporter(Reporter):
         self._console.print(f"warning: {line}", markup=False, style="yellow")
 
     @contextmanager
-    def fit(self, name: str, epochs: int) -> Iterator[FitView]:
+    def fit(self, name: str) -> Iterator[FitView]:
         from rich import progress
 
         columns = [
@@ -89,15 +95,18 @@ class RichReporter(Reporter):
         ]
         started = time.perf_counter()
         with progress.Progress(*columns, console=self._console, transient=True) as bars:
-            yield _RichView(bars, name, epochs)
+            yield _RichView(bars, name)
         self.note(f"{name}: done in {_duration(time.perf_counter() - started)}")
 
 
 class _RichView(FitView):
-    def __init__(self, bars: Any, name: str, epochs: int):
-        self._bars, self._name, self._epochs = bars, name, epochs
+    def __init__(self, bars: Any, name: str):
+        self._bars, self._name, self._epochs = bars, name, 0
         self._metric = ""
         self._task = bars.add_task(name, total=None, facts="")
+
+    def begin(self, epochs: int) -> None:
+        self._epochs, self._metric = epochs, ""
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         facts = f"epoch {epoch}/{self._epochs} loss {loss:.4f}{self._metric}"

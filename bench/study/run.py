@@ -185,7 +185,7 @@ def _one(
     wanted = [entry for entry in sets if set(entry.meta["tasks"]) & set(job.tasks)]
     record = None if request.force else store.finished(name, job.id)
     if record is None:
-        with reporter.fit(job.label, getattr(job.config, "epochs", 0)) as view:
+        with reporter.fit(job.label) as view:
             ranker, record, folder = fit.fit(job, store, view, fresh=request.force, root=request.data)
             for entry in wanted:
                 record.evaluations[entry.fingerprint] = fit.evaluate(ranker, job, entry, folder, view)
@@ -200,7 +200,7 @@ def _one(
         return record, False
     folder = store.folder(name, job.id)
     ranker = fit.load(job, folder, request.data)
-    with reporter.fit(f"{job.label} ranking", 0) as view:
+    with reporter.fit(f"{job.label} ranking") as view:
         for entry in missing:
             record.evaluations[entry.fingerprint] = fit.evaluate(ranker, job, entry, folder, view)
             store.write(folder, record)

@@ -42,6 +42,9 @@ class StopIn(InMemory):
         self.at = at
         self.seen = []
 
+    def begin(self, epochs):
+        pass
+
     def step(self, epoch, step, steps, loss):
         if (epoch, step) == self.at:
             raise Stopped
@@ -108,6 +111,16 @@ def test_best_weights_are_restored_and_patience_stops(log):
 def test_epoch_limit_is_not_convergence(log):
     model, train, valid = make(log, epochs=1)
     assert not model.fit(train, valid)["converged"]
+
+
+@pytest.mark.parametrize(("bound", "epochs", "steps"), [(0, 4, 20), (13, 2, 10), (5, 1, 5), (3, 1, 3), (1000, 4, 20)])
+def test_max_steps_bounds_a_training_in_whole_epochs(log, bound, epochs, steps):
+    progress = StopIn()
+    progress.begin = lambda epochs: progress.seen.append(epochs)
+    model, train, valid = make(log, progress=progress, max_steps=bound, steps_per_epoch=5)
+    facts = model.fit(train, valid)
+    assert (facts["epochs"], facts["steps"], progress.seen[0]) == (epochs, steps, epochs)
+    assert len(progress.seen) == 1 + epochs, "each epoch is validated, the last one too"
 
 
 def test_steps_per_epoch_walk_through_the_passes(log):

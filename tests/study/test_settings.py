@@ -17,10 +17,10 @@ def test_published_settings_hold_on_their_data_set_in_both_budgets(budget):
     assert config("amazon-kindle", budget).search_weight == 0.01
 
 
-def test_quick_changes_the_epochs_alone_and_the_user_has_the_last_word():
+def test_quick_bounds_the_steps_alone_and_the_user_has_the_last_word():
     quick, full = config(), config(budget="full")
-    assert quick.epochs < full.epochs
-    full.epochs = quick.epochs
+    assert quick.max_steps and not full.max_steps
+    full.max_steps = quick.max_steps
     assert quick == full
     mine = config("kuaisar", "quick", "unisar.search_weight=0.5", "train.epochs=7", "unisar.epochs=9")
     assert (mine.search_weight, mine.batch_size, mine.epochs) == (0.5, 1024, 9)

@@ -570,7 +570,7 @@ def test_footnotes_tell_what_a_reader_must_know(folder):
     )
     made = table(folder.store)
     text = made.text(300)
-    assert "A† " in text and "† stopped at the epoch limit: A" in text
+    assert "A† " in text and "† stopped by the budget, not by early stopping: A" in text
     assert "!! LEAK: target in own history: 12 (B)" in text and "zero:none" not in text
     assert "backbone small-t5: A" in text and "backbone name t5, layers 2: C" in text
     assert "C 100% of rec rows" in text and "A 100%" not in text
