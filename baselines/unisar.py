@@ -46,6 +46,7 @@ class UniSARConfig(TrainConfig):
     # Deviation: the first gradient of the transitions is a hundred times that of later steps. Unbounded, it stays in
     # Adam's second moment for a thousand steps.
     clip: NotNegative = 1.0
+    plateau: Annotated[int, Field(ge=0)] = 3
     weight_decay: NotNegative = 3e-5
     embedding: Annotated[int, Field(ge=1, description="width of the id, feature and word tables")] = 32
     d: Positive = 64
@@ -77,8 +78,8 @@ _KUAISAR = {
 class UniSAR(TorchRanker):
     """The architecture of the official code; what the paper leaves open is as there.
 
-    What differs: a batch mixes the rows of both tasks (there, one batch of each), the learning rate is not reduced on
-    a plateau, and users who lack one of the two behaviours are served; they take no part in the alignment.
+    What differs: a batch mixes the rows of both tasks (there, one batch of each), and users who lack one of the two
+    behaviours are served; they take no part in the alignment.
     """
 
     Config = UniSARConfig

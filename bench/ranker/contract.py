@@ -53,6 +53,10 @@ class TrainConfig(Config):
     weight_decay: NotNegative = 0.0
     clip: Annotated[float, Field(ge=0, description="bound of the gradient norm, 0 = none")] = 0.0
     warmup: Annotated[int, Field(ge=0, description="steps of linear warm-up, at most a tenth of the training")] = 0
+    plateau: Annotated[
+        int, Field(ge=0, description="epochs without a better one before lr falls to a tenth, 0 = never")
+    ] = 0
+    min_lr: NotNegative = 1e-6
     patience: Annotated[int, Field(ge=1, description="epochs without a better validation before stopping")] = 5
     first_check: Annotated[int, Field(ge=1, description="first epoch that is validated")] = 1
     amp: Literal["off", "bf16"] = "off"

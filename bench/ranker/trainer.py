@@ -47,11 +47,18 @@ class Trainer:
         # A short training that only ever warms up would not be a shorter version of the long one.
         warmup = min(config.warmup, epochs * steps // 10)
         context.progress.begin(epochs)
+        plateau = None
+        if config.plateau:
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, mode="max", patience=config.plateau, min_lr=config.min_lr
+            )
         state: dict[str, Any] = {"epoch": 0, "best": None, "best_epoch": 0, "best_state": None, "seconds": 0.0}
         stored = context.checkpoints.load()
         if stored is not None and stored.get("stage") == self.stage:
             ranker.load_state_dict(stored["model"])
             optimizer.load_state_dict(stored["optimizer"])
+            if plateau:
+                plateau.load_state_dict(stored["plateau"])
             state |= {name: stored[name] for name in state}
         for epoch in range(state["epoch"] + 1, epochs + 1):
             started = time.perf_counter()
@@ -59,6 +66,8 @@ class Trainer:
             if epoch >= config.first_check or epoch == epochs:
                 ranker.eval()
                 values |= valid.evaluate(ranker.score)
+                if plateau:
+                    plateau.step(values["mean/N@10"])
                 if state["best"] is None or values["mean/N@10"] > state["best"]:
                     best = {name: value.detach().clone() for name, value in ranker.state_dict().items()}
                     state |= {"best": values["mean/N@10"], "best_epoch": epoch, "best_state": best}
@@ -67,7 +76,8 @@ class Trainer:
             state["seconds"] += values["seconds"]
             context.progress.epoch(epoch, values)
             weights = {"stage": self.stage, "model": ranker.state_dict(), "optimizer": optimizer.state_dict()}
-            context.checkpoints.save(weights | state)
+            rates = {"plateau": plateau.state_dict()} if plateau else {}
+            context.checkpoints.save(weights | rates | state)
             if self._out_of_patience(state):
                 break
         if state["best_state"] is not None:
@@ -123,6 +133,7 @@ class Trainer:
 
 
 def _warm_up(optimizer: torch.optim.Optimizer, step: int, warmup: int) -> None:
-    if warmup:
+    # Later a falling rate must not be raised again.
+    if step < warmup:
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * min(1.0, (step + 1) / warmup)
+            group["lr"] = group["base_lr"] * (step + 1) / warmup

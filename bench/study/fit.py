@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from bench.ranker.contract import Config, Context, Ranker
 from bench.study import environment
 from bench.study.data import Prepared
 from bench.study.progress import FitView
-from bench.study.store import Evaluation, RunRecord, Store
+from bench.study.store import Evaluation, RunRecord, Store, keep, now
 
 VALIDATION_SEED = 0
 
@@ -166,24 +165,8 @@ def evaluate(ranker: Ranker, job: Job, candidates: CandidateSet, folder: Path, v
             tick=view.ranking,
         ),
     )
-    ranks = type(ranks)(**{**vars(ranks), "meta": {"model": job.name, "candidates": candidates.fingerprint}})
-    name = f"ranks-{candidates.fingerprint[:16]}.parquet"
-    try:
-        ranks.save(folder / name)
-    except RunError as error:
-        raise RunError(f"{error}; free space or choose another folder with --out") from error
-    return Evaluation(
-        fingerprint=candidates.fingerprint,
-        label=candidates.label,
-        strategy=candidates.meta["strategy"],
-        seed=candidates.meta["seed"],
-        rows={task: len(ranks.only(task)) for task in ranks.tasks},
-        tie_rate={task: ranks.only(task).tie_rate for task in ranks.tasks},
-        leaks=job.prepared.leaks(candidates),
-        ranks=name,
-        seconds=time.perf_counter() - clock,
-        finished=now(),
-    )
+    leaks = job.prepared.leaks(candidates)
+    return keep(ranks, folder, job.name, candidates, leaks, time.perf_counter() - clock)
 
 
 def peak_memory_mb() -> float:
@@ -297,8 +280,3 @@ def _write(path: Path, work: Callable[[Path], Any]) -> None:
 
 def _line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def now() -> str:
-    """This moment as ISO text, UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

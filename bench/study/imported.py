@@ -5,7 +5,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from bench.ranker import registry
 from bench.study import environment
 from bench.study.data import Prepared
 from bench.study.exchange import keys
-from bench.study.store import Evaluation, RunRecord, Store
+from bench.study.store import RunRecord, Store, keep, now
 
 
 def check_name(name: str) -> str:
@@ -57,7 +56,7 @@ def import_scores(
     Raises:
         RunError: the file does not fit the candidates, or scores of that name and seed are there already.
     """
-    short, started, clock = check_name(name), _now(), time.perf_counter()
+    short, started, clock = check_name(name), now(), time.perf_counter()
     ranks = read_ranks(path, prepared, candidates, tasks)
     digest = file_sha256(path)
     run = f"{short}-imported-{digest[:12]}"
@@ -73,20 +72,6 @@ def import_scores(
                 f"scores of '{name}' with seed {seed} on these candidates are there already ({other.id}); "
                 f"remove them (bench runs remove {other.id}) or give another --name or --seed"
             )
-    ranks = Ranks(**{**vars(ranks), "meta": {"model": short, "candidates": candidates.fingerprint}})
-    file = f"ranks-{candidates.fingerprint[:16]}.parquet"
-    evaluation = Evaluation(
-        fingerprint=candidates.fingerprint,
-        label=candidates.label,
-        strategy=candidates.meta["strategy"],
-        seed=candidates.meta["seed"],
-        rows={task: len(ranks.only(task)) for task in ranks.tasks},
-        tie_rate={task: ranks.only(task).tie_rate for task in ranks.tasks},
-        leaks=prepared.leaks(candidates),
-        ranks=file,
-        seconds=time.perf_counter() - clock,
-        finished=_now(),
-    )
     parts = [
         "imported",
         digest,
@@ -112,11 +97,8 @@ def import_scores(
         threads=0,
         code="",
         evidence={"scores file": path.name, "scores sha256": digest},
-        evaluations={candidates.fingerprint: evaluation},
         environment=environment.facts() | {"command": environment.command_line()},
         started=started,
-        finished=_now(),
-        seconds=time.perf_counter() - clock,
     )
     with store.locked(prepared.name, run):
         candidates.save(store.candidates(prepared.name), prepared.split)
@@ -124,7 +106,10 @@ def import_scores(
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir(parents=True)
-            ranks.save(part / file)
+            leaks = prepared.leaks(candidates)
+            evaluation = keep(ranks, part, short, candidates, leaks, time.perf_counter() - clock)
+            record.evaluations[candidates.fingerprint] = evaluation
+            record.finished, record.seconds = now(), time.perf_counter() - clock
             store.write(part, record)
             store.publish(prepared.name, run)
         except OSError as error:
@@ -220,7 +205,3 @@ def _mismatch(
             f"{int(missing.sum()):,} (row, item) pairs have no score, first {name(int(expected[missing][0]))}"
         )
     return problems
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -17,7 +17,7 @@ from bench.ranker import registry
 from bench.study import environment, settings
 from bench.study.progress import Reporter
 from bench.study.settings import Overrides
-from bench.study.store import CommandRecord, RunRecord, Store
+from bench.study.store import CommandRecord, RunRecord, Store, now
 
 
 @dataclass
@@ -99,7 +99,7 @@ def run(request: Request, reporter: Reporter | None = None) -> Outcome:
     command = CommandRecord(
         id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         line=environment.command_line(),
-        started=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        started=now(),
         datasets=[prepared.name for prepared, _, _ in plan],
         models=list(dict.fromkeys(job.name for _, jobs, _ in plan for job in jobs)),
         seeds=list(request.seeds),
@@ -155,7 +155,7 @@ def _execute(request: Request, plan: list, command: CommandRecord, store: Store,
                 command.runs.append(place)
                 tracker.log_run(store.folder(prepared.name, job.id), record, command)
                 store.write_command(command)
-        command.finished = datetime.now(UTC).isoformat(timespec="milliseconds")
+        command.finished = now()
         store.write_command(command)
     except BaseException:
         tracker.finish(command, "", "KILLED")
@@ -189,7 +189,7 @@ def _one(
             ranker, record, folder = fit.fit(job, store, view, fresh=request.force, root=request.data)
             for entry in wanted:
                 record.evaluations[entry.fingerprint] = fit.evaluate(ranker, job, entry, folder, view)
-        record.finished = fit.now()
+        record.finished = now()
         store.write(folder, record)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         store.publish(name, job.id)

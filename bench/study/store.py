@@ -6,7 +6,7 @@
     <root>/<data set>/<run id>/run.json          the record, see `RunRecord`
     <root>/<data set>/<run id>/curve.jsonl       one line an epoch: {"epoch", "train/loss", "rec/N@10", "seconds", ...}
     <root>/<data set>/<run id>/weights.safetensors
-    <root>/<data set>/<run id>/ranks-<fp16>.parquet   per-query ranks on the candidates with that fingerprint
+    <root>/<data set>/<run id>/ranks-<fp16>.parquet   per-query ranks on the candidates with that fingerprint; its sha256 is in run.json
 
 An unfinished run lives in `<run id>.part` and is moved into place when it is complete.
 """
@@ -16,14 +16,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.data.log import file_sha256
 from bench.errors import RunError, UsageError
+from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.ranks import Ranks
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Evaluation:
     tie_rate: dict[str, float]  # task -> share of rows whose positive ties
     leaks: dict[str, Any]  # counters of data, split and candidates; "zero:*" keys must be 0
     ranks: str  # file name beside run.json
+    sha256: str  # of that file
     seconds: float
     finished: str  # ISO time
 
@@ -87,6 +91,40 @@ class CommandRecord:
     failed: dict[str, str] = field(default_factory=dict)  # run -> one line
     finished: str = ""
     format: int = FORMAT
+
+
+def keep(
+    ranks: Ranks, folder: Path, model: str, candidates: CandidateSet, leaks: dict[str, Any], seconds: float
+) -> Evaluation:
+    """Write ranks into a run's folder; returns what the record says of them.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    ranks = replace(ranks, meta={"model": model, "candidates": candidates.fingerprint})
+    path = folder / f"ranks-{candidates.fingerprint[:16]}.parquet"
+    try:
+        ranks.save(path)
+    except RunError as error:
+        raise RunError(f"{error}; free space or choose another folder with --out") from error
+    return Evaluation(
+        fingerprint=candidates.fingerprint,
+        label=candidates.label,
+        strategy=candidates.meta["strategy"],
+        seed=candidates.meta["seed"],
+        rows={task: len(ranks.only(task)) for task in ranks.tasks},
+        tie_rate={task: ranks.only(task).tie_rate for task in ranks.tasks},
+        leaks=leaks,
+        ranks=path.name,
+        sha256=file_sha256(path),
+        seconds=seconds,
+        finished=now(),
+    )
+
+
+def now() -> str:
+    """This moment as ISO text, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class Store:
@@ -172,7 +210,15 @@ class Store:
         _write_json(folder / "run.json", asdict(record))
 
     def ranks(self, folder: Path, evaluation: Evaluation) -> Ranks:
-        return Ranks.load(folder / evaluation.ranks)
+        """The ranks of an evaluation, the very ones that its record speaks of.
+
+        Raises:
+            RunError: the file is missing, or is another one.
+        """
+        path = folder / evaluation.ranks
+        if path.exists() and file_sha256(path) != evaluation.sha256:
+            raise RunError(f"{path} is not the file that run.json speaks of; remove that run and repeat it")
+        return Ranks.load(path)
 
     def publish(self, dataset: str, run: str) -> Path:
         """Move a complete `.part` folder into place, over an older run of the same id."""

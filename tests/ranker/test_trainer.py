@@ -113,6 +113,40 @@ def test_epoch_limit_is_not_convergence(log):
     assert not model.fit(train, valid)["converged"]
 
 
+class Flat:
+    """Validation that never gets better."""
+
+    def evaluate(self, score):
+        return {"mean/N@10": 0.3}
+
+
+def test_the_rate_falls_on_a_plateau_and_a_resumed_fit_goes_on_with_it(log, monkeypatch):
+    rates = []
+    step = torch.optim.Adam.step
+
+    def spy(self, *args):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    settings = {"epochs": 7, "steps_per_epoch": 4, "patience": 9, "plateau": 1, "min_lr": 1e-3, "lr": 0.05, "warmup": 2}
+    whole, train, _ = make(log, **settings)
+    whole.fit(train, Flat())
+    # Epoch 1 is the best; two worse ones are one more than the plateau allows; the floor is min_lr.
+    assert rates[2::4] == pytest.approx([0.05, 0.05, 0.05, 0.005, 0.005, 0.001, 0.001])
+    assert rates[0] == pytest.approx(0.025)
+    store = InMemory()
+    broken, train, _ = make(log, progress=StopIn((5, 2)), checkpoints=store, **settings)
+    with pytest.raises(Stopped):
+        broken.fit(train, Flat())
+    rates.clear()
+    resumed, train, _ = make(log, checkpoints=store, **settings)
+    resumed.fit(train, Flat())
+    assert rates[2::4] == pytest.approx([0.005, 0.001, 0.001])
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
 @pytest.mark.parametrize(("bound", "epochs", "steps"), [(0, 4, 20), (13, 2, 10), (5, 1, 5), (3, 1, 3), (1000, 4, 20)])
 def test_max_steps_bounds_a_training_in_whole_epochs(log, bound, epochs, steps):
     progress = StopIn()

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from bench.data.log import file_sha256
 from bench.errors import RunError, UsageError
 from bench.evaluation.metrics import Metric
 from bench.evaluation.ranks import Ranks
@@ -112,6 +113,7 @@ class Folder:
         if (folder / "run.json").exists():
             record = self.store.read(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        ranks.save(folder / name)
         record.finished = self.tick()
         record.evaluations[candidates] = Evaluation(
             fingerprint=candidates,
@@ -122,10 +124,10 @@ class Folder:
             tie_rate={},
             leaks=leaks or {"zero:target in own history": 0, "share": 0.5},
             ranks=name,
+            sha256=file_sha256(folder / name),
             seconds=1.0,
             finished=record.finished,
         )
-        ranks.save(folder / name)
         self.store.write(folder, record)
         return f"{dataset}/{record.id}"
 

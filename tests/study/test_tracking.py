@@ -72,7 +72,9 @@ def make_ranks(seed: int, users: int = 30) -> Ranks:
 def evaluation(fingerprint: str = UNIFORM, label: str = "uniform-99", strategy: str = "uniform") -> Evaluation:
     leaks = {"zero:target in own history": 0, "duplicate (user, item) rows": 7, "share of ties": 0.25, "remark": "none"}
     rows = {"rec": 45, "search": 45}
-    return Evaluation(fingerprint, label, strategy, 0, rows, {}, leaks, f"ranks-{fingerprint[:16]}.parquet", 1.5, END)
+    return Evaluation(
+        fingerprint, label, strategy, 0, rows, {}, leaks, f"ranks-{fingerprint[:16]}.parquet", "", 1.5, END
+    )
 
 
 def make_run(store: Store, model: str = "one", seed: int = 0, evaluations=None, **changes) -> tuple[Path, RunRecord]:
