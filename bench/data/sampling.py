@@ -72,7 +72,7 @@ def untouched(
         worst = int(np.argmin(left))
         raise RunError(
             f"user {int(user[worst])} has only {int(left[worst])} items left that he never touched, {count} are needed as "
-            f"negatives; the catalogue has {n_items} items, so small a one is better ranked as a whole (--candidates full)"
+            f"negatives; the catalogue has {n_items} items, too small to draw from; use --candidates full"
         )
     cumulative = None
     if weights is not None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from bench.data.batch import Batch, Batches
 from bench.data.history import Window
 from bench.errors import RunError
-from bench.evaluation.candidates import CandidateSet, draw, touched_by
+from bench.evaluation.candidates import NEGATIVES, CandidateSet, draw, touched_by
 from bench.evaluation.metrics import PRIMARY
 from bench.evaluation.ranks import Ranks, count
 
@@ -70,7 +70,11 @@ def rank(
 
 
 class RowValidation:
-    """The validation rows of the tasks with 99 uniform negatives; implements the contract's `Validation`."""
+    """The validation rows of the tasks with 99 uniform negatives; implements the contract's `Validation`.
+
+    Where the catalogue is so small that a user has fewer untouched items, all of it is ranked. The record of a run has
+    the name and the fingerprint of these candidates.
+    """
 
     def __init__(
         self,
@@ -85,7 +89,10 @@ class RowValidation:
     ):
         self._batches, self._window, self._device, self._model, self._tick = batches, window, device, model, tick
         self.tasks = tasks
-        self.candidates = draw(batches.split, "valid", tasks, "uniform", seed)
+        split = batches.split
+        user = split.log.events.user[np.concatenate([split.rows("valid", task) for task in tasks])]
+        left = len(split.log.items) - touched_by(split).count(user).max(initial=0)
+        self.candidates = draw(split, "valid", tasks, "uniform" if left >= NEGATIVES else "full", seed)
 
     def evaluate(self, score: Callable[[Batch], Tensor]) -> dict[str, float]:
         """`<task>/N@10` for each task and `mean/N@10`, which selects models."""

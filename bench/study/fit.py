@@ -119,7 +119,8 @@ def fit(
         threads=job.threads,
         code=job.code,
         fit=facts,
-        evidence=ranker.evidence() | {"validation candidates": valid.candidates.fingerprint},
+        evidence=ranker.evidence()
+        | {"validation": valid.candidates.label, "validation candidates": valid.candidates.fingerprint},
         environment=environment.facts() | {"command": environment.command_line()},
         started=started,
         seconds=time.perf_counter() - clock,

@@ -14,7 +14,7 @@ from bench.errors import RunError, UsageError
 from bench.evaluation import candidates, leaks
 from bench.evaluation.candidates import draw
 from bench.evaluation.metrics import Metric
-from bench.evaluation.scoring import rank
+from bench.evaluation.scoring import RowValidation, rank
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "popularity", "same-query"])
@@ -220,3 +220,14 @@ def test_sequences_hold_training_rows_only(make_log):
             seen[user] = items[:length].tolist()
             assert (items[length:] == 0).all()
     assert seen == {user: rows.item[rows.user == user][-4:].tolist() for user in np.unique(rows.user)}
+
+
+def test_validation_ranks_a_catalogue_as_a_whole_that_is_too_small_to_draw_from(make_log):
+    batches = Batches(split(make_log()))
+    valid = RowValidation(batches, ("rec",), Window())
+    assert valid.candidates.label == "full" and len(batches.split.log.items) < 99
+    values = valid.evaluate(lambda batch: torch.zeros(batch.cand.shape))
+    # A constant scorer gets the mean gain over all places of the list.
+    assert 0 < values["rec/N@10"] == values["mean/N@10"] < 0.3
+    large = Batches(split(make_log(n_items=300)))
+    assert RowValidation(large, ("rec",), Window()).candidates.label == "uniform-99"

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.data.log import file_sha256
 from bench.errors import RunError, UsageError
 from bench.evaluation.metrics import DEFAULT, from_mlflow_name, mlflow_name
 from bench.evaluation.ranks import Ranks
@@ -116,6 +117,7 @@ def make_run(store: Store, model: str = "one", seed: int = 0, evaluations=None, 
     folder.mkdir(parents=True, exist_ok=True)
     for number, one in enumerate(record.evaluations.values()):
         make_ranks(seed * 10 + number).save(folder / one.ranks)
+        one.sha256 = file_sha256(folder / one.ranks)
     lines = [
         {"epoch": e, "train/loss": 1 / e, "rec/N@10": 0.1 * e, "mean/N@10": 0.1, "seconds": 2.0} for e in (1, 2, 3)
     ]
@@ -400,7 +402,7 @@ def test_rebuild_refuses_what_it_cannot_do_and_keeps_the_old_store(store):
     store.write_command(command)
     before, files = shown(store), sorted((store.root / "mlflow").rglob("*"))
     (folder / record.evaluations[UNIFORM].ranks).write_bytes(b"no parquet")
-    with pytest.raises(RunError, match="not readable Parquet"):
+    with pytest.raises(RunError, match="is not the file that run.json speaks of"):
         tracking.rebuild(store)
     assert shown(store) == before and sorted((store.root / "mlflow").rglob("*")) == files
 
