@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.baselines.counting import ClosedForm, PairTable, distinct
-from bench.errors import RunError
+from bench.errors import NothingToReadError
 from bench.ranker.contract import Batch, Config, TrainData, Window, dataclass, strict
 from bench.ranker.registry import register
 
@@ -48,11 +48,11 @@ class Lexical(ClosedForm):
         return score
 
     def require_words(self) -> None:
-        """Raises RunError where items or queries have no words."""
+        """Raises NothingToReadError where items or queries have no words."""
         for kind, lists in (("items", self.catalog.item_word_lists), ("queries", self.catalog.query_word_lists)):
             if not len(lists.values):
                 name = self.entry.name
-                raise RunError(f"the {kind} of {self.catalog.name} have no words; leave {name} out of --models")
+                raise NothingToReadError(f"the {kind} of {self.catalog.name} have no words for {name} to match")
 
 
 @register("bm25", title="BM25", tasks=("search",), group="trivial", cite="Robertson and Zaragoza, FnTIR 2009")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bench.baselines.counting import ClosedForm, PairTable, below_one, distinct, item_counts
 from bench.data.catalog import Catalog
-from bench.errors import RunError
+from bench.errors import NothingToReadError
 from bench.ranker.contract import Batch, Config, Context, TrainData, Window
 from bench.ranker.registry import register
 
@@ -31,9 +31,8 @@ class Match:
             table = PairTable.of_lists(catalog.item_word_lists, catalog.n_words + 1)
             self._words = distinct(catalog.query_words).to(device)
         else:
-            raise RunError(
-                f"{catalog.name} has neither generated queries nor words of items and queries, so nothing can be "
-                "matched; leave the matchers out of --models or prepare the data with words"
+            raise NothingToReadError(
+                f"{catalog.name} has neither generated queries nor words of items and queries; nothing can be matched"
             )
         ones = torch.ones(len(table.keys), device=device)
         self._table = PairTable(table.keys.to(device), ones, table.width)

@@ -20,6 +20,10 @@ class RunError(BenchError):
     """The request was understood, and carrying it out failed (corrupt file, broken model): exit code 1."""
 
 
+class NothingToReadError(RunError):
+    """A model finds nothing in these data that it could work with: failed where it was named, left out of a group."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UsageError:
     """A UsageError for a name that does not exist, with the nearest names that do."""
     known = sorted(known)

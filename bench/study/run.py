@@ -3,7 +3,8 @@
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from bench.data import sources
 from bench.data.log import TASKS
-from bench.errors import BenchError, UsageError, unknown
+from bench.errors import BenchError, NothingToReadError, UsageError, unknown
 from bench.evaluation.candidates import STRATEGIES, CandidateSet
 from bench.ranker import registry
 from bench.study import environment, settings
@@ -130,6 +131,7 @@ def _execute(request: Request, plan: list, command: CommandRecord, store: Store,
     tracker.start(command)
     runs: dict[str, RunRecord] = {}
     fresh = 0
+    named = {part.strip() for part in request.models.split(",")}
     try:
         for prepared, jobs, sets in plan:
             for entry in sets:
@@ -138,14 +140,14 @@ def _execute(request: Request, plan: list, command: CommandRecord, store: Store,
             for job in jobs:
                 place = f"{prepared.name}/{job.id}"
                 try:
-                    with store.locked(prepared.name, job.id):
+                    with store.locked(prepared.name, job.id), _cleared(store.part(prepared.name, job.id)):
                         record, worked = _one(job, sets, store, reporter, request)
                 except BenchError as error:
+                    if isinstance(error, NothingToReadError) and job.name not in named:
+                        reporter.note(f"{job.label}: left out: {error}")
+                        continue
                     if request.debug:
                         raise
-                    part = store.part(prepared.name, job.id)
-                    if not (part / "checkpoint.pt").exists():  # nothing to go on from
-                        shutil.rmtree(part, ignore_errors=True)
                     command.failed[place] = str(error)
                     reporter.warn(f"{job.label}: {error}")
                     tracker.fail(place, str(error), command)
@@ -162,6 +164,17 @@ def _execute(request: Request, plan: list, command: CommandRecord, store: Store,
         raise
     tracker.finish(command, _table(store, reporter) if runs else "")
     return Outcome(command, store, runs, fresh)
+
+
+@contextmanager
+def _cleared(part: Path) -> Iterator[None]:
+    """Remove the folder of a run that fails, unless there is something in it to go on from."""
+    try:
+        yield
+    except BenchError:
+        if not (part / "checkpoint.pt").exists():
+            shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def _table(store: Store, reporter: Reporter) -> str:

@@ -331,3 +331,36 @@ def test_check_fails_with_exit_code_1(bench, monkeypatch) -> None:
     assert bench("models", "check", "popularity").exit_code == 0
     done = bench("models", "check", "popularity", "matcher")
     assert done.exit_code == 1 and "row 3 is NaN" in done.stdout and done.stderr == ""
+
+
+def test_a_run_that_another_process_works_on_keeps_its_folder(results) -> None:
+    from bench.study.store import Store
+
+    store = Store(results.out)
+    (run,) = (record.id for _, record in store.runs() if record.model == "popularity")
+    part = store.part("ml-100k", run)
+    with store.locked("ml-100k", run):
+        part.mkdir()
+        (part / "half").write_text("theirs")
+        done = results.run("--models", "popularity", "--force")
+        assert done.exit_code == 1 and "another process is working on the run" in done.stderr
+        assert (part / "half").read_text() == "theirs"
+    shutil.rmtree(part)
+
+
+def test_what_finds_nothing_to_read_fails_where_it_was_named_and_is_left_out_of_a_group(results, tmp_path) -> None:
+    rows = [
+        f"u{user},i{(user * 7 + place) % 150},{1_600_000_000_000 + place},search,"
+        for user in range(40)
+        for place in range(6)
+    ]
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "events.csv").write_text("\n".join(["user,item,time,task,query", *(r + "q1" for r in rows)]))
+    (tmp_path / "log" / "queries.csv").write_text("query,text\nq1, \n")
+    words = ("run", "--dataset", f"log:{tmp_path / 'log'}", "--data", results.data, "--out", tmp_path / "out")
+    group = CliRunner().invoke(main, [*map(str, words), "--models", "popularity"])
+    assert group.exit_code == 0, group.output
+    assert "bm25 (seed 0): left out: the items of log:log have no words for bm25 to match" in group.stdout
+    assert "0 failed" in group.stdout
+    named = CliRunner().invoke(main, [*map(str, words), "--models", "bm25", "--no-trivial"])
+    assert named.exit_code == 1 and "have no words for bm25 to match" in named.stderr

@@ -402,7 +402,7 @@ def test_rebuild_refuses_what_it_cannot_do_and_keeps_the_old_store(store):
     store.write_command(command)
     before, files = shown(store), sorted((store.root / "mlflow").rglob("*"))
     (folder / record.evaluations[UNIFORM].ranks).write_bytes(b"no parquet")
-    with pytest.raises(RunError, match="is not the file that run.json speaks of"):
+    with pytest.raises(RunError, match=r"is not the file that run.json speaks of"):
         tracking.rebuild(store)
     assert shown(store) == before and sorted((store.root / "mlflow").rglob("*")) == files
 
