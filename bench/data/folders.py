@@ -21,22 +21,25 @@ def made(folder: Path, what: str) -> Iterator[Path]:
     Raises:
         RunError: the disk is full, the place read-only.
     """
-    scratch: Path | None = None
+    scratch = old = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        old = scratch.with_name(f"{scratch.name}-old")
         yield scratch
         scratch.chmod(0o755)
         # Moved away first: there is no moment with half a folder, and who has mapped its files keeps them.
         with suppress(FileNotFoundError):
-            os.replace(folder, scratch.with_name(f"{scratch.name}-old"))
+            os.replace(folder, old)
         os.replace(scratch, folder)
     except OSError as error:
+        if old is not None and old.exists() and not folder.exists():
+            os.replace(old, folder)
         raise RunError(f"cannot write {what} to {folder}: {error.strerror or error}") from error
     finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-            shutil.rmtree(scratch.with_name(f"{scratch.name}-old"), ignore_errors=True)
+        for leftover in (scratch, old):
+            if leftover is not None:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

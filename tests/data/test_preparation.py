@@ -131,3 +131,26 @@ def test_a_read_only_data_root_is_one_clear_line(raw, tmp_path):
 
     with pytest.raises(RunError, match="cannot write the prepared log to"):
         sources.load(f"log:{raw}", None, root=root)
+
+
+def test_an_old_folder_survives_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    from bench.data.folders import made
+    from bench.errors import RunError
+
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / "kept").touch()
+    replace = os.replace
+
+    def refuse(source, target):
+        if Path(target) == folder and Path(source).name.startswith(".log-") and not str(source).endswith("-old"):
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with (
+        pytest.raises(RunError, match=r"cannot write the log to .*: Input/output error"),
+        made(folder, "the log") as new,
+    ):
+        (new / "fresh").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["log"] and (folder / "kept").exists()
