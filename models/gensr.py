@@ -100,7 +100,7 @@ class GenSR(TorchRanker):
 
     Config = GenSRConfig
     uses_query = True
-    quick: ClassVar[dict[str, Any]] = {"backbone": SMALL, "max_steps": 2400, "cf_epochs": 20}
+    quick: ClassVar[dict[str, Any]] = {"backbone": SMALL, "max_steps": 1700, "cf_epochs": 20}
     search_space: ClassVar[dict[str, Any]] = {
         "lr_new": [3e-4, 1e-3, 3e-3],
         "contrast": [0.0, 0.001, 0.005, 0.01, 0.05, 0.1],
