@@ -67,9 +67,15 @@ class Release:
 
     def _archive(self) -> zipfile.ZipFile:
         try:
-            return zipfile.ZipFile(self._zip)  # type: ignore[arg-type]
+            archive = zipfile.ZipFile(self._zip)  # type: ignore[arg-type]
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise RunError(f"{self._zip} is not a complete zip ({error}); download it again") from None
+        # Nothing is unpacked here, so such a member could do no harm; but this is not what the publisher made.
+        for name in archive.namelist():
+            parts = name.replace("\\", "/").split("/")
+            if ".." in parts or not parts[0] or parts[0].endswith(":"):
+                raise RunError(f"{self._zip} holds '{name}', a path outside of it; download it again")
+        return archive
 
     def open(self, name: str) -> IO[bytes]:
         """The bytes of a file, unpacked on the way."""

@@ -554,6 +554,23 @@ def test_repeated_equal_item_rows_are_one(place, plain):
     assert place().fingerprint == plain.fingerprint
 
 
+@pytest.mark.parametrize(
+    "outside", ["../rec_inter.csv", "KuaiSAR_v2/../../evil.csv", "/etc/evil.csv", "C:\\\\evil.csv"]
+)
+def test_a_zip_with_a_path_outside_of_it_is_refused(place, outside):
+    path = place.root / "kuaisar" / "KuaiSAR_v2.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in FILES:
+            archive.write(place.folder / name, f"KuaiSAR_v2/{name}")
+            (place.folder / name).unlink()
+        archive.writestr(outside, "user_id\n1\n")
+    before = sorted(place.root.parent.rglob("*.csv"))
+    with pytest.raises(RunError) as caught:
+        place()
+    assert str(path) in str(caught.value) and "a path outside of it" in str(caught.value)
+    assert sorted(place.root.parent.rglob("*.csv")) == before and not (place.root / "prepared").exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "member", "not a zip"])
 def test_bad_zip(place, damage):
     path = place.root / "kuaisar" / "KuaiSAR_v2.zip"
