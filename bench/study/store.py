@@ -166,6 +166,11 @@ class Store:
         path = folder / "run.json"
         try:
             raw = json.loads(path.read_text())
+            # Before anything else: a record of another format lacks fields or has others.
+            if raw["format"] != FORMAT:
+                raise RunError(
+                    f"{path} has format {raw['format']}, this version reads {FORMAT}; remove that folder and repeat the run"
+                )
             raw["evaluations"] = {key: Evaluation(**value) for key, value in raw["evaluations"].items()}
             record = RunRecord(**raw)
         except FileNotFoundError:
@@ -174,8 +179,6 @@ class Store:
             raise RunError(
                 f"{path} is not a readable run record ({error}); remove that folder and repeat the run"
             ) from None
-        if record.format != FORMAT:
-            raise RunError(f"{path} has format {record.format}, this version reads {FORMAT}")
         return record
 
     def finished(self, dataset: str, run: str) -> RunRecord | None:

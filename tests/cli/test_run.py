@@ -364,3 +364,15 @@ def test_what_finds_nothing_to_read_fails_where_it_was_named_and_is_left_out_of_
     assert "0 failed" in group.stdout
     named = CliRunner().invoke(main, [*map(str, words), "--models", "bm25", "--no-trivial"])
     assert named.exit_code == 1 and "have no words for bm25 to match" in named.stderr
+
+
+def test_a_record_of_another_format_is_one_line(results) -> None:
+    path = next((results.out / "ml-100k").glob("popularity-*/run.json"))
+    old = json.loads(path.read_text())
+    for evaluation in old["evaluations"].values():
+        del evaluation["sha256"]
+    path.write_text(json.dumps(old | {"format": 1}))
+    done = results.bench("table")
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert "has format 1, this version reads 2; remove that folder" in line and str(path) in line

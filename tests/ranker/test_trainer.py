@@ -113,6 +113,20 @@ def test_epoch_limit_is_not_convergence(log):
     assert not model.fit(train, valid)["converged"]
 
 
+@pytest.fixture
+def rates(monkeypatch):
+    """The learning rate of every step that Adam takes."""
+    seen = []
+    step = torch.optim.Adam.step
+
+    def spy(self, *args):
+        seen.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    return seen
+
+
 class Flat:
     """Validation that never gets better."""
 
@@ -120,15 +134,7 @@ class Flat:
         return {"mean/N@10": 0.3}
 
 
-def test_the_rate_falls_on_a_plateau_and_a_resumed_fit_goes_on_with_it(log, monkeypatch):
-    rates = []
-    step = torch.optim.Adam.step
-
-    def spy(self, *args):
-        rates.append(self.param_groups[0]["lr"])
-        return step(self, *args)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+def test_the_rate_falls_on_a_plateau_and_a_resumed_fit_goes_on_with_it(log, rates):
     settings = {"epochs": 7, "steps_per_epoch": 4, "patience": 9, "plateau": 1, "min_lr": 1e-3, "lr": 0.05, "warmup": 2}
     whole, train, _ = make(log, **settings)
     whole.fit(train, Flat())
@@ -183,15 +189,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(log):
 @pytest.mark.parametrize(
     ("warmup", "ramp"), [(4, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4]), (1000, [0.08, 0.16, 0.24, 0.32, 0.4])]
 )
-def test_warm_up_is_linear_and_at_most_a_tenth_of_the_training(log, monkeypatch, warmup, ramp):
+def test_warm_up_is_linear_and_at_most_a_tenth_of_the_training(log, rates, warmup, ramp):
     model, train, valid = make(log, warmup=warmup, lr=0.4, epochs=5, steps_per_epoch=10, patience=5)
-    rates = []
-    step = torch.optim.Adam.step
-
-    def spy(self, *args):
-        rates.append(self.param_groups[0]["lr"])
-        return step(self, *args)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", spy)
     model.fit(train, valid)
     assert rates[: len(ramp)] == pytest.approx(ramp) and rates[-1] == 0.4 and len(rates) == 50
