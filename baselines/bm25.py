@@ -3,16 +3,20 @@
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from bench.baselines.counting import ClosedForm, PairTable, distinct
 from bench.errors import NothingToReadError
-from bench.ranker.contract import Batch, Config, TrainData, Window, dataclass, strict
+from bench.ranker.contract import (
+    Batch,
+    Config,
+    Field,
+    TrainData,
+    Window,
+)
 from bench.ranker.registry import register
 
 
-@dataclass(config=strict)
 class BM25Config(Config):
     """`k1`: saturation of repeated words; `b`: share of the normalisation by document length."""
 

@@ -86,7 +86,7 @@ def item_counts(train: TrainData, n_items: int) -> Tensor:
 def past_items(batch: Batch) -> Tensor:
     """(B, Lr + Ls * Cs) items of both behaviours in the history, in no particular order, 0 = none."""
     rec = batch.rec_items.masked_fill(~batch.rec_mask, 0)
-    return torch.cat([rec, batch.src_items.masked_fill(~batch.src_click_mask, 0).flatten(1)], 1)
+    return torch.cat([rec, batch.search_items.masked_fill(~batch.search_click_mask, 0).flatten(1)], 1)
 
 
 def below_one(counts: Tensor) -> Tensor:

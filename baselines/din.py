@@ -2,25 +2,28 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
-
-from bench.baselines.recbole_bridge import RecBoleRanker
-from bench.baselines.recbole_classes import EXEMPT
-from bench.ranker.contract import Config, Fraction, Positive, TrainConfig, dataclass, field, strict
+from bench.baselines.recbole.bridge import RecBoleRanker
+from bench.baselines.recbole.classes import EXEMPT
+from bench.ranker.contract import (
+    Config,
+    Field,
+    Fraction,
+    PositiveInt,
+    TrainConfig,
+)
 from bench.ranker.registry import register
 
 
-@dataclass(config=strict)
 class DINConfig(TrainConfig):
     """Names are RecBole's; d 64 for the item and layers of 80 and 40 are the authors', whose
     batches have 32 rows.
     """
 
-    embedding_size: Positive = 64
-    mlp_hidden_size: Annotated[list[Positive], Field(min_length=1)] = field(default_factory=lambda: [80, 40])
+    embedding_size: PositiveInt = 64
+    mlp_hidden_size: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default_factory=lambda: [80, 40])
     dropout_prob: Fraction = 0.0
     pooling_mode: Literal["mean", "max", "sum"] = "mean"
-    batch_size: Positive = 128
+    batch_size: PositiveInt = 128
 
 
 @register("din", title="DIN", tasks=("rec",), group="rec", cite="Zhou et al., KDD 2018")

@@ -2,21 +2,20 @@
 
 from typing import Any, ClassVar, Literal
 
-from bench.baselines.recbole_bridge import RecBoleRanker
-from bench.ranker.contract import Config, Fraction, Positive, TrainConfig, dataclass, strict
+from bench.baselines.recbole.bridge import RecBoleRanker
+from bench.ranker.contract import Config, Fraction, PositiveInt, TrainConfig
 from bench.ranker.registry import register
 
 
-@dataclass(config=strict)
 class GRU4RecConfig(TrainConfig):
     """Names are RecBole's; one layer of 100 units and batches of 64 are the authors', dropout is RecBole's."""
 
-    embedding_size: Positive = 100
-    hidden_size: Positive = 100
-    num_layers: Positive = 1
+    embedding_size: PositiveInt = 100
+    hidden_size: PositiveInt = 100
+    num_layers: PositiveInt = 1
     dropout_prob: Fraction = 0.3
     loss_type: Literal["CE", "BPR"] = "CE"
-    batch_size: Positive = 64
+    batch_size: PositiveInt = 64
 
 
 @register("gru4rec", title="GRU4Rec", tasks=("rec",), group="rec", cite="Hidasi et al., ICLR 2016")

@@ -1,29 +1,32 @@
 """SASRec (Kang and McAuley, ICDM 2018) with RecBole's network."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
-from bench.baselines.recbole_bridge import RecBoleRanker
-from bench.ranker.contract import Config, Fraction, Positive, TrainConfig, dataclass, strict
+from bench.baselines.recbole.bridge import RecBoleRanker
+from bench.ranker.contract import (
+    Config,
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    TrainConfig,
+)
 from bench.ranker.registry import register
 
 
-@dataclass(config=strict)
 class SASRecConfig(TrainConfig):
     """Names are RecBole's; the sizes are the paper's (d 50, 2 blocks, 1 head, inner layer as wide as d, dropout .5)."""
 
-    n_layers: Positive = 2
-    n_heads: Positive = 1
-    hidden_size: Positive = 50
-    inner_size: Positive = 50
+    n_layers: PositiveInt = 2
+    n_heads: PositiveInt = 1
+    hidden_size: PositiveInt = 50
+    inner_size: PositiveInt = 50
     hidden_dropout_prob: Fraction = 0.5
     attn_dropout_prob: Fraction = 0.5
     hidden_act: Literal["relu", "gelu"] = "relu"
-    layer_norm_eps: Annotated[float, Field(gt=0)] = 1e-12
-    initializer_range: Annotated[float, Field(gt=0)] = 0.02
+    layer_norm_eps: PositiveFloat = 1e-12
+    initializer_range: PositiveFloat = 0.02
     loss_type: Literal["CE", "BPR"] = "CE"
-    batch_size: Positive = 128
+    batch_size: PositiveInt = 128
 
 
 @register("sasrec", title="SASRec", tasks=("rec",), group="rec", cite="Kang and McAuley, ICDM 2018")

@@ -4,21 +4,27 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from bench.baselines.counting import ClosedForm, PairTable
 from bench.baselines.matcher import Match
-from bench.ranker.contract import Batch, Config, Context, Positive, TrainData, Window, dataclass, strict
+from bench.ranker.contract import (
+    Batch,
+    Config,
+    Context,
+    Field,
+    PositiveInt,
+    TrainData,
+    Window,
+)
 from bench.ranker.registry import register
 
 
-@dataclass(config=strict)
 class SeqKNNConfig(Config):
     """`last`: events of the history that vote; `reach`: positions in a training sequence that count as neighbours."""
 
     last: Annotated[int, Field(ge=1, le=1000)] = 5
-    reach: Positive = 10
+    reach: PositiveInt = 10
 
 
 @register("seq-knn", title="Sequence-kNN", tasks=("rec", "search"), group="trivial")

@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from bench.data.batch import Batch
@@ -21,43 +20,42 @@ from bench.ranker.blocks.experts import CustomizedGateControl, mlp
 from bench.ranker.blocks.lengths import by_length
 from bench.ranker.contract import (
     Context,
+    Field,
     Fraction,
-    NotNegative,
-    Positive,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
     TorchRanker,
     TrainConfig,
-    dataclass,
-    strict,
 )
 from bench.ranker.registry import register
 
 _KINDS = ("rec", "search")  # by task code: REC, SEARCH
-Temperature = Annotated[float, Field(gt=0)]
+Temperature = PositiveFloat
 
 
-@dataclass(config=strict)
 class UniSARConfig(TrainConfig):
     """Settings for data sets that the authors did not tune: those of KuaiSAR, with smaller batches and a bounded gradient.
 
     What they published for KuaiSAR and Amazon is in `UniSAR.published`.
     """
 
-    batch_size: Positive = 256
+    batch_size: PositiveInt = 256
     # Deviation: the first gradient of the transitions is a hundred times that of later steps. Unbounded, it stays in
     # Adam's second moment for a thousand steps.
-    clip: NotNegative = 1.0
+    clip: NonNegativeFloat = 1.0
     plateau: Annotated[int, Field(ge=0)] = 3
-    weight_decay: NotNegative = 3e-5
+    weight_decay: NonNegativeFloat = 3e-5
     embedding: Annotated[int, Field(ge=1, description="width of the id, feature and word tables")] = 32
-    d: Positive = 64
-    heads: Positive = 2
-    layers: Positive = 1
+    d: PositiveInt = 64
+    heads: PositiveInt = 2
+    layers: PositiveInt = 1
     dropout: Fraction = 0.1
     experts: Annotated[int, Field(ge=1, description="shared ones, and as many of each task")] = 4
     item_text: Annotated[bool, Field(description="the words of an item are one of its features")] = False
     pair_weight: Annotated[float, Field(ge=0, description="of the query-item alignment")] = 0.001
     pair_temperature: Temperature = 0.5
-    pair_negatives: Positive = 1024
+    pair_negatives: PositiveInt = 1024
     transition_weight: Annotated[float, Field(ge=0, description="of the alignment of transitions")] = 0.1
     transition_temperature: Temperature = 0.1
     search_weight: Annotated[float, Field(gt=0, description="of the search loss beside the rec loss")] = 0.1
@@ -161,16 +159,18 @@ class UniSAR(TorchRanker):
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Float32 logits (B, K); and (B, side, across / within, d), the means of the transitions over the histories."""
         rec_ids = batch.rec_items.where(batch.rec_mask, 0)
-        src_ids = batch.src_items.where(batch.src_click_mask, 0)
-        items, (rec_at, src_at, cand_at) = lookup(self.items, rec_ids, src_ids, batch.cand)
-        queries, (asked_at, query_at) = lookup(self.queries, batch.src_query.where(batch.src_mask, 0), batch.query)
+        search_ids = batch.search_items.where(batch.search_click_mask, 0)
+        items, (rec_at, search_at, cand_at) = lookup(self.items, rec_ids, search_ids, batch.cand)
+        queries, (asked_at, query_at) = lookup(
+            self.queries, batch.search_query.where(batch.search_mask, 0), batch.query
+        )
         candidates = F.embedding(cand_at, items)
         order, pooled, views = [], [], []
         for rows, part in by_length(batch):
-            n_rec, n_src = part.rec_items.shape[1], part.src_query.shape[1]
+            n_rec, n_search = part.rec_items.shape[1], part.search_query.shape[1]
             clicked = F.embedding(rec_at[rows, :n_rec], items)
-            found = masked_mean(F.embedding(src_at[rows, :n_src], items), part.src_click_mask)
-            sides = self._transitions(part, clicked, F.embedding(asked_at[rows, :n_src], queries) + found)
+            found = masked_mean(F.embedding(search_at[rows, :n_search], items), part.search_click_mask)
+            sides = self._transitions(part, clicked, F.embedding(asked_at[rows, :n_search], queries) + found)
             order.append(rows)
             pooled.append(self._pool(sides, candidates[rows]))
             means = [masked_mean(x, side.mask) for side in sides for x in (side.across, side.within)]
@@ -181,7 +181,7 @@ class UniSAR(TorchRanker):
 
     def _transitions(self, batch: Batch, clicked: Tensor, searched: Tensor) -> tuple["Side", "Side"]:
         """Both sides of the embedded histories: clicks (B, Lr, d), searches (B, Ls, d), zero in padding slots."""
-        masks, inputs = (batch.rec_mask, batch.src_mask), (clicked, searched)
+        masks, inputs = (batch.rec_mask, batch.search_mask), (clicked, searched)
         within = [
             self.encoders[kind](x + self.positions[kind](torch.arange(x.shape[1], device=x.device)), mask)
             for kind, x, mask in zip(_KINDS, inputs, masks, strict=True)
@@ -226,7 +226,7 @@ class UniSAR(TorchRanker):
         logits, views = self._forward(batch)
         clicks = F.binary_cross_entropy_with_logits(logits, batch.label, reduction="none")
         pairs = self._pair_losses(batch) if config.pair_weight else {}
-        both = (batch.rec_len > 0) & (batch.src_len > 0)  # without either behaviour there is no transition to align
+        both = (batch.rec_len > 0) & (batch.search_len > 0)  # without either behaviour there is no transition to align
         total, parts = clicks.new_zeros(()), {}
         for code, task in enumerate(_KINDS):
             rows = batch.task == code
@@ -250,9 +250,9 @@ class UniSAR(TorchRanker):
 
         Equal pairs have equal losses: each is computed once and counts as often as it occurs.
         """
-        real = batch.src_click_mask & (batch.src_query > 0)[..., None]
+        real = batch.search_click_mask & (batch.search_query > 0)[..., None]
         base = self.items.rows
-        keys, inverse = (batch.src_query[..., None] * base + batch.src_items)[real].unique(return_inverse=True)
+        keys, inverse = (batch.search_query[..., None] * base + batch.search_items)[real].unique(return_inverse=True)
         task = batch.task[:, None, None].expand_as(real)[real]
         if not len(keys):
             return {code: self.no_query.new_zeros(()) for code in range(len(_KINDS))}
@@ -284,9 +284,9 @@ class Side(NamedTuple):
 
 def _places(batch: Batch) -> tuple[Tensor, Tensor]:
     """Where each rec click (B, Lr) and each search (B, Ls) stands in the merged history; 0 in padding slots."""
-    n_rec, n_src = batch.rec_items.shape[1], batch.src_query.shape[1]
-    column = torch.where(batch.all_type == 1, batch.all_index, n_rec + batch.all_index)
-    column = column.where(batch.all_mask, n_rec + n_src)
+    n_rec, n_search = batch.rec_items.shape[1], batch.search_query.shape[1]
+    column = torch.where(batch.merged_task == 0, batch.merged_column, n_rec + batch.merged_column)
+    column = column.where(batch.merged_mask, n_rec + n_search)
     place = torch.arange(column.shape[1], device=column.device).expand_as(column)
-    places = place.new_zeros(len(column), n_rec + n_src + 1).scatter(1, column, place)
-    return places[:, :n_rec], places[:, n_rec : n_rec + n_src]
+    places = place.new_zeros(len(column), n_rec + n_search + 1).scatter(1, column, place)
+    return places[:, :n_rec], places[:, n_rec : n_rec + n_search]

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
-from bench.study.run import Outcome, Request
-from bench.study.run import run as carry_out
-from bench.study.settings import Overrides
-from bench.study.store import RunRecord, Store
+from bench.experiments.run import Outcome, Request
+from bench.experiments.run import run as run_request
+from bench.experiments.settings import Overrides
+from bench.store.results import RunRecord, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def run(
     for name in options:
         if name not in known or name in ("overrides",):
             raise UsageError(f"bench.run has no option '{name}'; known: {', '.join(sorted(known))}")
-    from bench.study.progress import PlainReporter, Reporter
+    from bench.experiments.progress import PlainReporter, Reporter
 
     request = Request(
         models=models if isinstance(models, str) else ",".join(models),
@@ -52,19 +52,21 @@ def run(
         overrides=Overrides({name: dict(values) for name, values in (set or {}).items()}),
         **options,
     )
-    return carry_out(request, Reporter() if quiet else PlainReporter())
+    from bench.report.table import markdown
+
+    return run_request(request, Reporter() if quiet else PlainReporter(), markdown)
 
 
 def evaluate(runs: str | Sequence[str], candidates: str | Sequence[str], **options: Any) -> list[RunRecord]:
-    """Rank finished runs on further candidates; see `bench.study.evaluate.evaluate` for the options."""
-    from bench.study.evaluate import evaluate as carry_out_evaluation
+    """Rank finished runs on further candidates; see `bench.experiments.evaluate.evaluate` for the options."""
+    from bench.experiments.evaluate import evaluate as evaluate_runs
 
-    return carry_out_evaluation(_words(runs), _words(candidates), **options)
+    return evaluate_runs(_words(runs), _words(candidates), **options)
 
 
 def table(out: str | Path = "results/local", **options: Any) -> "pd.DataFrame":
     """The comparison table as flat records: one row a data set, task, model and metric. Options as `bench table`."""
-    from bench.study.table import table as make
+    from bench.report.table import table as make
 
     return make(Store(out), **options).frame()
 

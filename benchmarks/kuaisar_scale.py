@@ -20,7 +20,7 @@ from typing import Any
 
 
 def generate(root: Path, options: argparse.Namespace) -> tuple[float, str]:
-    from bench.datasets.simulated import full_size, write_raw
+    from bench.datasets.simulated.source import full_size, write_raw
 
     folder = root / "kuaisar" / "KuaiSAR_v2"
     started = time.perf_counter()

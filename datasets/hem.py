@@ -10,26 +10,24 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
 from bench.data import hashing
 from bench.data.build import build
 from bench.data.log import Log
 from bench.data.sources import Source, SourceConfig, source
-from bench.datasets.amazon_catalogue import Catalogue, catalogue_files, read_catalogue
-from bench.datasets.amazon_files import find, folder_of
-from bench.datasets.amazon_metadata import read_titles
-from bench.datasets.amazon_relevance import PUBLISHER, read_queries, read_relevance
-from bench.datasets.amazon_text import chosen_fields, item_texts
-from bench.datasets.amazon_words import aligned, path_words
+from bench.datasets.amazon.catalogue import Catalogue, catalogue_files, read_catalogue
+from bench.datasets.amazon.files import find, folder_of
+from bench.datasets.amazon.metadata import read_titles
+from bench.datasets.amazon.relevance import PUBLISHER, read_queries, read_relevance
+from bench.datasets.amazon.text import chosen_fields, item_texts
+from bench.datasets.amazon.words import aligned, path_words
 from bench.errors import RunError
 
 _FIELDS = ("title", "category", "brand")
 _TRAIN, _VALID, _TEST = 0, 1, 2
 
 
-@dataclass(config=ConfigDict(extra="forbid"))
 class Config(SourceConfig):
     """`relevance`: `published` trains on train.qrels and tests on test.qrels; `test-only` needs test.qrels alone and
     holds out one purchase of each user with three or more for test and one for validation, by a hash (that is not the

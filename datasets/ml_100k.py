@@ -13,11 +13,9 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from bench.data import hashing
-from bench.data.build import build, five_core, tokenize
+from bench.data.build import build, k_core, tokenize
 from bench.data.log import Log
 from bench.data.sources import Source, SourceConfig, source
 from bench.datasets.recbole import read_atomic
@@ -30,7 +28,6 @@ _MD5 = {
 }
 
 
-@dataclass(config=ConfigDict(extra="forbid"))
 class Config(SourceConfig):
     """`mode`: `disjoint` gives each rating to one task by a hash, `mirror` makes it a rec and a search event.
 
@@ -76,7 +73,7 @@ class MovieLens100K(Source):
         users = users[["id", "age", "gender", "occupation"]].rename(
             columns=lambda name: name if name == "id" else f"feature:{name}"
         )
-        ratings = ratings[five_core(ratings["user_id"].to_numpy(), ratings["item_id"].to_numpy())]
+        ratings = ratings[k_core(ratings["user_id"].to_numpy(), ratings["item_id"].to_numpy())]
         return assemble(ratings, items, users, self.config)
 
 

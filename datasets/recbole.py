@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
 from bench.data import hashing
-from bench.data.build import build, five_core, tokenize
+from bench.data.build import build, k_core, tokenize
 from bench.data.log import Log
 from bench.data.sources import Source, SourceConfig, source
 from bench.errors import RunError, UsageError
@@ -29,7 +28,6 @@ TYPES = ("token", "token_seq", "float", "float_seq")
 _MILLISECONDS_FROM = 1e11
 
 
-@dataclass(config=ConfigDict(extra="forbid"))
 class Config(SourceConfig):
     """`user`, `item`, `time`: names of the fields in the .inter file; `time_unit`: what its times count.
 
@@ -182,7 +180,7 @@ class RecBoleFiles(Source):
         inter = read_atomic(files["inter"])
         rows = _interactions(inter, config)
         raw = len(rows)
-        rows = rows[five_core(rows["user"].to_numpy(), rows["item"].to_numpy(), config.core)]
+        rows = rows[k_core(rows["user"].to_numpy(), rows["item"].to_numpy(), config.core)]
         if rows.empty:
             raise RunError(
                 f"{inter.path}: nothing is left of {raw:,} rows after the {config.core}-core; "

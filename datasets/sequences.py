@@ -10,25 +10,23 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
-from bench.data.build import build, five_core
+from bench.data.build import build, k_core
 from bench.data.log import Log
 from bench.data.ragged import Ragged
 from bench.data.sources import Source, SourceConfig, source
-from bench.datasets.amazon_catalogue import catalogue_files, read_catalogue
-from bench.datasets.amazon_files import find, folder_of, read_lines
-from bench.datasets.amazon_queries import drawn_queries, path_queries, task_events
-from bench.datasets.amazon_text import chosen_fields, item_texts
-from bench.datasets.amazon_words import Stem, stemmer
+from bench.datasets.amazon.catalogue import catalogue_files, read_catalogue
+from bench.datasets.amazon.files import find, folder_of, read_lines
+from bench.datasets.amazon.queries import drawn_queries, path_queries, task_events
+from bench.datasets.amazon.text import chosen_fields, item_texts
+from bench.datasets.amazon.words import Stem, stemmer
 from bench.errors import RunError
 
 _FIELDS = ("text", "category", "brand")
 _TEXTS = {"item_text.txt": "text", "item_generative_indexing_phase_0.txt": "text that a model generated (IDGenRec)"}
 
 
-@dataclass(config=ConfigDict(extra="forbid"))
 class Config(SourceConfig):
     """`queries`: `path` = all categories of the item, general to special, as one query; `single` = one of its
     categories; `none`.
@@ -79,7 +77,7 @@ class Sequences(Source):
             "users in the file": int(rows["user"].nunique()),
             "items in the file": int(rows["item"].nunique()),
         }
-        rows = rows[five_core(rows["user"].to_numpy(), rows["item"].to_numpy(), config.core)].reset_index(drop=True)
+        rows = rows[k_core(rows["user"].to_numpy(), rows["item"].to_numpy(), config.core)].reset_index(drop=True)
         if not len(rows):
             raise RunError(
                 f"{files['user_sequence.txt']}: nothing is left in the {config.core}-core; a smaller core keeps more: "

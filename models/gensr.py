@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from bench.errors import RunError, UsageError
@@ -21,14 +20,14 @@ from bench.ranker.blocks.graph import train_table
 from bench.ranker.contract import (
     Batch,
     Context,
+    Field,
     Fraction,
-    NotNegative,
-    Positive,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
     TorchRanker,
     TrainConfig,
     TrainData,
-    dataclass,
-    strict,
 )
 from bench.ranker.registry import register
 
@@ -36,28 +35,27 @@ from bench.ranker.registry import register
 _CHUNK = 1024
 
 
-@dataclass(config=strict)
 class GenSRConfig(TrainConfig):
     """Settings of GenSR. Where the paper is silent the released run decides; deviations from both are marked as such."""
 
     backbone: str = "auto"
     optimizer: Literal["adam", "adamw"] = "adamw"
     # For pretrained weights. What starts at random (the views, the projection, all of small-t5) learns with `lr_new`.
-    lr: Annotated[float, Field(gt=0)] = 1e-4
+    lr: PositiveFloat = 1e-4
     # Deviation: the release has 1e-4 throughout; its loss stays at the entropy of the labels for 145,000 steps.
-    lr_new: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: NotNegative = 1e-3
+    lr_new: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 1e-3
     warmup: Annotated[int, Field(ge=0)] = 200
-    clip: NotNegative = 1.0
-    batch_size: Positive = 40
-    epochs: Positive = 200
-    history_rec: Positive = 20
-    history_search: Positive = 20
+    clip: NonNegativeFloat = 1.0
+    batch_size: PositiveInt = 40
+    epochs: PositiveInt = 200
+    history_rec: PositiveInt = 20
+    history_search: PositiveInt = 20
     history: Annotated[int, Field(ge=1, description="last clicks of both tasks that are read")] = 20
     title_tokens: Annotated[int, Field(ge=1, description="first tokens of an item's text, its title embedding")] = 32
     query_tokens: Annotated[int, Field(ge=1, description="first tokens of a query in the prompt")] = 32
-    layers: Positive = 1
-    heads: Positive = 2
+    layers: PositiveInt = 1
+    heads: PositiveInt = 2
     dropout: Fraction = 0.1
     # The paper speaks of sequential dependencies; the release has no positions and reads a set.
     positions: bool = True
@@ -66,12 +64,12 @@ class GenSRConfig(TrainConfig):
     # Deviation: inserted vectors get the size of word embeddings, to which the projected CF rows have no relation.
     match_norm: bool = True
     cf_table: Literal["propagated", "ego"] = "propagated"
-    cf_dim: Positive = 64
-    cf_layers: Positive = 2
-    cf_epochs: Positive = 200
-    cf_lr: Annotated[float, Field(gt=0)] = 5e-3
-    cf_decay: NotNegative = 1e-4
-    cf_batch_size: Positive = 2048
+    cf_dim: PositiveInt = 64
+    cf_layers: PositiveInt = 2
+    cf_epochs: PositiveInt = 200
+    cf_lr: PositiveFloat = 5e-3
+    cf_decay: NonNegativeFloat = 1e-4
+    cf_batch_size: PositiveInt = 2048
 
 
 class View(nn.Module):
@@ -150,7 +148,7 @@ class GenSR(TorchRanker):
         """Facts for the result record: the language model that answered."""
         return {"backbone": self.backbone_name}
 
-    def prepare(self, train: TrainData) -> None:
+    def precompute(self, train: TrainData) -> None:
         """Fill the frozen CF table: LightGCN on the recommendation clicks of the training part."""
         config, clicks = self.config, train.arrays("rec")
         if not len(clicks["user"]):

@@ -10,13 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.data.batch import Batch
-from bench.ranker.contract import Context, Positive, TorchRanker, TrainConfig, dataclass, strict
+from bench.ranker.contract import Context, PositiveInt, TorchRanker, TrainConfig
 from bench.ranker.registry import register
 
 
-@dataclass(config=strict)
 class TwinConfig(TrainConfig):
-    d: Positive = 16
+    d: PositiveInt = 16
     lr: float = 1e-2
 
 

@@ -33,7 +33,7 @@ candidates = draw(data.split, "test", entry.tasks, negatives=20)
 ranks = rank(model.score, data.batches, candidates, model.window, model="recency")
 report = bench.testing.check("recency")
 facts = {
-    "origin": entry.origin,
+    "package": entry.package,
     "target": entry.target,
     "selected": registry.select("recency", ("rec",), trivial=False),
     "of_group": "recency" in registry.select("rec", ("rec",)),
@@ -70,7 +70,7 @@ def test_model_of_another_package_runs_by_name(installed):
     done = python(SCRIPT, installed)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
-    assert seen["origin"] == "bench-example" and seen["target"] == "bench_example:Recency"
+    assert seen["package"] == "bench-example" and seen["target"] == "bench_example:Recency"
     assert seen["selected"] == ["recency"] and seen["of_group"]
     assert seen["rows"] == seen["expected"] > 0
     assert seen["failed"] == [], seen["text"]
@@ -80,7 +80,7 @@ def test_command_line_lists_it(installed):
     done = python("from bench.cli.main import main; main(['models', '--format', 'json'])", installed)
     assert done.returncode == 0, done.stderr
     record = next(entry for entry in json.loads(done.stdout) if entry["name"] == "recency")
-    assert record["origin"] == "bench-example"
+    assert record["package"] == "bench-example"
 
 
 def test_without_the_package_there_is_no_such_model():

@@ -10,11 +10,11 @@ import pytest
 from bench.errors import RunError, UsageError
 from bench.ranker import registry
 from bench.ranker.contract import Ranker
-from bench.ranker.registry import Entry
+from bench.ranker.registry import ModelEntry
 
 
-def made(name: str, tasks: tuple[str, ...], group: str) -> Entry:
-    return Entry(name, name.title(), tasks, group, "", f"somewhere:{name}", "bench")
+def made(name: str, tasks: tuple[str, ...], group: str) -> ModelEntry:
+    return ModelEntry(name, name.title(), tasks, group, "", f"somewhere:{name}", "bench")
 
 
 KNOWN = {
@@ -92,7 +92,7 @@ def test_a_name_that_does_not_exist_gets_a_guess():
 
 def test_what_is_declared_in_the_source_is_what_the_class_carries():
     for name, entry in registry.entries().items():
-        if entry.origin != "bench":
+        if entry.package != "bench":
             continue
         try:
             cls = registry.get(name)
@@ -159,7 +159,7 @@ def test_a_model_needs_nothing_but_its_decorator(package):
         "group": "rec",
         "cite": "Nobody, 2020",
         "target": "models_of_a_test.fine:Model",
-        "origin": "bench",
+        "package": "bench",
     }
     assert registry.get("my-model").__name__ == "Model"
 
@@ -191,7 +191,7 @@ def test_models_of_other_packages_come_through_entry_points(package, monkeypatch
     package("theirs", "theirs")
     monkeypatch.setattr(registry, "PACKAGES", ())
     outside(monkeypatch, point("theirs", "models_of_a_test.theirs:Model"))
-    assert list(registry.entries()) == ["theirs"] and registry.entries()["theirs"].origin != "bench"
+    assert list(registry.entries()) == ["theirs"] and registry.entries()["theirs"].package != "bench"
     assert issubclass(registry.get("theirs"), Ranker)
 
 

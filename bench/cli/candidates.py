@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from bench.cli import options, selection
+from bench.cli import open_data as selection
+from bench.cli import options
 
 
 @click.group("candidates", cls=options.Group, short_help="Export the candidate lists, or import your own.")
@@ -28,7 +29,7 @@ def export(path: Path, **given: Any) -> None:
     \b
     bench candidates export --dataset ml-100k --out candidates.parquet
     """
-    from bench.study.exchange import check_target, export_candidates
+    from bench.experiments.candidate_export import check_target, export_candidates
 
     check_target(path)
     prepared, candidates, tasks = selection.open_selection(**given)
@@ -60,15 +61,15 @@ def import_(
     list with its clicked item in it once; a task without any list is left out.
     """
     from bench.evaluation.leaks import FALSE_NEGATIVES
-    from bench.study.store import Store
+    from bench.store.results import Store
 
     store = Store(out)
     store.check_writable()
     prepared, candidates, tasks = selection.open_selection(dataset, split, mode, settings, (), f"given:{path}", 0, data)
     candidates.save(store.candidates(prepared.name), prepared.split)
-    touched = prepared.leaks(candidates)[FALSE_NEGATIVES]
+    seen = prepared.leaks(candidates)[FALSE_NEGATIVES]
     which = f"{len(candidates):,} lists for {' and '.join(tasks)} ({candidates.label})"
     print(f"{which}, fingerprint {candidates.fingerprint}")
-    if touched:
-        print(f"{touched:,} negatives are items that their user clicked elsewhere; every result on these lists says so")
+    if seen:
+        print(f"{seen:,} negatives are items that their user clicked elsewhere; every result on these lists says so")
     print(f"rank models on them with --candidates given:{path}")

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from bench.cli import options, selection
+from bench.cli import open_data as selection
+from bench.cli import options
 from bench.cli.data_check import check
 from bench.cli.data_fetch import fetch
 
@@ -47,8 +48,8 @@ def prepare(
 ) -> None:
     """Prepare data sets from their raw files; prints folder and fingerprint."""
     from bench.data import sources
-    from bench.study.describe import folder_of
-    from bench.study.settings import Overrides
+    from bench.experiments.data_statistics import folder_of
+    from bench.experiments.settings import Overrides
 
     overrides = Overrides.parse(settings)
     overrides.check([], list(names), {sources.entry(name).name.rstrip(":"): name for name in names})
@@ -81,7 +82,7 @@ def stats(
     form: str,
 ) -> None:
     """Counts, split, leak counters and candidates of a data set."""
-    from bench.study.describe import describe
+    from bench.experiments.data_statistics import describe
 
     sections = describe(selection.open_dataset(dataset, split, mode, settings, data), candidate_seed)
     if form == "json":

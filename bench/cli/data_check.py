@@ -17,7 +17,7 @@ def check(folder: Path) -> None:
 
     Every problem is a line with file, row and column; in a CSV the header is row 1.
     """
-    from bench.datasets.own_log_check import inspect
+    from bench.datasets.own_log.check import inspect
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")

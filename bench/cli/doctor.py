@@ -16,7 +16,7 @@ def command(form: str, out: Path, data: Path | None) -> None:
     """Versions, devices, data sets, backbones, folders: what is there, what is missing, how to get it."""
     from dataclasses import asdict
 
-    from bench.study.doctor import examine
+    from bench.experiments.doctor import examine
 
     findings = examine(out, data)
     if form == "json":

@@ -40,7 +40,7 @@ def command(
     bench evaluate popularity-s0 unisar-s0 --candidates popularity,full
     bench table --candidates popularity
     """
-    from bench.study.evaluate import evaluate
+    from bench.experiments.evaluate import evaluate
 
     done = evaluate(
         runs,

@@ -28,9 +28,9 @@ def list_(form: str) -> None:
         if chosen:
             print(f"{group}:")
         for record in chosen:
-            origin = "" if record["origin"] == "bench" else f" (from {record['origin']})"
+            package = "" if record["package"] == "bench" else f" (from {record['package']})"
             cite = f"; {record['cite']}" if record["cite"] else ""
-            print(f"  {record['name']:<20} {record['tasks']:<11} {record['title']}{cite}{origin}")
+            print(f"  {record['name']:<20} {record['tasks']:<11} {record['title']}{cite}{package}")
     print("recbole:<Class>        any sequential or general model of RecBole")
 
 

@@ -10,7 +10,7 @@ import click
 from bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from bench.study.progress import Reporter
+    from bench.experiments.progress import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 RESULTS = "results/local"
@@ -82,7 +82,7 @@ def candidate_seed(command: F) -> F:
 
 
 def one_selection(command: F) -> F:
-    """The options that name one data set and one candidate set: see `bench.cli.selection`."""
+    """The options that name one data set and one candidate set: see `bench.cli.open_data`."""
     for option in (data, candidate_seed, _one_candidates, tasks, settings, split_and_mode, dataset):
         command = option(command)
     return command
@@ -107,7 +107,7 @@ def output_format(*kinds: str) -> Callable[[F], F]:
 
 def reporter(quiet: bool) -> "Reporter":
     """Bars where a person looks at a terminal, lines in a pipe, nothing but warnings with --quiet."""
-    from bench.study import progress
+    from bench.experiments import progress
 
     if quiet:
         return progress.Reporter()

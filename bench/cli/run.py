@@ -10,7 +10,7 @@ from bench.cli import options
 from bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from bench.study.run import Outcome
+    from bench.experiments.run import Outcome
 
 # Words of a --config file that are not spelled like the parameter of `command`.
 _FILE_WORDS = {"set": "settings", "trivial": "no_trivial"}
@@ -20,7 +20,7 @@ def _read_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Non
     """--config: the file's values become the defaults of the options, so that the command line wins."""
     if path is None:
         return
-    from bench.study.settings import read_config
+    from bench.experiments.settings import read_config
 
     content = read_config(path)
     parameters = {parameter.name: parameter for parameter in ctx.command.params}
@@ -126,8 +126,8 @@ def command(ctx: click.Context, **given: Any) -> None:
     bench run --models unified --seeds 0,1,2 --set unisar.lr=0.0005 --budget full
     bench run --models popularity --candidates uniform,popularity,full
     """
-    from bench.study.run import Request, run
-    from bench.study.settings import Overrides
+    from bench.experiments.run import Request, run
+    from bench.experiments.settings import Overrides
 
     file_settings = Overrides.parse(ctx.meta.get("settings of the file", ()))
     quiet = given.pop("quiet")

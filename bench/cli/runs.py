@@ -20,7 +20,7 @@ def command() -> None:
 @options.debug
 def list_(dataset: str | None, form: str, out: Path) -> None:
     """Finished runs, oldest first."""
-    from bench.study.store import Store
+    from bench.store.results import Store
 
     records = [
         {
@@ -58,7 +58,7 @@ def list_(dataset: str | None, form: str, out: Path) -> None:
 @options.debug
 def remove(runs: tuple[str, ...], yes: bool, out: Path) -> None:
     """Delete runs. RUN is an id of `bench runs list`, the start of one, or a folder."""
-    from bench.study.store import Store
+    from bench.store.results import Store
 
     store = Store(out)
     found = dict(store.find(run) for run in runs)

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from bench.cli import options, selection
+from bench.cli import open_data as selection
+from bench.cli import options
 
 
 @click.group(
@@ -31,8 +32,8 @@ def import_(path: Path, name: str, seed: int, out: Path, **given: Any) -> None:
     bench scores import scores.parquet --name "My model" --dataset ml-100k
     bench table
     """
-    from bench.study.imported import check_name, import_scores
-    from bench.study.store import Store
+    from bench.experiments.score_import import check_name, import_scores
+    from bench.store.results import Store
 
     check_name(name)
     store = Store(out)

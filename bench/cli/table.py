@@ -57,8 +57,8 @@ def command(
     bench table --metrics N@10,MRR --format markdown
     bench table --from results/local --from results/ml-100k
     """
-    from bench.study.store import Store
-    from bench.study.table import table
+    from bench.report.table import table
+    from bench.store.results import Store
 
     made = table(
         Store(out),

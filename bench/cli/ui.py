@@ -20,8 +20,8 @@ def command(ctx: click.Context, port: int, rebuild: bool, tracking_uri: str | No
     """Open the MLflow UI on the store of the results folder; Ctrl-C ends it."""
     import subprocess
 
-    from bench.study import tracking
-    from bench.study.store import Store
+    from bench.store import mlflow_view as tracking
+    from bench.store.results import Store
 
     store = Store(out)
     if rebuild:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bench.data import hashing
 from bench.data.history import Histories, Window
-from bench.data.log import TASKS
-from bench.data.sampling import Touched, row_keys, untouched
+from bench.data.log import SEARCH, TASKS
+from bench.data.sampling import SeenItems, draw_negatives, row_keys
 from bench.data.split import LogSplit
 
 
@@ -29,12 +29,12 @@ class Batch:
     rec_items: Tensor  # (B, Lr) oldest first
     rec_times: Tensor  # (B, Lr) ms
     rec_len: Tensor  # (B,)
-    src_query: Tensor  # (B, Ls) query id of each past search
-    src_items: Tensor  # (B, Ls, Cs) items clicked in it, 0 = none
-    src_times: Tensor  # (B, Ls) ms
-    src_len: Tensor  # (B,)
-    all_type: Tensor  # (B, La) 1 = rec, 2 = search, in merged order
-    all_index: Tensor  # (B, La) column in rec_* or src_*
+    search_query: Tensor  # (B, Ls) query id of each past search
+    search_items: Tensor  # (B, Ls, Cs) items clicked in it, 0 = none
+    search_times: Tensor  # (B, Ls) ms
+    search_len: Tensor  # (B,)
+    merged_task: Tensor  # (B, La) task of each unit in merged order, coded as `task`
+    merged_column: Tensor  # (B, La) column in rec_* or search_*
     cand: Tensor  # (B, K) item ids in shuffled order
     label: Tensor | None = None  # (B, K) float32, training only: 1 at the clicked item
     item: Tensor | None = None  # (B,) training only: the clicked item
@@ -55,41 +55,42 @@ class Batch:
         return _mask(self.rec_len, self.rec_items.shape[1])
 
     @property
-    def src_mask(self) -> Tensor:
+    def search_mask(self) -> Tensor:
         """(B, Ls) bool."""
-        return _mask(self.src_len, self.src_query.shape[1])
+        return _mask(self.search_len, self.search_query.shape[1])
 
     @property
-    def all_len(self) -> Tensor:
-        return self.rec_len + self.src_len
+    def merged_len(self) -> Tensor:
+        return self.rec_len + self.search_len
 
     @property
-    def all_mask(self) -> Tensor:
+    def merged_mask(self) -> Tensor:
         """(B, La) bool."""
-        return _mask(self.all_len, self.all_type.shape[1])
+        return _mask(self.merged_len, self.merged_task.shape[1])
 
     @property
-    def src_click_mask(self) -> Tensor:
+    def search_click_mask(self) -> Tensor:
         """(B, Ls, Cs) bool, True on clicked items of real searches."""
-        return (self.src_items > 0) & self.src_mask[..., None]
+        return (self.search_items > 0) & self.search_mask[..., None]
 
     def merged(self, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The last `length` units of both behaviours, oldest first, right padded.
 
-        Returns (items, queries, kinds, mask), each (B, length): the clicked item (of a search its first), the query of
-        a search (0 for rec), 1 = rec / 2 = search, and True on real positions.
+        Returns (items, queries, tasks, mask), each (B, length): the clicked item (of a search its first), the query of
+        a search (0 for rec), the task (0 = rec, 1 = search), and True on real positions; 0 in padding slots.
         """
-        total = self.all_len[:, None]
+        total = self.merged_len[:, None]
         kept = total.clamp(max=length)
         column = torch.arange(length, device=self.user.device)
         mask = column < kept
-        place = (total - kept + column).clamp(max=self.all_type.shape[1] - 1)
-        kind = torch.where(mask, self.all_type.gather(1, place), 0)
-        index = torch.where(mask, self.all_index.gather(1, place), 0)
+        place = (total - kept + column).clamp(max=self.merged_task.shape[1] - 1)
+        task = torch.where(mask, self.merged_task.gather(1, place), 0)
+        index = torch.where(mask, self.merged_column.gather(1, place), 0)
         rec = self.rec_items.gather(1, index.clamp(max=self.rec_items.shape[1] - 1))
-        at = index.clamp(max=self.src_query.shape[1] - 1)
-        items = torch.where(kind == 1, rec, torch.where(kind == 2, self.src_items[..., 0].gather(1, at), 0))
-        return items, torch.where(kind == 2, self.src_query.gather(1, at), 0), kind, mask
+        at = index.clamp(max=self.search_query.shape[1] - 1)
+        search = mask & (task == SEARCH)
+        items = torch.where(search, self.search_items[..., 0].gather(1, at), torch.where(mask, rec, 0))
+        return items, torch.where(search, self.search_query.gather(1, at), 0), task, mask
 
 
 @dataclass
@@ -98,7 +99,7 @@ class SequenceBatch:
 
     user: Tensor  # (B,)
     items: Tensor  # (B, L) oldest first, right padded
-    kinds: Tensor  # (B, L) 1 = rec, 2 = search
+    tasks: Tensor  # (B, L) 0 = rec, 1 = search
     queries: Tensor  # (B, L) 0 for rec
     times: Tensor  # (B, L) ms
     length: Tensor  # (B,)
@@ -146,7 +147,7 @@ class TrainData:
         self._events = split.log.events
         self._rows = np.sort(np.concatenate([split.rows("train", task) for task in tasks]))
         # A model may not learn from its negatives what the held-out items are: only training pairs are excluded.
-        self._touched = Touched(self._events.user[split.train], self._events.item[split.train], len(split.log.items))
+        self._seen = SeenItems(self._events.user[split.train], self._events.item[split.train], len(split.log.items))
         self._keys: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -189,7 +190,7 @@ class TrainData:
             rows, keys = self._rows[chosen], self._keys[chosen]
             item = events.item[rows]
             purpose = hashing.key("train-negatives", self.seed, number)
-            drawn = untouched(purpose, keys, events.user[rows], item, self._touched, negatives, weights)
+            drawn = draw_negatives(purpose, keys, events.user[rows], item, self._seen, negatives, weights)
             cand, column = _insert(item, drawn, hashing.draw(hashing.key("train-column", self.seed, number), keys))
             batch = self._batches.rows(rows, cand, window)
             batch.item = _tensor(item)
@@ -219,7 +220,7 @@ class TrainData:
             rows = pool[at]
             columns = {
                 "items": events.item[rows],
-                "kinds": events.task[rows] + 1,
+                "tasks": events.task[rows],
                 "queries": events.query[rows],
                 "times": events.time[rows],
             }

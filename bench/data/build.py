@@ -170,7 +170,7 @@ def _ordered(columns: dict[str, np.ndarray], seed: int) -> tuple[Events, pd.Inde
     return events, pd.Index(sessions)
 
 
-def five_core(users: np.ndarray, items: np.ndarray, minimum: int = 5) -> np.ndarray:
+def k_core(users: np.ndarray, items: np.ndarray, minimum: int = 5) -> np.ndarray:
     """(rows,) mask of the iterative k-core: every remaining user and item has at least `minimum` rows."""
     keep = np.ones(len(users), dtype=bool)
     user, item = pd.factorize(users)[0], pd.factorize(items)[0]

@@ -39,12 +39,12 @@ class Past:
     rec_items: np.ndarray  # (B, Lr) int64
     rec_times: np.ndarray  # (B, Lr) int64 ms
     rec_len: np.ndarray  # (B,)
-    src_query: np.ndarray  # (B, Ls) int64
-    src_items: np.ndarray  # (B, Ls, Cs) int64
-    src_times: np.ndarray  # (B, Ls) int64 ms
-    src_len: np.ndarray  # (B,)
-    all_type: np.ndarray  # (B, Lr + Ls) int64: 0 = padding, 1 = rec, 2 = search
-    all_index: np.ndarray  # (B, Lr + Ls) int64: column in rec_* or src_*
+    search_query: np.ndarray  # (B, Ls) int64
+    search_items: np.ndarray  # (B, Ls, Cs) int64
+    search_times: np.ndarray  # (B, Ls) int64 ms
+    search_len: np.ndarray  # (B,)
+    merged_task: np.ndarray  # (B, Lr + Ls) int64: 0 = rec, 1 = search; 0 in padding slots
+    merged_column: np.ndarray  # (B, Lr + Ls) int64: column in rec_* or search_*
 
 
 class Histories:
@@ -74,24 +74,24 @@ class Histories:
     def gather(self, rows: np.ndarray, window: Window) -> Past:
         """Histories of event rows `rows` (B,) under `window`."""
         rec, rec_real = self._last(rows, REC, window.rec)
-        src, src_real = self._last(rows, SEARCH, window.search)
-        rec_rows, src_rows = self._views[REC].at(rec), self._views[SEARCH].at(src)
+        search, search_real = self._last(rows, SEARCH, window.search)
+        rec_rows, search_rows = self._views[REC].at(rec), self._views[SEARCH].at(search)
         events = self.events
         rec_items = np.where(rec_real, events.item[rec_rows], 0).astype(np.int64)
-        src_query = np.where(src_real, events.query[src_rows], 0).astype(np.int64)
+        search_query = np.where(search_real, events.query[search_rows], 0).astype(np.int64)
         rec_times = np.where(rec_real, events.time[rec_rows], 0)
-        src_times = np.where(src_real, events.time[src_rows], 0)
-        kind, index = _merge(rec_rows, rec_real, src_rows, src_real)
+        search_times = np.where(search_real, events.time[search_rows], 0)
+        task, column = _merge(rec_rows, rec_real, search_rows, search_real)
         return Past(
             rec_items=rec_items,
             rec_times=rec_times,
             rec_len=rec_real.sum(1),
-            src_query=src_query,
-            src_items=self._clicked(src, src_real, window.clicks),
-            src_times=src_times,
-            src_len=src_real.sum(1),
-            all_type=kind,
-            all_index=index,
+            search_query=search_query,
+            search_items=self._clicked(search, search_real, window.clicks),
+            search_times=search_times,
+            search_len=search_real.sum(1),
+            merged_task=task,
+            merged_column=column,
         )
 
     def _clicked(self, units: np.ndarray, real: np.ndarray, width: int) -> np.ndarray:
@@ -182,18 +182,23 @@ def _left_align(units: np.ndarray, real: np.ndarray, width: int) -> tuple[np.nda
     return out, out_real
 
 
-def _merge(rec_rows, rec_real, src_rows, src_real) -> tuple[np.ndarray, np.ndarray]:
-    """Merged order of both kinds: (B, Lr + Ls) kinds and columns, right padded."""
-    n_rec, n_src = rec_rows.shape[1], src_rows.shape[1]
+def _merge(rec_rows, rec_real, search_rows, search_real) -> tuple[np.ndarray, np.ndarray]:
+    """Merged order of both behaviours: (B, Lr + Ls) tasks and columns, right padded."""
+    n_rec, n_search = rec_rows.shape[1], search_rows.shape[1]
     rows = np.concatenate(
-        [np.where(rec_real, rec_rows, np.iinfo(np.int64).max), np.where(src_real, src_rows, np.iinfo(np.int64).max)],
+        [
+            np.where(rec_real, rec_rows, np.iinfo(np.int64).max),
+            np.where(search_real, search_rows, np.iinfo(np.int64).max),
+        ],
         axis=1,
     )
-    kind = np.concatenate([np.where(rec_real, 1, 0), np.where(src_real, 2, 0)], axis=1)
+    real = np.concatenate([rec_real, search_real], axis=1)
+    task = np.concatenate([np.full(rec_real.shape, REC), np.full(search_real.shape, SEARCH)], axis=1)
     column = np.concatenate(
-        [np.broadcast_to(np.arange(n_rec), rec_rows.shape), np.broadcast_to(np.arange(n_src), src_rows.shape)], axis=1
+        [np.broadcast_to(np.arange(n_rec), rec_rows.shape), np.broadcast_to(np.arange(n_search), search_rows.shape)],
+        axis=1,
     )
     order = np.argsort(rows, axis=1, kind="stable")
-    kind = np.take_along_axis(kind, order, 1).astype(np.int64)
-    column = np.where(kind > 0, np.take_along_axis(column, order, 1), 0).astype(np.int64)
-    return kind, column
+    real = np.take_along_axis(real, order, 1)
+    task = np.where(real, np.take_along_axis(task, order, 1), 0).astype(np.int64)
+    return task, np.where(real, np.take_along_axis(column, order, 1), 0).astype(np.int64)

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.data.folders import made
 from bench.data.ragged import Ragged
 from bench.errors import RunError
+from bench.files import atomic_folder
 
 REC, SEARCH = 0, 1
 TASKS = ("rec", "search")
@@ -129,7 +129,7 @@ class Log:
     def save(self, folder: Path) -> "Log":
         """Write all files and then the manifest into a new folder, and move it into place at once."""
         log = self.with_fingerprint()
-        with made(folder, "the prepared log") as scratch:
+        with atomic_folder(folder, "the prepared log") as scratch:
             files = {}
             for name, table in _tables(log).items():
                 path = scratch / f"{name}.parquet"

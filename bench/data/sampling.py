@@ -1,6 +1,6 @@
-"""The one engine that draws items a user has not touched: evaluation candidates and training negatives alike.
+"""The one engine that draws items a user has not seen: evaluation candidates and training negatives alike.
 
-Every row owns an endless stream of draws keyed by (purpose, row); the first `count` distinct, untouched items of the
+Every row owns an endless stream of draws keyed by (purpose, row); the first `count` distinct, draw_negatives items of the
 stream are taken. So the result depends neither on the order of rows nor on how they are cut into chunks.
 """
 
@@ -11,7 +11,7 @@ from bench.data.log import Events
 from bench.errors import RunError
 
 
-class Touched:
+class SeenItems:
     """The set of (user, item) pairs that may not be drawn."""
 
     def __init__(self, user: np.ndarray, item: np.ndarray, n_items: int):
@@ -41,12 +41,12 @@ def row_keys(events: Events, rows: np.ndarray) -> np.ndarray:
     return hashing.draw(np.uint64(0), *(column[rows] for column in columns))
 
 
-def untouched(
+def draw_negatives(
     purpose: np.uint64,
     rows: np.ndarray,
     user: np.ndarray,
     positive: np.ndarray,
-    touched: Touched,
+    seen: SeenItems,
     count: int,
     weights: np.ndarray | None = None,
     taken: np.ndarray | None = None,
@@ -61,17 +61,17 @@ def untouched(
         taken: (R, T) further items that may not be drawn, 0 = none.
 
     Raises:
-        RunError: a user has fewer than `count` untouched items left.
+        RunError: a user has fewer than `count` draw_negatives items left.
     """
-    n_items = touched.n_items
+    n_items = seen.n_items
     possible = n_items if weights is None else int((weights[1:] > 0).sum())
     extra = 0 if taken is None else (taken > 0).sum(1)
-    known = touched.contains(user, positive)
-    left = n_items - touched.count(user) - ~known - extra
+    known = seen.contains(user, positive)
+    left = n_items - seen.count(user) - ~known - extra
     if len(rows) and left.min() < count:
         worst = int(np.argmin(left))
         raise RunError(
-            f"user {int(user[worst])} has only {int(left[worst])} items left that he never touched, {count} are needed as "
+            f"user {int(user[worst])} has only {int(left[worst])} items left that the user never touched, {count} are needed as "
             f"negatives; the catalogue has {n_items} items, too small to draw from; use --candidates full"
         )
     cumulative = None
@@ -98,7 +98,7 @@ def untouched(
             else:
                 items = np.searchsorted(cumulative, (values >> np.uint64(11)) * 2.0**-53, side="right") + 1
                 items = np.minimum(items, n_items)
-            good = ~touched.contains(user[chunk, None], items) & (items != positive[chunk, None]) & first_seen(items)
+            good = ~seen.contains(user[chunk, None], items) & (items != positive[chunk, None]) & first_seen(items)
             if taken is not None:
                 for column in range(taken.shape[1]):
                     good &= items != taken[chunk, column][:, None]

@@ -5,9 +5,6 @@ A source turns raw files into a Log. Sources in the tree carry `@source(...)`; o
 """
 
 import hashlib
-import importlib
-import importlib.metadata
-import importlib.util
 import json
 import os
 from abc import ABC, abstractmethod
@@ -17,30 +14,30 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import ConfigDict, ValidationError
-from pydantic import dataclasses as typed
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bench import plugins
 from bench.data import log as logs
-from bench.data.declared import declared
-from bench.data.folders import claimed
 from bench.data.log import Log
-from bench.data.origin import own_files
-from bench.errors import RunError, UsageError, unknown
+from bench.errors import UsageError, unknown
+from bench.files import exclusive_folder
+from bench.import_closure import own_files
+from bench.messages import first_violation
 
 PACKAGE = "bench.datasets"
 ENTRY_POINTS = "bench.datasets"
 _Class = TypeVar("_Class", bound=type)
 
 
-@typed.dataclass(config=ConfigDict(extra="forbid"))
-class SourceConfig:
-    """Settings of a preparation; a subclass adds its own. All of them are part of the Log's manifest.
+class SourceConfig(BaseModel):
+    """Settings of a preparation; a subclass adds its own. All of them are part of the Log's manifest."""
 
-    `seed` breaks ties in time and makes the random choices of the preparation.
-    """
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     seed: int = 0
+    """Breaks ties in time and makes the random choices of the preparation."""
     mode: Literal["disjoint", "mirror", "natural"] = "natural"
+    """Whether a purchase is an event of one task, of both, or as the data say."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ class SourceEntry:
     split: str
     synthetic: str
     target: str
+    package: str
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -69,7 +67,7 @@ def source(name: str, *, title: str, split: str, cite: str = "", synthetic: str 
     """
 
     def mark(cls: _Class) -> _Class:
-        cls.entry = SourceEntry(name, title, cite, split, synthetic, f"{cls.__module__}:{cls.__name__}")  # type: ignore[attr-defined]
+        cls.entry = SourceEntry(name, title, cite, split, synthetic, f"{cls.__module__}:{cls.__name__}", plugins.TREE)
         return cls
 
     return mark
@@ -111,23 +109,18 @@ def data_root(given: str | Path | None = None) -> Path:
 
 @cache
 def entries() -> dict[str, SourceEntry]:
-    """All sources by name."""
-    found: dict[str, SourceEntry] = {}
-    folder = Path(importlib.util.find_spec(PACKAGE).submodule_search_locations[0])  # type: ignore[union-attr,index]
-    paths = [(path, f"{PACKAGE}.{path.stem}") for path in sorted(folder.glob("*.py"))]
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        spec = importlib.util.find_spec(point.module)
-        if spec is None or spec.origin is None:
-            raise RunError(f"entry point '{point.name}' names the module {point.module}, which cannot be found")
-        paths.append((Path(spec.origin), point.module))
-    for path, module in paths:
-        for cls, name, facts in declared(path, "source"):
-            if name in found:
-                raise RunError(
-                    f"two data sets are called '{name}': {found[name].target} and {module}:{cls}; rename one"
-                )
-            found[name] = SourceEntry(name=name, target=f"{module}:{cls}", **({"cite": "", "synthetic": ""} | facts))
-    return dict(sorted(found.items()))
+    """All sources by name.
+
+    Raises:
+        RunError: two sources claim the same name, or an entry point leads nowhere.
+    """
+    found = plugins.declarations("data set", (PACKAGE,), ENTRY_POINTS, "source")
+    return {
+        name: SourceEntry(
+            name=name, target=each.target, package=each.package, **({"cite": "", "synthetic": ""} | each.facts)
+        )
+        for name, each in found.items()
+    }
 
 
 def entry(name: str) -> SourceEntry:
@@ -147,19 +140,16 @@ def entry(name: str) -> SourceEntry:
 def open_source(name: str, options: dict[str, Any] | None = None, root: str | Path | None = None) -> Source:
     """The Source of a name with its settings checked."""
     facts = entry(name)
-    module, _, attribute = facts.target.partition(":")
-    cls: type[Source] = getattr(importlib.import_module(module), attribute)
+    cls: type[Source] = plugins.load("data set", facts.name, facts.target)
     argument = name.removeprefix(facts.name) if facts.name.endswith(":") else ""
-    known = cls.Config.__dataclass_fields__  # type: ignore[attr-defined]
+    known = cls.Config.model_fields
     for key in options or {}:
         if key not in known:
             raise unknown(f"setting of {facts.name}", key, known)
     try:
         config = cls.Config(**(options or {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{facts.name}.{where}: {first['msg']} (got {first['input']!r})") from None
+        raise UsageError(first_violation(error, facts.name)) from None
     return cls(config, argument, data_root(root) / facts.name.rstrip(":"))
 
 
@@ -174,17 +164,17 @@ def load(name: str, options: dict[str, Any] | None = None, root: str | Path | No
     facts = {label: _identity(path) for label, path in sorted(files.items())}
     modules = own_files(type(opened).__module__) | own_files("bench.data.build")
     code = {module: logs.file_sha256(path) for module, path in modules.items()}
-    recipe = {"name": name, "config": asdict(opened.config), "files": facts, "code": code, "format": logs.FORMAT}
+    recipe = {"name": name, "config": opened.config.model_dump(), "files": facts, "code": code, "format": logs.FORMAT}
     stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     folder = data_root(root) / "prepared" / f"{opened.entry.name.rstrip(':')}-{stamp}"
     if folder.exists() and not fresh:
         return logs.load(folder)
-    with claimed(folder, "the prepared log"):
+    with exclusive_folder(folder, "the prepared log"):
         if folder.exists() and not fresh:  # by the process that was waited for
             return logs.load(folder)
         log = opened.prepare(files)
         manifest = log.manifest | {
-            "config": asdict(opened.config),
+            "config": opened.config.model_dump(),
             "sources": facts,
             "synthetic": log.manifest.get("synthetic", opened.entry.synthetic),
         }

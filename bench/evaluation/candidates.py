@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from bench.data import hashing
 from bench.data.log import SEARCH, TASKS
 from bench.data.ragged import Ragged
-from bench.data.sampling import Touched, first_seen, row_keys, untouched
+from bench.data.sampling import SeenItems, draw_negatives, first_seen, row_keys
 from bench.data.split import LogSplit
 from bench.errors import RunError, UsageError
 
@@ -38,7 +38,7 @@ class CandidateSet:
     """Lists for R event rows of a split.
 
     `items` (R, C) int32 in shuffled order, 0 = no candidate (lists of an import may differ in length); None for the
-    full catalogue, where every item that the user never touched is a negative. `position` (R,) is the positive's
+    full catalogue, where every item that the user never seen is a negative. `position` (R,) is the positive's
     column.
     """
 
@@ -105,7 +105,7 @@ def draw(
 ) -> CandidateSet:
     """Draw the candidates of a part of a split.
 
-    Negatives are items that the user never touched, in neither task and no part of the split. `uniform`: all alike;
+    Negatives are items that the user never seen, in neither task and no part of the split. `uniform`: all alike;
     `popularity`: proportional to training events; `same-query`: first those that carry the row's query, then uniform
     (search rows only); `shown`: first those that the row's session displayed and nobody clicked, then uniform (search
     rows only); `full`: all of them. Neither the order of rows nor `workers` nor `chunk` changes the result.
@@ -137,7 +137,7 @@ def draw(
     item = events.item[rows]
     if strategy == "full":
         return CandidateSet(rows, None, item.astype(np.int64) - 1, meta | {"negatives": "all"})
-    touched = Touched(events.user, events.item, len(log.items))
+    seen = SeenItems(events.user, events.item, len(log.items))
     weights = None
     if strategy == "popularity":
         weights = np.bincount(events.item[split.train], minlength=len(log.items) + 1)
@@ -148,7 +148,7 @@ def draw(
         first = log.shown, events.session
 
     def lists(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _lists(split, chosen, touched, strategy, seed, negatives, weights, first)
+        return _lists(split, chosen, seen, strategy, seed, negatives, weights, first)
 
     pieces = [rows[low : low + chunk] for low in range(0, len(rows), chunk)]
     with ThreadPoolExecutor(workers) as pool:
@@ -158,15 +158,15 @@ def draw(
     return CandidateSet(rows, items, position, meta)
 
 
-def touched_by(split: LogSplit) -> Touched:
+def seen_items(split: LogSplit) -> SeenItems:
     """Every (user, item) pair of the log: what may never be a negative."""
-    return Touched(split.log.events.user, split.log.events.item, len(split.log.items))
+    return SeenItems(split.log.events.user, split.log.events.item, len(split.log.items))
 
 
 def _lists(
     split: LogSplit,
     rows: np.ndarray,
-    touched: Touched,
+    seen: SeenItems,
     strategy: str,
     seed: int,
     negatives: int,
@@ -186,8 +186,8 @@ def _lists(
         if first is not None:
             lists, of_event = first
             which = of_event[rows[of_task]]
-            taken = _first(purpose, keys[of_task], user[of_task], item[of_task], touched, lists, which, negatives)
-        rest = untouched(purpose, keys[of_task], user[of_task], item[of_task], touched, negatives, weights, taken)
+            taken = _first(purpose, keys[of_task], user[of_task], item[of_task], seen, lists, which, negatives)
+        rest = draw_negatives(purpose, keys[of_task], user[of_task], item[of_task], seen, negatives, weights, taken)
         if taken is not None:
             # Preferred items first, uniform ones in the places that are left.
             place = np.cumsum(taken == 0, axis=1) - 1
@@ -219,12 +219,12 @@ def _first(
     keys: np.ndarray,
     user: np.ndarray,
     positive: np.ndarray,
-    touched: Touched,
+    seen: SeenItems,
     lists: Ragged,
     which: np.ndarray,
     count: int,
 ) -> np.ndarray:
-    """(R, count) up to `count` untouched items of each row's list `which` (R,), in the order of a hash, right padded with 0.
+    """(R, count) up to `count` draw_negatives items of each row's list `which` (R,), in the order of a hash, right padded with 0.
 
     From a very long list (a query that very many items carry) items at random places are taken, instead of ordering it
     as a whole; only where that finds too few (the user touched most of them) the whole list decides.
@@ -238,7 +238,7 @@ def _first(
         values = hashing.draw(purpose, keys[part, None], np.arange(2 * count))
         place = (values % lengths[part, None].astype(np.uint64)).astype(np.int64)
         items = lists.values[lists.offsets[which[part]][:, None] + place]
-        good = first_seen(items) & (items != positive[part, None]) & ~touched.contains(user[part, None], items)
+        good = first_seen(items) & (items != positive[part, None]) & ~seen.contains(user[part, None], items)
         good &= np.cumsum(good, axis=1) <= count
         enough = good.sum(1) == count
         out[part[enough]] = items[enough][good[enough]].reshape(-1, count)
@@ -249,7 +249,7 @@ def _first(
         part = whole[pieces == piece]
         items = lists.take(which[part])
         owner = np.repeat(np.arange(len(part)), items.lengths)
-        fits = ~touched.contains(user[part][owner], items.values) & (items.values != positive[part][owner])
+        fits = ~seen.contains(user[part][owner], items.values) & (items.values != positive[part][owner])
         owner, found = owner[fits], items.values[fits]
         order = np.lexsort((hashing.draw(purpose, keys[part][owner], found), owner))
         offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(part)))])

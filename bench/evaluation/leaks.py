@@ -11,7 +11,7 @@ from bench.data.batch import Batches
 from bench.data.history import Window
 from bench.data.log import SEARCH, TASKS
 from bench.data.split import LogSplit
-from bench.evaluation.candidates import CandidateSet, touched_by
+from bench.evaluation.candidates import CandidateSet, seen_items
 
 TARGET_IN_HISTORY = "zero:target in own history"
 HELD_OUT_IN_TRAINING = "zero:held-out pair in training"
@@ -58,8 +58,8 @@ def candidate_counters(split: LogSplit, candidates: CandidateSet) -> dict[str, A
     log, events = split.log, split.log.events
     negative = candidates.items > 0
     negative[np.arange(len(candidates)), candidates.position] = False
-    touched = touched_by(split).contains(events.user[candidates.rows][:, None], candidates.items) & negative
-    facts: dict[str, Any] = {FALSE_NEGATIVES: int(touched.sum())}
+    seen = seen_items(split).contains(events.user[candidates.rows][:, None], candidates.items) & negative
+    facts: dict[str, Any] = {FALSE_NEGATIVES: int(seen.sum())}
     search = events.task[candidates.rows] == SEARCH
     if search.any() and log.items.queries is not None:
         width = len(log.queries) + 1
@@ -86,7 +86,7 @@ def _target_in_history(batches: Batches, rows: np.ndarray, chunk: int = 8192) ->
         part = rows[low : low + chunk]
         past = batches.histories.gather(part, Window(rec=100, search=100, clicks=100))
         in_rec = (past.rec_items == item[part][:, None]).any(1)
-        in_search = (past.src_items == item[part][:, None, None]).any((1, 2))
+        in_search = (past.search_items == item[part][:, None, None]).any((1, 2))
         found += int((in_rec | in_search).sum())
     return found
 

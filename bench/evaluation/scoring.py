@@ -9,7 +9,7 @@ from torch import Tensor
 from bench.data.batch import Batch, Batches
 from bench.data.history import Window
 from bench.errors import RunError
-from bench.evaluation.candidates import NEGATIVES, CandidateSet, draw, touched_by
+from bench.evaluation.candidates import NEGATIVES, CandidateSet, draw, seen_items
 from bench.evaluation.metrics import PRIMARY
 from bench.evaluation.ranks import Ranks, count
 
@@ -39,20 +39,20 @@ def rank(
     events = batches.split.log.events
     better = np.zeros(len(candidates), dtype=np.int32)
     tied, listed = better.copy(), better.copy()
-    touched = touched_by(batches.split) if candidates.items is None else None
+    seen = seen_items(batches.split) if candidates.items is None else None
     n_items = len(batches.split.log.items)
-    if touched is not None:
+    if seen is not None:
         rows_per_batch = max(1, min(rows_per_batch, _FULL_BYTES // (4 * n_items)))
     for low in range(0, len(candidates), rows_per_batch):
         part = slice(low, low + rows_per_batch)
         rows, position = candidates.rows[part], candidates.position[part]
-        if touched is None:
+        if seen is None:
             items = candidates.items[part]  # type: ignore[index]
             valid = items > 0
             scores = _scores(score, batches.rows(rows, items, window), device, model)
         else:
             everything = np.arange(1, n_items + 1)
-            valid = ~touched.contains(events.user[rows][:, None], everything)
+            valid = ~seen.contains(events.user[rows][:, None], everything)
             valid[np.arange(len(rows)), position] = True
             scores = np.concatenate(
                 [
@@ -72,7 +72,7 @@ def rank(
 class RowValidation:
     """The validation rows of the tasks with 99 uniform negatives; implements the contract's `Validation`.
 
-    Where the catalogue is so small that a user has fewer untouched items, all of it is ranked. The record of a run has
+    Where the catalogue is so small that a user has fewer draw_negatives items, all of it is ranked. The record of a run has
     the name and the fingerprint of these candidates.
     """
 
@@ -91,7 +91,7 @@ class RowValidation:
         self.tasks = tasks
         split = batches.split
         user = split.log.events.user[np.concatenate([split.rows("valid", task) for task in tasks])]
-        left = len(split.log.items) - touched_by(split).count(user).max(initial=0)
+        left = len(split.log.items) - seen_items(split).count(user).max(initial=0)
         self.candidates = draw(split, "valid", tasks, "uniform" if left >= NEGATIVES else "full", seed)
 
     def evaluate(self, score: Callable[[Batch], Tensor]) -> dict[str, float]:

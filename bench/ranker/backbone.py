@@ -18,7 +18,7 @@ from bench.data import hashing
 from bench.data.catalog import Catalog
 from bench.data.ragged import Ragged
 from bench.errors import RunError
-from bench.ranker.contract import Backbone
+from bench.ranker.context import Backbone
 
 SMALL = "small-t5"
 PRETRAINED = "google/flan-t5-base"

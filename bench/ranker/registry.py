@@ -1,34 +1,30 @@
 """Finding a model by its name.
 
 Models in the tree carry `@register(...)`; other people's packages add theirs through the entry-point group
-`bench.models`. To list names fast, the decorators are read from the source without importing it, so their arguments
-must be literals.
+`bench.models`. A function with `@register_family("prefix:")` gives the models of another library by their class names.
 """
 
-import importlib
-import importlib.metadata
-import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bench.data.declared import declared
+from bench import plugins
 from bench.errors import RunError, UsageError, unknown
+from bench.messages import split_commas
 
 if TYPE_CHECKING:
-    from bench.ranker.contract import Ranker
+    from bench.ranker.ranker import Ranker
 
 PACKAGES = ("bench.models", "bench.baselines")
 ENTRY_POINTS = "bench.models"
 GROUPS = ("rec", "search", "unified", "trivial")
-_Class = TypeVar("_Class", bound=type)
+_Plugin = TypeVar("_Plugin", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is known of a model without importing it. `target` is `module:Class`."""
+class ModelEntry:
+    """What is known of a model without importing it. `target` is `module:Class`, `package` who ships it."""
 
     name: str
     title: str
@@ -36,15 +32,16 @@ class Entry:
     group: str
     cite: str
     target: str
-    origin: str
+    package: str
 
     def record(self) -> dict[str, Any]:
+        """Plain values, for listings."""
         return asdict(self) | {"tasks": ",".join(self.tasks)}
 
 
 def register(
     name: str, *, title: str, tasks: tuple[str, ...], group: str, cite: str = ""
-) -> Callable[[_Class], _Class]:
+) -> Callable[[_Plugin], _Plugin]:
     """Put a Ranker into the registry.
 
     Args:
@@ -55,55 +52,72 @@ def register(
         cite: author, venue and year.
     """
 
-    def mark(cls: _Class) -> _Class:
-        cls.entry = Entry(name, title, tuple(tasks), group, cite, f"{cls.__module__}:{cls.__name__}", "")  # type: ignore[attr-defined]
+    def mark(cls: _Plugin) -> _Plugin:
+        target = f"{cls.__module__}:{cls.__name__}"
+        setattr(cls, "entry", ModelEntry(name, title, tuple(tasks), group, cite, target, plugins.TREE))  # noqa: B010
         return cls
 
     return mark
 
 
+def register_family(prefix: str, *, title: str) -> Callable[[_Plugin], _Plugin]:
+    """Put a function into the registry that makes the Ranker class of `prefix` + argument.
+
+    Args:
+        prefix: what people type before the argument, ending with ":".
+        title: a line for listings.
+    """
+    if not prefix.endswith(":"):
+        raise ValueError(f"a family's prefix ends with ':', got {prefix!r}")
+    return lambda function: function
+
+
 @cache
-def entries() -> dict[str, Entry]:
+def entries() -> dict[str, ModelEntry]:
     """All models by name: those in the tree and those of installed packages.
 
     Raises:
-        RunError: two models claim the same name.
+        RunError: two models claim the same name, or an entry point leads nowhere.
     """
-    found: dict[str, Entry] = {}
-    for package in PACKAGES:
-        for entry in _in_tree(package):
-            _add(found, entry)
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        _add(found, _outside(point))
-    return dict(sorted(found.items()))
+    found = plugins.declarations("model", PACKAGES, ENTRY_POINTS, "register")
+    return {name: _entry(declaration) for name, declaration in found.items()}
+
+
+@cache
+def families() -> dict[str, plugins.Declaration]:
+    """The families of models by their prefix."""
+    return plugins.declarations("model family", PACKAGES, ENTRY_POINTS + ".families", "register_family")
 
 
 def get(name: str) -> "type[Ranker]":
-    """The class of a model; `recbole:<Class>` gives any RecBole model through the bridge.
+    """The class of a model; `recbole:<Class>` and other families make theirs.
 
     Raises:
-        UsageError: there is no such name.
+        UsageError: there is no such name. RunError: it cannot be imported or is no Ranker.
     """
-    if name.startswith("recbole:"):
-        from bench.baselines.recbole_bridge import bridge
-
-        return bridge(name.removeprefix("recbole:"))
+    family, argument = _family(name)
+    if family is not None:
+        return plugins.load("model family", family.name, family.target)(argument)
     known = entries()
     if name not in known:
         raise unknown("model", name, known)
-    module, _, attribute = known[name].target.partition(":")
-    try:
-        cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise RunError(f"model '{name}' ({known[name].target}) cannot be imported: {error}") from error
+    cls = plugins.load("model", name, known[name].target)
     if not hasattr(cls, "entry") or not callable(getattr(cls, "score", None)):
         raise RunError(f"model '{name}' ({known[name].target}) is no Ranker with @register; see docs/add-a-model.md")
     return cls
 
 
-def entry(name: str) -> Entry:
-    """The entry of a name, importing the model only where the name is made up on the fly (`recbole:...`)."""
-    return get(name).entry if name.startswith("recbole:") else _known(name)  # type: ignore[attr-defined]
+def entry(name: str) -> ModelEntry:
+    """The entry of a name; only a family's model is imported for it.
+
+    Raises:
+        UsageError: there is no such name.
+    """
+    if _family(name)[0] is not None:
+        return get(name).entry
+    if name not in entries():
+        raise unknown("model", name, entries())
+    return entries()[name]
 
 
 def select(names: str, tasks: tuple[str, ...], trivial: bool = True) -> list[str]:
@@ -111,8 +125,11 @@ def select(names: str, tasks: tuple[str, ...], trivial: bool = True) -> list[str
 
     Trivial models of the tasks are appended unless `trivial` is False. A model that serves none of the tasks is
     refused when it was named, left out when a group brought it.
+
+    Raises:
+        UsageError: no name, an unknown name, or a model that serves none of the tasks.
     """
-    asked = [part.strip() for part in names.split(",") if part.strip()]
+    asked = split_commas(names)
     if not asked:
         raise UsageError(
             "no models given; name some (--models gensr,unisar) or a group (all, rec, search, unified, trivial)"
@@ -126,7 +143,7 @@ def select(names: str, tasks: tuple[str, ...], trivial: bool = True) -> list[str
         try:
             serves = entry(part).tasks
         except UsageError as error:
-            if part.startswith("recbole:"):
+            if _family(part)[0] is not None:
                 raise
             raise unknown("model", part, [*entries(), *GROUPS, "all"]) from error
         if not set(serves) & set(tasks):
@@ -139,57 +156,12 @@ def select(names: str, tasks: tuple[str, ...], trivial: bool = True) -> list[str
     return list(dict.fromkeys(chosen))
 
 
-def _known(name: str) -> Entry:
-    if name not in entries():
-        raise unknown("model", name, entries())
-    return entries()[name]
+def _family(name: str) -> tuple[plugins.Declaration | None, str]:
+    """The family that a name belongs to and the argument after its prefix."""
+    prefix, colon, argument = name.partition(":")
+    return (families().get(prefix + colon), argument) if colon else (None, "")
 
 
-def _add(found: dict[str, Entry], entry: Entry) -> None:
-    if entry.name in found:
-        raise RunError(
-            f"two models are called '{entry.name}': {found[entry.name].target} ({found[entry.name].origin}) and "
-            f"{entry.target} ({entry.origin}); rename one of them"
-        )
-    found[entry.name] = entry
-
-
-def _in_tree(package: str) -> list[Entry]:
-    spec = importlib.util.find_spec(package)
-    folder = Path(spec.submodule_search_locations[0])  # type: ignore[union-attr,index]
-    entries = []
-    for path in sorted(folder.glob("*.py")):
-        entries += _declared(path, f"{package}.{path.stem}", "bench")
-    return entries
-
-
-def _declared(path: Path, module: str, origin: str) -> list[Entry]:
-    return [
-        Entry(
-            name=name,
-            target=f"{module}:{cls}",
-            origin=origin,
-            **({"cite": ""} | facts | {"tasks": tuple(facts["tasks"])}),
-        )
-        for cls, name, facts in declared(path, "register")
-    ]
-
-
-def _outside(point: importlib.metadata.EntryPoint) -> Entry:
-    origin = point.dist.name if point.dist else "unknown package"
-    try:
-        spec = importlib.util.find_spec(point.module)
-    except ModuleNotFoundError:  # its parent package is gone
-        spec = None
-    if spec is None or spec.origin is None:
-        raise RunError(f"entry point '{point.name}' of {origin} names the module {point.module}, which cannot be found")
-    for entry in _declared(Path(spec.origin), point.module, origin):
-        if entry.target == f"{point.module}:{point.attr}":
-            if entry.name != point.name:
-                raise RunError(
-                    f"entry point '{point.name}' of {origin} leads to a model registered as '{entry.name}'; make them equal"
-                )
-            return entry
-    raise RunError(
-        f"entry point '{point.name}' of {origin}: {point.value} carries no @register(...) with literal arguments"
-    )
+def _entry(declaration: plugins.Declaration) -> ModelEntry:
+    facts = {"cite": ""} | declaration.facts | {"tasks": tuple(declaration.facts["tasks"])}
+    return ModelEntry(name=declaration.name, target=declaration.target, package=declaration.package, **facts)

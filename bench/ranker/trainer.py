@@ -2,7 +2,8 @@
 
 import math
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +11,28 @@ from torch import Tensor
 from bench.data import hashing
 from bench.data.batch import TrainData
 from bench.errors import RunError
-from bench.ranker.contract import TorchRanker, TrainConfig, Validation
+from bench.ranker.config import TrainConfig
+from bench.ranker.context import Context, Validation
+
+
+class Trainable(Protocol):
+    """What the Trainer needs of a model: a torch module with a loss, a score and a training stream."""
+
+    context: Context
+    training: bool
+
+    def precompute(self, train: TrainData) -> None: ...
+    def loss(self, batch: Any) -> Tensor | tuple[Tensor, dict[str, Tensor]]: ...
+    def score(self, batch: Any) -> Tensor: ...
+    def batches(self, train: TrainData, start: int, count: int) -> Iterator[Any]: ...
+    def steps_per_pass(self, train: TrainData) -> int: ...
+    def parameter_groups(self) -> list[dict[str, Any]]: ...
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Any) -> Any: ...
+    def to(self, device: Any) -> Any: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def eval(self) -> Any: ...
 
 
 class Trainer:
@@ -20,7 +42,7 @@ class Trainer:
     states: an interrupted fit repeats its unfinished epoch and ends with the same weights.
     """
 
-    def __init__(self, ranker: TorchRanker, config: TrainConfig, stage: str = "fit"):
+    def __init__(self, ranker: Trainable, config: TrainConfig, stage: str = "fit"):
         self.ranker = ranker
         self.config = config
         self.context = ranker.context
@@ -36,7 +58,7 @@ class Trainer:
             facts for the record: epochs run, best epoch and its metric, whether patience ended the run, seconds.
         """
         ranker, config, context = self.ranker, self.config, self.context
-        ranker.prepare(train)
+        ranker.precompute(train)
         ranker.to(context.device)
         optimizer = self._optimizer()
         steps = config.steps_per_epoch or ranker.steps_per_pass(train)

@@ -9,7 +9,7 @@ The battery fits the model for a few steps on a small planted log and looks at i
 `score`, `loss`, `state` and `load_state`. What a check demands stands in its docstring (`bench.testing.CHECKS`).
 """
 
-from bench.testing.battery import CHECKS, check
+from bench.testing.conformance import CHECKS, check
 from bench.testing.report import Report, Result
 
 __all__ = ["CHECKS", "Report", "Result", "check"]

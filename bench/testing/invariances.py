@@ -126,7 +126,7 @@ def query(subject: Subject) -> str:
 def history(subject: Subject) -> str:
     """`uses_history` is true: another past changes scores; or no past changes any."""
     batch = subject.batch
-    both = (batch.rec_len > 0) & (batch.src_len > 0)
+    both = (batch.rec_len > 0) & (batch.search_len > 0)
     changed = [replaced_history(batch, subject.planted.catalog.n_queries, step) for step in range(batch.cand.shape[1])]
     return _reaction(subject, "uses_history", "history", changed, both)
 
@@ -146,19 +146,19 @@ def with_junk(batch: Batch, n_items: int, n_queries: int) -> Batch:
         drawn = torch.randint(low, high + 1, values.shape, generator=generator)
         return torch.where(real, values, drawn)
 
-    rec, src, merged = batch.rec_mask, batch.src_mask, batch.all_mask
+    rec, search, merged = batch.rec_mask, batch.search_mask, batch.merged_mask
     # The columns of a unit must exist in both lists, for a model may gather before it masks.
-    columns = min(batch.rec_items.shape[1], batch.src_query.shape[1]) - 1
+    columns = min(batch.rec_items.shape[1], batch.search_query.shape[1]) - 1
     now = int(batch.time.max())
     return replace(
         batch,
         rec_items=junk(batch.rec_items, rec, 1, n_items),
         rec_times=junk(batch.rec_times, rec, 0, now),
-        src_query=junk(batch.src_query, src, 1, n_queries),
-        src_items=junk(batch.src_items, src[..., None].expand_as(batch.src_items), 1, n_items),
-        src_times=junk(batch.src_times, src, 0, now),
-        all_type=junk(batch.all_type, merged, 1, 2),
-        all_index=junk(batch.all_index, merged, 0, columns),
+        search_query=junk(batch.search_query, search, 1, n_queries),
+        search_items=junk(batch.search_items, search[..., None].expand_as(batch.search_items), 1, n_items),
+        search_times=junk(batch.search_times, search, 0, now),
+        merged_task=junk(batch.merged_task, merged, 0, 1),
+        merged_column=junk(batch.merged_column, merged, 0, columns),
     )
 
 
@@ -170,13 +170,15 @@ def replaced_history(batch: Batch, n_queries: int, step: int = 0) -> Batch:
     """
     k = batch.cand.shape[1]
     rec = batch.cand[:, (torch.arange(batch.rec_items.shape[1]) + step) % k]
-    clicked = batch.cand[:, (torch.arange(batch.src_items.shape[1]) + k // 2 + step) % k]
-    src = clicked[..., None].expand_as(batch.src_items)
+    clicked = batch.cand[:, (torch.arange(batch.search_items.shape[1]) + k // 2 + step) % k]
+    search = clicked[..., None].expand_as(batch.search_items)
     return replace(
         batch,
         rec_items=torch.where(batch.rec_mask, rec, batch.rec_items),
-        src_items=torch.where(batch.src_click_mask, src, batch.src_items),
-        src_query=torch.where(batch.src_mask, (batch.src_query + n_queries // 2 - 1) % n_queries + 1, batch.src_query),
+        search_items=torch.where(batch.search_click_mask, search, batch.search_items),
+        search_query=torch.where(
+            batch.search_mask, (batch.search_query + n_queries // 2 - 1) % n_queries + 1, batch.search_query
+        ),
     )
 
 

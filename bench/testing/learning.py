@@ -138,8 +138,11 @@ def _kinds(batch: Any) -> dict[str, int]:
         return {"shortest sequence": int(batch.length.argmin()), "longest sequence": int(batch.length.argmax())}
     if not isinstance(batch, Batch):
         raise NotApplicable(f"batches() gives {type(batch).__name__}, which cannot be cut into rows here")
-    past = {"without a past": batch.all_len == 0, "with one kind of past": (batch.rec_len > 0) != (batch.src_len > 0)}
-    past["with both kinds of past"] = (batch.rec_len > 0) & (batch.src_len > 0)
+    past = {
+        "without a past": batch.merged_len == 0,
+        "with one kind of past": (batch.rec_len > 0) != (batch.search_len > 0),
+    }
+    past["with both kinds of past"] = (batch.rec_len > 0) & (batch.search_len > 0)
     found = {}
     for code, task in enumerate(TASKS):
         for name, rows in past.items():
@@ -201,7 +204,7 @@ def _with_past(batch: Any, uses_history: bool) -> Any:
         return batch
     rows = torch.arange(len(batch))
     if uses_history:
-        rows = rows[(batch.rec_len > 0) & (batch.src_len > 0)]
+        rows = rows[(batch.rec_len > 0) & (batch.search_len > 0)]
     return batch.take(rows[:EVENTS])
 
 

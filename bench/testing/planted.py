@@ -16,7 +16,7 @@ from bench.data.build import build
 from bench.data.catalog import Catalog
 from bench.data.history import Window
 from bench.data.log import TASKS, Log
-from bench.data.sampling import Touched, row_keys, untouched
+from bench.data.sampling import SeenItems, draw_negatives, row_keys
 from bench.data.split import LogSplit, split
 
 USERS, ITEMS, QUERIES, CLUSTERS = 40, 60, 12, 6
@@ -82,7 +82,7 @@ class Planted:
         self.split: LogSplit = split(self.log)
         self.batches = Batches(self.split)
         self.catalog = Catalog(self.log)
-        self._touched = Touched(self.log.events.user, self.log.events.item, len(self.log.items))
+        self._seen = SeenItems(self.log.events.user, self.log.events.item, len(self.log.items))
 
     def train(self, tasks: tuple[str, ...], seed: int = 0) -> TrainData:
         return TrainData(self.batches, tasks, seed)
@@ -105,10 +105,10 @@ class Planted:
         return self.batches.rows(rows, self.lists(rows, self.negatives), window)
 
     def lists(self, rows: np.ndarray, negatives: int) -> np.ndarray:
-        """(R, 1 + negatives) candidates of event rows: the clicked item and untouched ones, in a hashed order."""
+        """(R, 1 + negatives) candidates of event rows: the clicked item and draw_negatives ones, in a hashed order."""
         events, keys = self.log.events, row_keys(self.log.events, rows)
         user, item = events.user[rows], events.item[rows]
-        drawn = untouched(hashing.key("planted-candidates"), keys, user, item, self._touched, negatives)
+        drawn = draw_negatives(hashing.key("planted-candidates"), keys, user, item, self._seen, negatives)
         everything = np.concatenate([item[:, None], drawn], axis=1)
         order = np.argsort(hashing.draw(hashing.key("planted-order"), keys[:, None], np.arange(negatives + 1)), axis=1)
         return np.take_along_axis(everything, order, 1)

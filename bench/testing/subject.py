@@ -13,6 +13,8 @@ from torch import Tensor
 
 from bench.data.batch import Batch, TrainData
 from bench.errors import BenchError, UsageError, unknown
+from bench.messages import first_line, first_violation
+from bench.ranker import backbone
 from bench.ranker.contract import Config, Context, Ranker
 from bench.testing.planted import Planted, planted
 from bench.testing.report import Failed
@@ -44,7 +46,7 @@ class Subject:
         """The class's config: `quick`, then the battery's short training, then `more`, then the caller's overrides."""
         from pydantic import ValidationError
 
-        known = {entry.name: entry for entry in fields(self.cls.Config)}
+        known = self.cls.Config.model_fields
         for key in self.overrides:
             if key not in known:
                 raise unknown(f"setting of {self.name}", key, known)
@@ -57,14 +59,12 @@ class Subject:
         try:
             return self.cls.Config(**values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"{self.name}.{where}: {first['msg'].lower()} (got {first['input']!r})") from None
+            raise UsageError(first_violation(error, self.name)) from None
 
     def build(self, config: Config | None = None, seed: int = 0) -> Ranker:
         """A fresh object; `seed` sets the global generator that initial weights come from, not the run's seed."""
         torch.manual_seed(seed)
-        context = Context(self.planted.catalog, seed=0, tasks=self.tasks, cache=self._cache)
+        context = Context(self.planted.catalog, seed=0, tasks=self.tasks, cache=self._cache, backbones=backbone.load)
         return self.cls(config or self.config, context)
 
     def _cache(self, name: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -100,11 +100,11 @@ class Subject:
         except BenchError:
             raise
         except Exception as error:
-            return Failed(f"building it raised {told(error)}")
+            return Failed(f"building it raised {error_line(error)}")
         try:
             facts = model.fit(self.train, Steady(self.tasks))
         except Exception as error:
-            return Failed(f"fit raised {told(error)}")
+            return Failed(f"fit raised {error_line(error)}")
         if not isinstance(facts, dict):
             return Failed(f"fit returned {type(facts).__name__}; a dict of facts for the record is expected")
         return evaluating(model)
@@ -112,8 +112,8 @@ class Subject:
     def prepared(self, config: Config | None = None) -> Any:
         """A fresh torch model, ready for its first loss."""
         model: Any = self.build(config)
-        if hasattr(model, "prepare"):
-            model.prepare(self.train)
+        if hasattr(model, "precompute"):
+            model.precompute(self.train)
         return model
 
     @cached_property
@@ -181,9 +181,10 @@ def moved(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(difference > ABSOLUTE + RELATIVE * largest, difference, 0.0).flatten(1).amax(1)
 
 
-def told(error: BaseException) -> str:
-    """One line about an exception."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(": ")
+def error_line(error: BaseException) -> str:
+    """An exception's class and the first line of its text."""
+    text = first_line(error)
+    return type(error).__name__ if text == type(error).__name__ else f"{type(error).__name__}: {text}"
 
 
 @contextmanager

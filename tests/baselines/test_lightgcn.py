@@ -166,6 +166,6 @@ def test_first_loss_is_ln_2(fitted):
     model, batches, context = fitted
     fresh = LightGCN(model.config, context)
     train = TrainData(batches, ("rec",), 3)
-    fresh.prepare(train)
+    fresh.precompute(train)
     _, parts = fresh.loss(next(fresh.batches(train, 0, 1)))
     assert float(parts["bpr"].detach()) == pytest.approx(math.log(2), abs=0.03)

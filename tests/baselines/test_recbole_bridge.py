@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.baselines import recbole_classes, recbole_data, recbole_rows
+from bench.baselines.recbole import classes as recbole_classes
+from bench.baselines.recbole import data as recbole_data
+from bench.baselines.recbole import rows as recbole_rows
 from bench.data.batch import Batch, Batches, TrainData
 from bench.data.catalog import Catalog
 from bench.data.split import LogSplit, split
@@ -54,7 +56,7 @@ def ready(name: str, sp: LogSplit, **config: Any) -> Ranker:
     """Built and with random weights, biases included, so that nothing is equal because it is zero."""
     model = made(name, sp, **config)
     train = TrainData(Batches(sp), ("rec",), 0)
-    model.prepare(train)
+    model.precompute(train)
     if name == "recbole:Pop":
         model.loss(training(model, sp))
     generator = torch.Generator().manual_seed(3)
@@ -160,7 +162,7 @@ def test_a_single_row_is_no_batch_for_batch_normalisation(small):
 def test_fresh_losses(small):
     def fresh(name: str, **config: Any) -> float:
         model = made(name, small, **config)
-        model.prepare(TrainData(Batches(small), ("rec",), 0))
+        model.precompute(TrainData(Batches(small), ("rec",), 0))
         torch.manual_seed(0)
         result = model.train().loss(training(model, small))
         return float(result[0] if isinstance(result, tuple) else result)
@@ -266,7 +268,7 @@ def test_fit_learns_and_repeats_itself(name, small):
     assert facts["epochs"] in (1, 2)
     assert all(torch.equal(a, b) for a, b in zip(one.state().values(), two.state().values(), strict=True))
     fresh = made(name, small)
-    fresh.prepare(TrainData(Batches(small), ("rec",), 0))
+    fresh.precompute(TrainData(Batches(small), ("rec",), 0))
     before, after = fresh.state(), one.state()
     assert before.keys() != after.keys() or any(not torch.equal(before[key], after[key]) for key in before)
 

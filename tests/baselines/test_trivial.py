@@ -137,7 +137,7 @@ def test_models_without_a_person_ignore_user_and_past(name, small):
         batch,
         user=batch.user.roll(1),
         rec_items=batch.rec_items.roll(1),
-        src_items=batch.src_items.roll(1),
+        search_items=batch.search_items.roll(1),
         time=batch.time.roll(1),
     )
     assert torch.equal(model.score(batch), model.score(other))
@@ -226,7 +226,7 @@ def test_item_knn_equals_the_sum_over_the_whole_history(small):
     past = Batches(small).histories.gather(small.test, model.window)
     expected = np.zeros(batch.cand.shape)
     for row, items in enumerate(batch.cand.tolist()):
-        seen = [*past.rec_items[row].tolist(), *past.src_items[row].ravel().tolist()]
+        seen = [*past.rec_items[row].tolist(), *past.search_items[row].ravel().tolist()]
         for column, item in enumerate(items):
             for other in filter(None, seen):
                 if other != item and users[item] and users[other]:
@@ -266,7 +266,7 @@ def test_copy_detector_is_exactly_at_chance_without_a_leak_and_perfect_with_one(
     assert rank(model.score, batches, candidates, model.window).mean(parse("R@5")) == pytest.approx(0.05, abs=1e-12)
     # Plant the leak: the positive becomes the first item of the row's past.
     batch = batches.rows(candidates.rows, candidates.items, model.window)
-    first = torch.where(batch.rec_len > 0, batch.rec_items[:, 0], batch.src_items[:, 0, 0])
+    first = torch.where(batch.rec_len > 0, batch.rec_items[:, 0], batch.search_items[:, 0, 0])
     leaky = np.where(np.arange(100) == candidates.position[:, None], first.numpy()[:, None], candidates.items)
     planted = replace(candidates, items=leaky)
     assert rank(model.score, batches, planted, model.window).mean(parse("R@1")) == 1
@@ -277,7 +277,7 @@ def test_copy_detector_sees_the_oldest_event_and_no_padding(small):
     batch = batch_of(small, model, k=40)
     past = Batches(small).histories.gather(small.test, model.window)
     for row, found in enumerate(model.score(batch)):
-        seen = {*past.rec_items[row].tolist(), *past.src_items[row].ravel().tolist()} - {0}
+        seen = {*past.rec_items[row].tolist(), *past.search_items[row].ravel().tolist()} - {0}
         assert set(batch.cand[row][found == 1].tolist()) == seen
     junk = torch.where(batch.rec_mask, batch.rec_items, 7)
     assert torch.equal(model.score(batch), model.score(replace(batch, rec_items=junk)))

@@ -12,6 +12,7 @@ from bench.baselines import unisar
 from bench.baselines.unisar import UniSAR
 from bench.data.batch import Batch, Batches, TrainData
 from bench.data.catalog import Catalog
+from bench.data.log import REC, SEARCH
 from bench.data.split import split
 from bench.ranker.blocks.lengths import by_length, trim
 from bench.ranker.contract import Context
@@ -48,25 +49,25 @@ def model(world) -> UniSAR:
 def batch(world, model) -> Batch:
     """A training batch; some rows lack one or both behaviours."""
     batch = world.batch(model)
-    assert (batch.rec_len == 0).any() and (batch.src_len == 0).any()
+    assert (batch.rec_len == 0).any() and (batch.search_len == 0).any()
     return batch
 
 
 def both(batch: Batch) -> Batch:
-    return batch.take((batch.rec_len > 1) & (batch.src_len > 1))
+    return batch.take((batch.rec_len > 1) & (batch.search_len > 1))
 
 
 def without(batch: Batch, *kinds: str) -> Batch:
     """The batch after its rows lost their clicks ("rec") or searches ("search")."""
     zero = torch.zeros_like(batch.rec_len)
-    kept = {"rec": 1, "search": 2}
-    gone = torch.zeros_like(batch.all_type, dtype=torch.bool)
+    codes = {"rec": REC, "search": SEARCH}
+    gone = torch.zeros_like(batch.merged_task, dtype=torch.bool)
     for kind in kinds:
-        gone |= batch.all_type == kept[kind]
+        gone |= batch.merged_task == codes[kind]
     order = gone.long().argsort(dim=1, stable=True)
     changed = {"rec_len": zero} if "rec" in kinds else {}
-    changed |= {"src_len": zero} if "search" in kinds else {}
-    merged = {"all_type": batch.all_type.gather(1, order), "all_index": batch.all_index.gather(1, order)}
+    changed |= {"search_len": zero} if "search" in kinds else {}
+    merged = {"merged_task": batch.merged_task.gather(1, order), "merged_column": batch.merged_column.gather(1, order)}
     return replace(batch, **merged, **changed)
 
 
@@ -100,20 +101,20 @@ def test_transitions_are_torch_layers_under_the_mask_of_equal_kinds(world, layer
         for parameter in transformer.parameters():
             nn.init.normal_(parameter, std=0.3)
     part = trim(both(world.batch(model)))
-    rows, width = len(part), part.all_type.shape[1]
+    rows, width = len(part), part.merged_task.shape[1]
     clicked = torch.randn(*part.rec_items.shape, 64) * part.rec_mask[..., None]
-    searched = torch.randn(*part.src_query.shape, 64) * part.src_mask[..., None]
+    searched = torch.randn(*part.search_query.shape, 64) * part.search_mask[..., None]
     sides = dict(zip(("rec", "search"), model._transitions(part, clicked, searched), strict=True))
 
     merged = torch.zeros(rows, width, 64)
     for row in range(rows):
-        for slot in range(int(part.all_len[row])):
-            source = clicked if part.all_type[row, slot] == 1 else searched
-            merged[row, slot] = source[row, part.all_index[row, slot]]
+        for slot in range(int(part.merged_len[row])):
+            source = clicked if part.merged_task[row, slot] == REC else searched
+            merged[row, slot] = source[row, part.merged_column[row, slot]]
     merged = merged + model.positions["all"].weight[:width]
-    equal = part.all_type[:, :, None] == part.all_type[:, None, :]  # the diagonal among them
+    equal = part.merged_task[:, :, None] == part.merged_task[:, None, :]  # the diagonal among them
     # Slots of padding may attend to anything, so that torch gives no NaN there.
-    blocked = ((equal | ~part.all_mask[:, None, :]) & part.all_mask[:, :, None]).repeat_interleave(2, dim=0)
+    blocked = ((equal | ~part.merged_mask[:, None, :]) & part.merged_mask[:, :, None]).repeat_interleave(2, dim=0)
     inputs = {"rec": clicked, "search": searched}
     expected = {kind: x + model.positions[kind].weight[: x.shape[1]] for kind, x in inputs.items()}
     for number in range(layers):
@@ -125,22 +126,22 @@ def test_transitions_are_torch_layers_under_the_mask_of_equal_kinds(world, layer
         merged = torch_layers["all"](merged, src_mask=blocked)
         for kind, x in expected.items():
             expected[kind] = torch_layers[kind](x, src_key_padding_mask=~sides[kind].mask)
-    for kind, code in (("rec", 1), ("search", 2)):
+    for kind, code in (("rec", REC), ("search", SEARCH)):
         within, across, mask = sides[kind]
         torch.testing.assert_close(within[mask], expected[kind][mask], rtol=1e-4, atol=1e-5)
         for row in range(rows):
-            real = part.all_mask[row] & (part.all_type[row] == code)
+            real = part.merged_mask[row] & (part.merged_task[row] == code)
             torch.testing.assert_close(across[row][mask[row]], merged[row, real], rtol=1e-4, atol=1e-5)
 
 
 def test_a_click_sees_no_other_click_across(model, batch):
     part = trim(both(batch))
     clicked = torch.randn(*part.rec_items.shape, 64, requires_grad=True)
-    searched = torch.randn(*part.src_query.shape, 64, requires_grad=True)
+    searched = torch.randn(*part.search_query.shape, 64, requires_grad=True)
     across = model._transitions(part, clicked, searched)[0].across
     by_click, by_search = torch.autograd.grad(across[:, 0].square().sum(), (clicked, searched))
     assert (by_click[:, 1:] == 0).all()
-    assert (by_search.abs().sum(-1)[part.src_mask] > 0).all()
+    assert (by_search.abs().sum(-1)[part.search_mask] > 0).all()
 
 
 def test_fusion_is_a_torch_decoder_layer_and_pooling_follows_the_candidate(model, batch):
@@ -197,9 +198,9 @@ def test_pair_loss_is_the_mean_over_all_pairs_of_the_histories(world):
     for task in (0, 1):
         losses = []
         for row in (batch.task == task).nonzero().ravel():
-            for slot in range(int(batch.src_len[row])):
-                for item in batch.src_items[row, slot][batch.src_items[row, slot] > 0]:
-                    q, i = queries[batch.src_query[row, slot]], items[item]
+            for slot in range(int(batch.search_len[row])):
+                for item in batch.search_items[row, slot][batch.search_items[row, slot] > 0]:
+                    q, i = queries[batch.search_query[row, slot]], items[item]
                     for left, right, others in ((q, i, items), (i, q, queries)):
                         similarity = torch.cat([right[None], others[1:]]) @ (left @ pairs.weight)
                         logits = torch.tanh(similarity) / pairs.temperature
@@ -271,7 +272,7 @@ def test_users_without_a_behaviour_are_served_but_not_aligned(world, batch, kind
 
 
 def test_rows_without_a_behaviour_leave_the_alignment_as_it_is(world, model, batch):
-    kept = batch.take((batch.rec_len > 0) & (batch.src_len > 0))
+    kept = batch.take((batch.rec_len > 0) & (batch.search_len > 0))
     assert len(kept) < len(batch)
     (_, everyone), (_, some) = model.loss(batch), model.loss(kept)
     for task in ("rec", "search"):
@@ -293,7 +294,7 @@ def test_cutting_a_batch_by_length_changes_nothing(model, batch, monkeypatch):
         torch.testing.assert_close(model.score(batch), usual, rtol=1e-5, atol=1e-6)
     parts = list(by_length(batch, 7))
     assert torch.cat([rows for rows, _ in parts]).sort().values.tolist() == list(range(len(batch)))
-    assert sum(part.all_type.numel() for _, part in parts) < batch.all_type.numel() / 2
+    assert sum(part.merged_task.numel() for _, part in parts) < batch.merged_task.numel() / 2
 
 
 def test_every_parameter_gets_a_gradient(world):

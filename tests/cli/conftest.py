@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench.cli.main import main
-from bench.study import tracking
+from bench.store import mlflow_view as tracking
 
 Bench = Callable[..., Result]
 
@@ -57,7 +57,7 @@ def bench() -> Bench:
 @pytest.fixture
 def tracked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The true tracker."""
-    monkeypatch.setattr("bench.study.tracking.Tracker", _TRACKER)
+    monkeypatch.setattr("bench.store.mlflow_view.Tracker", _TRACKER)
 
 
 _TRACKER = tracking.Tracker
@@ -65,7 +65,7 @@ _TRACKER = tracking.Tracker
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.study.tracking.Tracker", NoTracker)
+    monkeypatch.setattr("bench.store.mlflow_view.Tracker", NoTracker)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +78,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first_results(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Results:
     made = Results(tmp_path_factory.mktemp("results"), data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bench.study.tracking.Tracker", NoTracker)
+        patch.setattr("bench.store.mlflow_view.Tracker", NoTracker)
         done = made.run("--models", "popularity,matcher", "--quiet")
     assert (done.exit_code, done.output) == (0, "")
     return made

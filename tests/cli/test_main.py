@@ -93,7 +93,7 @@ def test_what_nobody_foresaw_is_one_line(bench, monkeypatch, raised: BaseExcepti
     def boom(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr("bench.study.run.run", boom)
+    monkeypatch.setattr("bench.experiments.run.run", boom)
     done = bench("run", "--models", "popularity")
     assert done.exit_code == code
     (line,) = done.stderr.split("\n\n")[-1].strip().splitlines()
@@ -110,7 +110,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 def test_models_and_data_sets_are_flat_records(bench) -> None:
     models = json.loads(bench("models", "--format", "json").stdout)
-    assert {"name", "title", "tasks", "group", "cite", "origin"} <= set(models[0])
+    assert {"name", "title", "tasks", "group", "cite", "package"} <= set(models[0])
     assert {"gensr", "unisar", "popularity"} <= {record["name"] for record in models}
     sets = json.loads(bench("data", "list", "--format", "json").stdout)
     assert next(record for record in sets if record["name"] == "ml-100k")["synthetic"].startswith("queries")

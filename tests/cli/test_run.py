@@ -72,7 +72,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_second_run_fits_nothing(results, monkeypatch) -> None:
-    monkeypatch.setattr("bench.study.fit.fit", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr("bench.experiments.fit.fit", lambda *_, **__: pytest.fail("fitted again"))
     before = files(results.out)
     done = results.run("--models", "popularity,matcher")
     assert done.exit_code == 0, done.output
@@ -93,7 +93,7 @@ def test_quiet_says_nothing(results) -> None:
 
 def test_trivial_models_are_added_and_tasks_choose_them(results, monkeypatch) -> None:
     monkeypatch.setattr(
-        "bench.study.run._execute", lambda request, plan, command, *_: pytest.fail(",".join(command.models))
+        "bench.experiments.run._execute", lambda request, plan, command, *_: pytest.fail(",".join(command.models))
     )
     words = ("run", "--models", "popularity", "--tasks", "rec", "--dataset", "ml-100k,ml-100k", "--data", results.data)
     with pytest.raises(pytest.fail.Exception) as planned:
@@ -266,7 +266,7 @@ def test_table_formats(results) -> None:
 
 
 def test_evaluate_ranks_on_further_candidates_without_training(results, monkeypatch) -> None:
-    monkeypatch.setattr("bench.study.fit.fit", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr("bench.experiments.fit.fit", lambda *_, **__: pytest.fail("fitted again"))
     words = ("evaluate", "popularity-s0", "matcher", "--candidates", "popularity,same-query", "--data", results.data)
     done = results.bench(*words)
     assert done.exit_code == 0, done.output
@@ -276,7 +276,7 @@ def test_evaluate_ranks_on_further_candidates_without_training(results, monkeypa
     assert len({record["fingerprint"] for record in records}) == 1
     assert {record["model"] for record in records} == {"popularity", "matcher"}
     with monkeypatch.context() as patch:
-        patch.setattr("bench.study.fit.evaluate", lambda *_, **__: pytest.fail("ranked again"))
+        patch.setattr("bench.experiments.fit.evaluate", lambda *_, **__: pytest.fail("ranked again"))
         assert "is there already" in results.bench(*words).stdout
     # A copy with another seed makes the start of the name ambiguous.
     run = Path(results.runs()["popularity-s0"]["folder"])
@@ -311,7 +311,7 @@ def test_stats_of_a_data_set(bench, data: Path) -> None:
 def test_mlflow_is_written_without_a_word_and_its_ui_opens_on_the_right_store(results, tracked, monkeypatch) -> None:
     done = results.run("--models", "popularity", "--quiet")
     assert (done.exit_code, done.output) == (0, "")
-    monkeypatch.setattr("bench.study.tracking.rebuild", lambda store, uri: len(list(store.runs())))
+    monkeypatch.setattr("bench.store.mlflow_view.rebuild", lambda store, uri: len(list(store.runs())))
     called: list[list[str]] = []
     monkeypatch.setattr("subprocess.call", lambda words: called.append(words) or 0)
     done = results.bench("ui", "--rebuild", "--port", "5123")
@@ -334,7 +334,7 @@ def test_check_fails_with_exit_code_1(bench, monkeypatch) -> None:
 
 
 def test_a_run_that_another_process_works_on_keeps_its_folder(results) -> None:
-    from bench.study.store import Store
+    from bench.store.results import Store
 
     store = Store(results.out)
     (run,) = (record.id for _, record in store.runs() if record.model == "popularity")

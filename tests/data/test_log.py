@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.data import log as logs
-from bench.data.build import five_core
+from bench.data.build import k_core
 from bench.errors import RunError
 
 
@@ -80,6 +80,6 @@ def test_five_core_is_iterative():
     # Item 9 has five rows, but one of them is of a user who falls away first.
     users = np.array([0] * 6 + [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6 + [5])
     items = np.array([0, 1, 2, 3, 4, 9] * 4 + [0, 1, 2, 3, 4, 5] + [9])
-    keep = five_core(users, items)
+    keep = k_core(users, items)
     assert not keep[users == 5].any() and not keep[items == 9].any()
     assert keep.sum() == 25

@@ -40,7 +40,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
 """
 TOGETHER = """
-from bench.datasets import own_log
+from bench.datasets.own_log import source as own_log
 kind = own_log.OwnLog
 original = kind.prepare
 def slow(self, files):
@@ -134,8 +134,8 @@ def test_a_read_only_data_root_is_one_clear_line(raw, tmp_path):
 
 
 def test_an_old_folder_survives_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
-    from bench.data.folders import made
     from bench.errors import RunError
+    from bench.files import atomic_folder
 
     folder = tmp_path / "log"
     folder.mkdir()
@@ -150,7 +150,7 @@ def test_an_old_folder_survives_when_the_new_one_cannot_take_its_place(tmp_path,
     monkeypatch.setattr(os, "replace", refuse)
     with (
         pytest.raises(RunError, match=r"cannot write the log to .*: Input/output error"),
-        made(folder, "the log") as new,
+        atomic_folder(folder, "the log") as new,
     ):
         (new / "fresh").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["log"] and (folder / "kept").exists()

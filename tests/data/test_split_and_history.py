@@ -64,16 +64,16 @@ def test_histories_match_their_definition(make_log, shape, window, strict):
         rec = [other for other in allowed if events.task[other] == 0][-window or None :]
         src = [other for other in allowed if events.task[other] == 1][-window or None :]
         assert past.rec_items[row, : past.rec_len[row]].tolist() == events.item[rec].tolist()
-        assert past.src_query[row, : past.src_len[row]].tolist() == events.query[src].tolist()
-        assert past.src_items[row, : past.src_len[row], 0].tolist() == events.item[src].tolist()
+        assert past.search_query[row, : past.search_len[row]].tolist() == events.query[src].tolist()
+        assert past.search_items[row, : past.search_len[row], 0].tolist() == events.item[src].tolist()
         assert (past.rec_items[row, past.rec_len[row] :] == 0).all()
         merged = sorted(rec + src)
         n = len(merged)
-        kinds = past.all_type[row]
+        kinds = past.merged_task[row]
         assert (kinds[:n] == events.task[merged] + 1).all() and (kinds[n:] == 0).all()
         columns = [
-            past.rec_items[row, c] if k == 1 else past.src_items[row, c, 0]
-            for k, c in zip(kinds, past.all_index[row], strict=True)
+            past.rec_items[row, c] if k == 1 else past.search_items[row, c, 0]
+            for k, c in zip(kinds, past.merged_column[row], strict=True)
         ]
         assert columns[:n] == events.item[merged].tolist()
 
@@ -115,10 +115,10 @@ def test_sessions_are_one_unit():
     log = build("tiny", "natural", events, items, queries, seed=0)
     last = len(log.events) - 1
     past = Histories(log).gather(np.array([last, 1]), Window(3, 3))
-    assert past.src_len.tolist() == [2, 0], "a click of a session does not see the session's other clicks"
-    assert sorted(log.items.id[past.src_items[0, 0]].tolist()) == ["a", "b"]
-    assert log.queries.id[past.src_query[0, :2]].tolist() == ["x", "y"]
-    assert past.all_type[0, :3].tolist() == [2, 1, 2]
+    assert past.search_len.tolist() == [2, 0], "a click of a session does not see the session's other clicks"
+    assert sorted(log.items.id[past.search_items[0, 0]].tolist()) == ["a", "b"]
+    assert log.queries.id[past.search_query[0, :2]].tolist() == ["x", "y"]
+    assert past.merged_task[0, :3].tolist() == [2, 1, 2]
 
 
 def test_last_day_uses_shanghai_time_and_drops_a_partial_day(make_log):
@@ -140,7 +140,7 @@ def test_last_day_uses_shanghai_time_and_drops_a_partial_day(make_log):
 def test_a_log_of_one_task(make_log, task):
     log = make_log(only=task)
     past = Histories(log).gather(np.arange(len(log.events)), Window(3, 3))
-    empty, full = (past.src_len, past.rec_len) if task == 0 else (past.rec_len, past.src_len)
+    empty, full = (past.search_len, past.rec_len) if task == 0 else (past.rec_len, past.search_len)
     assert (empty == 0).all() and full.max() == 3
     batch = next(TrainData(Batches(split(log)), (TASKS[task],), 0).batches(8, 0, Window(3, 3), 0, 1))
     assert batch.cand.shape == (8, 1) and (batch.cand[:, 0] == batch.item).all()

@@ -15,11 +15,11 @@ import pytest
 from bench.data import sources
 from bench.data.batch import Batches
 from bench.data.split import split
-from bench.datasets.amazon_files import read_lines
-from bench.datasets.amazon_metadata import read_metadata, read_titles
-from bench.datasets.amazon_queries import last_occurrences, path_queries
-from bench.datasets.amazon_reviews import Reviews
-from bench.datasets.amazon_words import aligned, count_words, path_words, s_stem, stemmer, text_words
+from bench.datasets.amazon.files import read_lines
+from bench.datasets.amazon.metadata import read_metadata, read_titles
+from bench.datasets.amazon.queries import last_occurrences, path_queries
+from bench.datasets.amazon.reviews import Reviews
+from bench.datasets.amazon.words import aligned, count_words, path_words, s_stem, stemmer, text_words
 from bench.errors import RunError, UsageError
 from bench.evaluation import leaks
 from bench.evaluation.candidates import draw

@@ -125,9 +125,9 @@ def test_history_of_a_test_row_is_all_other_training_purchases(tmp_path):
     earlier = np.concatenate([parts.train, parts.valid])
     for place_, row in enumerate(parts.test):
         own = earlier[events.user[earlier] == events.user[row]]
-        assert set(past.src_items[place_][past.src_items[place_] > 0].tolist()) == set(events.item[own].tolist())
+        assert set(past.search_items[place_][past.search_items[place_] > 0].tolist()) == set(events.item[own].tolist())
         # One unit a purchase, however many queries it has.
-        assert past.src_len[place_] == len(set(events.item[own].tolist()))
+        assert past.search_len[place_] == len(set(events.item[own].tolist()))
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "same-query"])

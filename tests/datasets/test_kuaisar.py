@@ -20,9 +20,9 @@ from bench.data.history import Window
 from bench.data.log import Log
 from bench.data.ragged import Ragged
 from bench.data.split import split
-from bench.datasets.kuaisar_csv import word_ids
-from bench.datasets.kuaisar_interactions import groups
-from bench.datasets.simulated import Parameters, write_raw
+from bench.datasets.kuaisar.csv import word_ids
+from bench.datasets.kuaisar.interactions import groups
+from bench.datasets.simulated.source import Parameters, write_raw
 from bench.errors import RunError
 from bench.evaluation.candidates import draw
 from bench.evaluation.leaks import counters
@@ -309,9 +309,9 @@ def test_no_leak_and_no_batch_in_its_own_history(plain):
     rows = np.concatenate([parts.train, parts.test])
     past = batches.histories.gather(rows, Window(50, 50))
     time = plain.events.time[rows][:, None]
-    assert past.rec_len.sum() > 1000 and past.src_len.sum() > 1000
+    assert past.rec_len.sum() > 1000 and past.search_len.sum() > 1000
     assert (past.rec_times < time)[np.arange(50) < past.rec_len[:, None]].all()
-    assert (past.src_times < time)[np.arange(50) < past.src_len[:, None]].all()
+    assert (past.search_times < time)[np.arange(50) < past.search_len[:, None]].all()
     # Without the guard ties are there: the test can fail.
     from bench.data.history import Guards, Histories
 

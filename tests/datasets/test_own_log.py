@@ -19,7 +19,7 @@ from bench.cli.data_check import check
 from bench.data import sources
 from bench.data.batch import Batches
 from bench.data.split import split
-from bench.datasets.own_log_check import inspect
+from bench.datasets.own_log.check import inspect
 from bench.errors import RunError, UsageError
 from bench.evaluation import leaks
 

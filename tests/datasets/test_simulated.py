@@ -13,8 +13,8 @@ from bench.data.catalog import Catalog
 from bench.data.history import Window
 from bench.data.log import Log
 from bench.data.split import LogSplit, split
-from bench.datasets.simulated import Parameters, full_size, oracle, write_raw
-from bench.datasets.simulated_structure import POOL, Structure, query_words
+from bench.datasets.simulated.source import Parameters, full_size, oracle, write_raw
+from bench.datasets.simulated.structure import POOL, Structure, query_words
 from bench.errors import UsageError
 from bench.evaluation.candidates import draw
 from bench.evaluation.leaks import counters
@@ -46,7 +46,7 @@ def prepared(tmp_path_factory):
 
 def parameters_of(log: Log) -> Parameters:
     settings = log.manifest["config"]
-    return Parameters(**{name: settings[name] for name in Parameters.__dataclass_fields__})
+    return Parameters(**{name: settings[name] for name in Parameters.model_fields})
 
 
 def ranks_of_oracle(log: Log, parts: LogSplit) -> Ranks:

@@ -21,8 +21,8 @@ from pandas.core.internals import BlockManager
 from bench.data import sources
 from bench.data.history import Histories, Window
 from bench.data.split import split
-from bench.datasets import unisar_unpickle
-from bench.datasets.unisar_release import convert
+from bench.datasets.unisar import unpickle as unisar_unpickle
+from bench.datasets.unisar.source import convert
 from bench.errors import RunError, UsageError
 from bench.evaluation.given import read_lists
 
@@ -163,7 +163,7 @@ def test_histories_are_the_prefixes_without_the_rows_own_act(released):
             said = [i for i in content["users"][user]["rec_his"][:n_rec] if i != item]
             assert [int(i) for i in log.items.id[past.rec_items[0, : past.rec_len[0]]]] == said
             searched = content["users"][user]["src_session_his"][:n_src]
-            assert [int(i) for i in log.items.id[past.src_items[0, : past.src_len[0], 0]]] == [
+            assert [int(i) for i in log.items.id[past.search_items[0, : past.search_len[0], 0]]] == [
                 content["sessions"][s][1][0] for s in searched
             ]
             if code:

@@ -78,12 +78,12 @@ def test_the_published_shares_of_targets_in_their_own_history(days, prefix, last
         assert (held & (place >= length[:, None] - 30)).any(1).mean() == pytest.approx(last_30, abs=0.03)
     # The merged prefix has no such rule.
     items = np.where(
-        past.all_type == 1,
-        np.take_along_axis(past.rec_items, np.where(past.all_type == 1, past.all_index, 0), 1),
-        np.take_along_axis(past.src_items[..., 0], np.where(past.all_type == 2, past.all_index, 0), 1),
+        past.merged_task == 0,
+        np.take_along_axis(past.rec_items, np.where(past.merged_task == 0, past.merged_column, 0), 1),
+        np.take_along_axis(past.search_items[..., 0], np.where(past.merged_task == 1, past.merged_column, 0), 1),
     )
-    total = (past.all_type > 0).sum(1)
-    found = (items == target) & (past.all_type > 0)
+    total = (past.merged_task > 0).sum(1)
+    found = (items == target) & (past.merged_task > 0)
     assert found.any(1).mean() == 1
     recent = found & (np.arange(items.shape[1]) >= total[:, None] - 20)
     assert recent.any(1).mean() == pytest.approx(last_20, abs=0.05)

@@ -31,8 +31,10 @@ class World:
 
     def model(self, context: Context | None = None, **settings) -> GenSR:
         torch.manual_seed(0)
-        model = GenSR(GenSR.Config(**(SHORT | settings)), context or Context(self.catalog, seed=0))
-        model.prepare(self.train)
+        model = GenSR(
+            GenSR.Config(**(SHORT | settings)), context or Context(self.catalog, seed=0, backbones=backbone.load)
+        )
+        model.precompute(self.train)
         return model.eval()
 
     def batch(self, model: GenSR, candidates: int = 7) -> Batch:
@@ -82,7 +84,7 @@ def test_the_query_changes_search_scores_and_no_rec_score(model, batch, world):
 
 def test_user_id_and_order_of_equal_rows_do_not_matter_but_history_does(model, batch):
     assert torch.equal(scores(model, replace(batch, user=batch.user * 0 + 1)), scores(model, batch))
-    shorter = replace(batch, rec_len=batch.rec_len * 0, src_len=batch.src_len * 0)
+    shorter = replace(batch, rec_len=batch.rec_len * 0, search_len=batch.search_len * 0)
     assert not torch.allclose(scores(model, shorter), scores(model, batch))
     assert torch.isfinite(scores(model, shorter)).all()
 
@@ -92,10 +94,12 @@ def test_order_of_the_history_counts_with_positions_only(world, positions):
     model = world.model(positions=positions)
     batch = world.batch(model)
     backwards = replace(
-        batch, all_type=_reversed(batch.all_type, batch.all_len), all_index=_reversed(batch.all_index, batch.all_len)
+        batch,
+        merged_task=_reversed(batch.merged_task, batch.merged_len),
+        merged_column=_reversed(batch.merged_column, batch.merged_len),
     )
     # As many clicks as the window holds, so that the same ones are read in both orders.
-    model.config.history = batch.all_type.shape[1]
+    model.config.history = batch.merged_task.shape[1]
     if positions:
         model.cf_view.position = torch.nn.Embedding.from_pretrained(torch.randn(model.config.history, 8))
         model.semantic_view.position = torch.nn.Embedding.from_pretrained(torch.randn(model.config.history, 64))
@@ -115,21 +119,21 @@ def test_padding_positions_never_matter(model, batch):
     junk = replace(
         batch,
         rec_items=torch.where(batch.rec_mask, batch.rec_items, 9),
-        src_items=torch.where(batch.src_mask[..., None], batch.src_items, 11),
-        all_type=torch.where(batch.all_mask, batch.all_type, 2),
-        all_index=torch.where(batch.all_mask, batch.all_index, 3),
+        search_items=torch.where(batch.search_mask[..., None], batch.search_items, 11),
+        merged_task=torch.where(batch.merged_mask, batch.merged_task, 1),
+        merged_column=torch.where(batch.merged_mask, batch.merged_column, 3),
     )
     assert torch.equal(scores(model, junk), scores(model, batch))
 
 
 def test_only_the_last_clicks_are_read(world, model, batch):
     longer = world.batch(model)
-    assert int(longer.all_len.max()) > model.config.history
+    assert int(longer.merged_len.max()) > model.config.history
     rows, first = torch.arange(len(batch)), torch.zeros(len(batch), dtype=torch.long)
-    kind, index = batch.all_type[rows, first], batch.all_index[rows, first]
+    kind, index = batch.merged_task[rows, first], batch.merged_column[rows, first]
     changed = batch.rec_items.clone()
-    changed[rows[kind == 1], index[kind == 1]] = 33
-    full = batch.all_len > model.config.history
+    changed[rows[kind == 0], index[kind == 0]] = 33
+    full = batch.merged_len > model.config.history
     assert torch.equal(scores(model, replace(batch, rec_items=changed))[full], scores(model, batch)[full])
 
 
@@ -223,7 +227,7 @@ def test_a_backbone_that_cuts_the_labels_is_refused(world):
 def test_auto_must_have_been_resolved(world):
     assert GenSR.Config().backbone == "auto"
     with pytest.raises(UsageError, match="auto"):
-        GenSR(GenSR.Config(), Context(world.catalog))
+        GenSR(GenSR.Config(), Context(world.catalog, backbones=backbone.load))
 
 
 def test_evidence_names_the_backbone(model):
@@ -344,7 +348,7 @@ def test_the_cf_table_comes_from_rec_training_clicks_through_the_cache(world):
         asked.append((name, key))
         return build()
 
-    context = Context(world.catalog, seed=4, cache=cache)
+    context = Context(world.catalog, seed=4, cache=cache, backbones=backbone.load)
     model = world.model(context, cf_lr=0.02)
     ((name, key),) = asked
     assert (
@@ -444,7 +448,7 @@ def test_the_score_is_the_difference_of_two_logits_of_generation(model, batch):
 
 def test_a_saved_state_scores_alike_in_a_fresh_object(world, model, batch):
     torch.manual_seed(99)
-    fresh = GenSR(GenSR.Config(**SHORT), Context(world.catalog, seed=0))
+    fresh = GenSR(GenSR.Config(**SHORT), Context(world.catalog, seed=0, backbones=backbone.load))
     fresh.load_state({name: value.clone() for name, value in model.state().items()})
     fresh.eval()
     assert torch.equal(scores(fresh, batch), scores(model, batch))
@@ -455,6 +459,6 @@ def test_training_without_rec_clicks_is_refused(make_log):
     batches = Batches(split(log))
     train = TrainData(batches, ("rec", "search"), 0)
     train.arrays = lambda task=None: {"user": np.zeros(0, dtype=np.int32), "item": np.zeros(0, dtype=np.int32)}
-    model = GenSR(GenSR.Config(**SHORT), Context(Catalog(log)))
+    model = GenSR(GenSR.Config(**SHORT), Context(Catalog(log), backbones=backbone.load))
     with pytest.raises(RunError, match="recommendation clicks"):
-        model.prepare(train)
+        model.precompute(train)

@@ -9,7 +9,8 @@ from bench.data.catalog import Catalog
 from bench.data.split import split
 from bench.errors import RunError
 from bench.evaluation.scoring import RowValidation
-from bench.ranker.contract import Context, InMemory, TorchRanker, TrainConfig, Window
+from bench.ranker.context import InMemory
+from bench.ranker.contract import Context, TorchRanker, TrainConfig, Window
 from bench.ranker.registry import register
 
 

@@ -11,17 +11,17 @@ from bench.data.batch import Batch
 
 def trim(batch: Batch) -> Batch:
     """The batch without columns that are padding in all of its rows (at least one column stays)."""
-    lengths = (batch.rec_len, batch.src_len, batch.all_len)
-    rec, src, both = (max(1, int(length.max())) if len(batch) else 1 for length in lengths)
+    lengths = (batch.rec_len, batch.search_len, batch.merged_len)
+    rec, search, both = (max(1, int(length.max())) if len(batch) else 1 for length in lengths)
     return replace(
         batch,
         rec_items=batch.rec_items[:, :rec],
         rec_times=batch.rec_times[:, :rec],
-        src_query=batch.src_query[:, :src],
-        src_items=batch.src_items[:, :src],
-        src_times=batch.src_times[:, :src],
-        all_type=batch.all_type[:, :both],
-        all_index=batch.all_index[:, :both],
+        search_query=batch.search_query[:, :search],
+        search_items=batch.search_items[:, :search],
+        search_times=batch.search_times[:, :search],
+        merged_task=batch.merged_task[:, :both],
+        merged_column=batch.merged_column[:, :both],
     )
 
 
@@ -35,5 +35,5 @@ def by_length(batch: Batch, rows: int = 128) -> Iterator[tuple[Tensor, Batch]]:
     if batch.user.device.type != "cpu":
         yield torch.arange(len(batch), device=batch.user.device), batch
         return
-    for part in batch.all_len.argsort(stable=True).split(rows):
+    for part in batch.merged_len.argsort(stable=True).split(rows):
         yield part, trim(batch.take(part))

@@ -1,0 +1,1 @@
+"""RecBole's sequential and general models, bridged."""

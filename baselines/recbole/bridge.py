@@ -1,0 +1,279 @@
+"""RecBole's sequential and general models as Rankers: RecBole gives the network, everything else is the harness's.
+
+Data, histories, negatives, training loop, early stopping and evaluation are those of every other model; of RecBole
+only the model class runs (Zhao et al., CIKM 2021; version 1.2.1, installed apart with --no-deps). Recommenders only:
+they read the user's recommendation clicks and no query.
+"""
+
+import time
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bench.baselines.recbole import classes, rows
+from bench.baselines.recbole import data as recbole_data
+from bench.baselines.recbole.data import Data
+from bench.data import hashing
+from bench.errors import UsageError
+from bench.ranker.contract import (
+    Batch,
+    Config,
+    Context,
+    Field,
+    TorchRanker,
+    TrainConfig,
+    TrainData,
+    Validation,
+    Window,
+)
+from bench.ranker.registry import ModelEntry, register_family
+
+# Numbers in a score matrix that are held at a time.
+_CELLS = 50_000_000
+
+
+class RecBoleConfig(TrainConfig):
+    """`options` go over the defaults that RecBole ships for the class; an option that it does not have is refused."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RecBoleRanker(TorchRanker):
+    """Base of bridged models; a subclass names RecBole's class in `recbole`.
+
+    A sequential model sees the last `history_rec` recommendation clicks, right padded; its `calculate_loss` gets
+    every training click with its history (the expansion into prefixes that RecBole's data loader makes), one row a
+    negative where the loss is pairwise, and all K candidates as rows of their own where it wants labels. A row
+    without a history is left out of the loss, and all its candidates score 0, since several of the classes index
+    position -1 there (a masking model needs two clicks to learn from, see `recbole_rows.masked`). So is a batch that
+    leaves a single row to a network with batch normalisation; the step then has a loss of 0.
+
+    A general model is built from the training clicks when `fit` begins, and its state carries them.
+    """
+
+    Config: ClassVar[type[Config]] = RecBoleConfig
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 300}
+    recbole: ClassVar[str]
+    config: Any
+
+    def __init__(self, config: TrainConfig, context: Context):
+        super().__init__(config, context)
+        self._class: Any = classes.model_class(self.recbole)
+        self._settings = recbole_data.complete(
+            recbole_data.settings(self.recbole, self.options()), self.config, context
+        )
+        self._sequential = classes.is_sequential(self._class)
+        self._masks = self._settings["transform"] == "mask_itemseq"
+        if self._masks and self.config.history_rec < 2:
+            raise UsageError(f"recbole:{self.recbole} masks places of a sequence, so history_rec must be at least 2")
+        self.net: Any = None
+        if self._sequential:
+            self._build(None, self._seed)
+
+    @property
+    def window(self) -> Window:
+        return Window(rec=self.config.history_rec, search=1, clicks=1)
+
+    def options(self) -> dict[str, Any]:
+        """Settings over RecBole's defaults: `options`, or the fields that a subclass's config adds."""
+        if hasattr(self.config, "options"):
+            return self.config.options
+        added = set(type(self.config).model_fields) - set(TrainConfig.model_fields)
+        return self.config.model_dump(include=added)
+
+    def evidence(self) -> dict[str, Any]:
+        import recbole
+
+        resolved = dict(recbole_data.settings(self.recbole, self.options()))
+        return {"recbole": recbole.__version__, "recbole settings": resolved}
+
+    def precompute(self, train: TrainData) -> None:
+        if not self._sequential:
+            events = train.arrays("rec")
+            columns = [torch.as_tensor(events[name], dtype=torch.long) for name in ("user", "item", "time")]
+            self._build(torch.stack(columns), self._seed)
+
+    def fit(self, train: TrainData, valid: Validation) -> dict[str, Any]:
+        from recbole.utils import ModelType
+
+        if self._class.type != ModelType.TRADITIONAL and self.recbole not in classes.COUNTING:
+            return super().fit(train, valid)
+        # Counting models do their work while they are constructed, or in one pass.
+        started = time.perf_counter()
+        self.precompute(train)
+        self.to(self.context.device)
+        with torch.no_grad():
+            for batch in train.batches(self.config.batch_size, 1, self.window, 0, train.steps(self.config.batch_size)):
+                self.loss(batch.to(self.context.device))
+        self.eval()
+        return {"epochs": 1, "converged": True, "parameters": 0, "seconds": time.perf_counter() - started}
+
+    def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """RecBole's own training loss, see the class."""
+        if self._sequential:
+            batch = batch.take(batch.rec_len >= (2 if self._masks else 1))
+        nothing = torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
+        if not len(batch):
+            return nothing
+        interaction = self._training_rows(batch)
+        if self._normalises_batches and len(interaction["user_id"]) < 2:
+            return nothing
+        result = self.net.calculate_loss(interaction)
+        if not isinstance(result, tuple):
+            return result.sum()
+        parts = {f"part {number}": part.sum() for number, part in enumerate(result, 1)}
+        return torch.stack(list(parts.values())).sum(), parts
+
+    def score(self, batch: Batch) -> Tensor:
+        """(B, K) logits where the class has them, float32; 0 for a sequential model's row without history."""
+        if not self._sequential:
+            return self._scores(batch)
+        known = batch.rec_len > 0
+        scores = torch.zeros(batch.cand.shape, device=batch.cand.device)
+        if known.any():
+            scores[known] = self._scores(batch.take(known))
+        return scores
+
+    def train(self, mode: bool = True) -> "RecBoleRanker":
+        self._forget()
+        return super().train(mode)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self._forget()
+        return super().load_state_dict(*args, **kwargs)
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | {f"other.{name}": value.detach().cpu() for name, value in self._others().items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        if not self._sequential:
+            self._build(state["events"], int(state["drawn"]))
+        others = {name: value for name, value in state.items() if name.startswith("other.")}
+        for name, value in others.items():
+            setattr(self.net, name.removeprefix("other."), value.to(self.context.device))
+        self.load_state_dict({name: value for name, value in state.items() if name not in others})
+
+    # Construction
+
+    @property
+    def _seed(self) -> int:
+        # The network has a seed of its own, because a general model is built after an unknown number of other draws.
+        return hashing.seed("recbole", self.context.seed, self.recbole)
+
+    def _build(self, events: Tensor | None, seed: int) -> None:
+        data = Data(self.catalog.n_users, self.catalog.n_items, self._settings, events)
+        self._settings["seed"] = seed % 2**32
+        with classes.seeded(seed):
+            self.net = classes.mended(self._class)(self._settings, data)
+        self.net.to(self.context.device)
+        if events is not None:
+            # Some classes derive more than their parameters from clicks and seed, so both are part of the state.
+            self.register_buffer("events", events.to(self.context.device))
+            self.register_buffer("drawn", torch.tensor(seed))
+        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+        self._normalises_batches = any(isinstance(module, kinds) for module in self.net.modules())
+
+    def _forget(self) -> None:
+        """Drop the propagated embeddings that graph models keep between calls; their weights may be gone."""
+        for name in ("restore_user_e", "restore_item_e"):
+            if getattr(self.net, name, None) is not None:
+                setattr(self.net, name, None)
+
+    def _others(self) -> dict[str, Tensor]:
+        """What a class has learnt outside its parameters."""
+        found = {} if self.net is None else self.net.other_parameter()
+        kept = {name: value for name, value in found.items() if not name.startswith("restore_")}
+        return {name: value for name, value in kept.items() if isinstance(value, Tensor)}
+
+    # RecBole's interactions
+
+    @property
+    def _pairwise(self) -> bool:
+        """Whether the loss reads a negative beside the clicked item."""
+        from recbole.utils import InputType
+
+        kind = getattr(self._class, "input_type", None)
+        return self._settings["loss_type"] == "BPR" if kind is None else kind == InputType.PAIRWISE
+
+    def _past(self, batch: Batch) -> rows.Interaction:
+        if not self._sequential:
+            return {"user_id": batch.user}
+        past = rows.past(batch, self.config.history_rec)
+        # Read by the auxiliary loss only, but asked for in scoring as well.
+        return past | ({"neg_item_id_list": torch.zeros_like(past["item_id_list"])} if self.recbole == "DIEN" else {})
+
+    def _training_rows(self, batch: Batch) -> rows.Interaction:
+        if self.recbole in classes.BY_USER:
+            return {"user_id": batch.user.unique()}
+        past = self._past(batch)
+        if self._pairwise:
+            return rows.paired(past, batch)
+        if hasattr(self.net, "LABEL") or hasattr(self.net, "LABEL_FIELD"):
+            if self.recbole == "DIEN":
+                past["neg_item_id_list"] = rows.beside(past["item_id_list"], self.catalog.n_items)
+            return rows.labelled(past, batch)
+        if self._masks:
+            ratio, last_only = self._settings["mask_ratio"], self._settings["ft_ratio"] or 0
+            return past | rows.masked(past, batch.item, self.catalog.n_items, ratio, last_only)
+        return past | {"item_id": batch.item}
+
+    # Scores
+
+    def _scores(self, batch: Batch) -> Tensor:
+        from recbole.model.abstract_recommender import AbstractRecommender
+
+        past = self._past(batch)
+        if self.recbole in classes.DOT:
+            user = self.net.forward(past["item_id_list"], past["item_length"])
+            return torch.einsum("bd,bkd->bk", user, self.net.item_embedding(batch.cand)).float()
+        n_items = self.catalog.n_items + 1
+        ranks_all = self._class.full_sort_predict is not AbstractRecommender.full_sort_predict
+        step = max(1, _CELLS // n_items) if ranks_all else max(1, 32_768 // batch.cand.shape[1])
+        pieces = []
+        with classes.logits(self.net, self.recbole in classes.SIGMOID):
+            for low in range(0, len(batch), step):
+                part = {name: value[low : low + step] for name, value in past.items()}
+                cand = batch.cand[low : low + step]
+                if ranks_all:
+                    everything = self.net.full_sort_predict(part).view(len(cand), -1)
+                    pieces.append(everything.gather(1, cand).float())
+                else:
+                    pairs = {name: value.repeat_interleave(cand.shape[1], 0) for name, value in part.items()}
+                    pieces.append(self.net.predict(pairs | {"item_id": cand.flatten()}).view(cand.shape).float())
+        return torch.cat(pieces)
+
+
+@register_family("recbole:", title="any sequential or general model of RecBole, by its class name")
+@cache
+def bridge(class_name: str) -> type[RecBoleRanker]:
+    """The Ranker of a RecBole class, as `recbole:<Class>`.
+
+    Raises:
+        RunError: RecBole is not installed or the class cannot be bridged. UsageError: there is no such class.
+    """
+    found = classes.model_class(class_name)
+    sequential = classes.is_sequential(found)
+    ranker = type(
+        class_name,
+        (RecBoleRanker,),
+        {
+            "__module__": __name__,
+            "__doc__": f"RecBole's {class_name} with its shipped defaults.",
+            "recbole": class_name,
+            "exempt": classes.EXEMPT.get(class_name, {}),
+            "uses_history": sequential,
+            "uses_user": class_name in classes.PERSONAL if sequential else class_name not in classes.IMPERSONAL,
+        },
+    )
+    ranker.entry = ModelEntry(  # type: ignore[attr-defined]
+        name=f"recbole:{class_name}",
+        title=f"{class_name} (RecBole)",
+        tasks=("rec",),
+        group="rec",
+        cite="Zhao et al., CIKM 2021",
+        target=f"{__name__}:{class_name}",
+        package="recbole",
+    )
+    return ranker

@@ -1,0 +1,1 @@
+"""What is carried out: runs, evaluations, imports and exports of scores."""

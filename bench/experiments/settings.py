@@ -1,0 +1,139 @@
+"""From what a user typed to complete settings: `--set`, `--config FILE.yaml`, budgets, device."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UsageError, unknown
+from bench.messages import first_violation
+
+if TYPE_CHECKING:
+    from bench.ranker.config import Config
+    from bench.ranker.ranker import Ranker
+
+BUDGETS = ("quick", "full")
+TRAIN = "train"
+
+
+@dataclass
+class Overrides:
+    """`NAME.KEY -> value` by name: a model, a data set or `train` (every model that has the setting)."""
+
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, name: str) -> dict[str, Any]:
+        return self.values.get(name, {})
+
+    @classmethod
+    def parse(cls, pairs: tuple[str, ...] | list[str]) -> "Overrides":
+        """From `NAME.KEY=VALUE` strings; values are read as YAML scalars (numbers, booleans, text)."""
+        import yaml
+
+        found: dict[str, dict[str, Any]] = {}
+        for pair in pairs:
+            place, equals, text = pair.partition("=")
+            name, dot, key = place.rpartition(".")
+            if not equals or not dot or not name or not key:
+                raise UsageError(
+                    f"--set {pair}: expected NAME.KEY=VALUE, for example unisar.lr=0.001 or train.epochs=3"
+                )
+            # YAML 1.1 reads 1e-3 as text.
+            found.setdefault(name, {})[key] = _number(text) if _number(text) is not None else yaml.safe_load(text)
+        return cls(found)
+
+    def over(self, base: "Overrides") -> "Overrides":
+        """These values on top of others."""
+        names = {*base.values, *self.values}
+        return Overrides({name: base.of(name) | self.of(name) for name in names})
+
+    def check(self, models: list[str], datasets: list[str], aliases: dict[str, str]) -> None:
+        """Refuse settings for names that this command does not use. `aliases` maps a short data set name to the long one."""
+        known = {*models, *datasets, *aliases, TRAIN}
+        for name in self.values:
+            if name not in known:
+                raise unknown(
+                    "name in --set", name, known, "(it must be a model or data set of this command, or train)"
+                )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A YAML file with the options of `bench run` (models, dataset, seeds, ...) and `set: {NAME: {KEY: VALUE}}`."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"--config {path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not readable YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not isinstance(content.get("set", {}), dict):
+        raise UsageError(f"--config {path}: expected `option: value` lines and, under `set:`, NAME: {{KEY: VALUE}}")
+    return content
+
+
+def model_config(cls: "type[Ranker]", name: str, budget: str, overrides: Overrides, dataset: str = "") -> "Config":
+    """The complete config of a model: defaults, what is published for the data set, the budget's, what the user set.
+
+    Raises:
+        UsageError: an unknown setting or a value out of bounds.
+    """
+    from pydantic import ValidationError
+
+    if budget not in BUDGETS:
+        raise unknown("budget", budget, BUDGETS)
+    known = set(cls.Config.model_fields)
+    values = dict(cls.published.get(dataset, {})) | (cls.quick if budget == "quick" else {})
+    # `train` speaks to all models at once; a model without the setting has nothing to change.
+    values |= {key: value for key, value in overrides.of(TRAIN).items() if key in known}
+    for key, value in overrides.of(name).items():
+        if key not in known:
+            raise unknown(f"setting of {name}", key, known or {"none, it has no settings"})
+        values[key] = value
+    try:
+        config = cls.Config(**values)
+    except ValidationError as error:
+        raise UsageError(first_violation(error, name)) from None
+    if getattr(config, "backbone", None) == "auto":
+        from bench.ranker.backbone import resolve
+
+        config = config.model_copy(update={"backbone": resolve("auto")})
+    return config
+
+
+def check_train_keys(overrides: Overrides, classes: dict[str, "type[Ranker]"]) -> None:
+    """Refuse `train.KEY` that none of the models has."""
+    known = {name for cls in classes.values() for name in cls.Config.model_fields}
+    for key in overrides.of(TRAIN):
+        if key not in known:
+            raise unknown("setting of train", key, known or {"(none of these models is trained)"})
+
+
+def device(name: str) -> str:
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:N` or `mps`, checked."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:0 or mps") from None
+    if kind.type == "cuda" and (not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()):
+        there = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
+        raise UsageError(f"--device {name}: this machine has {there}; use --device cpu")
+    if kind.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: not available on this machine; use --device cpu")
+    if kind.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:0 or mps")
+    return name
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None

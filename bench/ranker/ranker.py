@@ -1,0 +1,66 @@
+"""What a model is to the harness: a `Ranker` serves tasks, learns in `fit`, and gives every candidate a score."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from bench.data.batch import Batch, TrainData
+from bench.data.history import Window
+from bench.ranker.config import Config
+from bench.ranker.context import Context, Validation
+
+
+class Ranker(ABC):
+    """Base of every model.
+
+    A subclass is constructed as `cls(config, context)`. Class attributes declare what the harness may rely on.
+    """
+
+    # What `@register` declared; absent on classes that are not registered.
+    entry: ClassVar[Any]
+    Config: ClassVar[type] = Config
+    # What `--budget quick` changes: the length of the training (see `is_training_length`) and the backbone, nothing else. The battery
+    # holds a model to it.
+    quick: ClassVar[dict[str, Any]] = {}
+    # Settings that the authors published for a data set, by its name (`kuaisar`, `amazon-kindle`); both budgets start
+    # from them there. The defaults of the config serve every other data set.
+    published: ClassVar[dict[str, dict[str, Any]]] = {}
+    # For `bench tune`: field name -> list of values, or ("loguniform", low, high).
+    search_space: ClassVar[dict[str, Any]] = {}
+    # Which inputs change the score; the conformance battery checks both directions.
+    uses_query: ClassVar[bool] = False
+    uses_history: ClassVar[bool] = True
+    uses_user: ClassVar[bool] = False
+    # Checks of the battery that do not apply: name of the check -> a sentence that says why.
+    exempt: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, config: Any, context: Context):
+        self.config = config
+        self.context = context
+        self.catalog = context.catalog
+
+    @property
+    def window(self) -> Window:
+        """How much history the model wants in its batches."""
+        return Window()
+
+    @abstractmethod
+    def fit(self, train: TrainData, valid: Validation) -> dict[str, Any]:
+        """Learn. Returns facts about the fit for the record (epochs, best epoch, whether it converged)."""
+
+    @abstractmethod
+    def score(self, batch: Batch) -> Tensor:
+        """Scores of the candidates, float32 (B, K), higher is better; logits rather than probabilities."""
+
+    def evidence(self) -> dict[str, Any]:
+        """Facts for the result record that the config does not say, such as the backbone's name and size."""
+        return {}
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Everything learnt, as tensors; `load_state` on a fresh object must give the same scores."""
+
+    @abstractmethod
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over a state."""

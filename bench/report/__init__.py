@@ -1,0 +1,1 @@
+"""What people read: which runs stand together, their comparison, tables."""

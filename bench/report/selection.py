@@ -1,0 +1,330 @@
+"""Which runs stand in a table: those that share data, split, candidates and budget, and nothing else."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UsageError, unknown
+from bench.experiments.settings import BUDGETS
+from bench.ranker.registry import GROUPS
+from bench.store.results import CommandRecord, Evaluation, RunRecord, Store
+
+_START = "run something first: bench run --models gensr,unisar --dataset ml-100k"
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A finished run with one of its evaluations; `source` is the number of the folder it was found in."""
+
+    folder: Path
+    record: RunRecord
+    evaluation: Evaluation
+    source: int = 0
+
+    @property
+    def scope(self) -> tuple[str, str, str, str]:
+        """What runs must share to stand in one block: data set, data fingerprint, split, candidates fingerprint."""
+        data = self.record.dataset
+        return data["name"], data["fingerprint"], data["split"], self.evaluation.fingerprint
+
+    @property
+    def settings(self) -> str:
+        """What makes runs of one model different models: its config and the tasks it was fitted on."""
+        return json.dumps([self.record.config, self.record.tasks], sort_keys=True, default=str)
+
+    @property
+    def age(self) -> tuple[str, str, str]:
+        return self.record.finished, self.evaluation.finished, self.record.id
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether neither a budget nor a seed can change the model: it is trivial and has no epochs to shorten."""
+        return self.record.group == "trivial" and not any("epochs" in key for key in self.record.config)
+
+    @property
+    def any_budget(self) -> bool:
+        """Whether the run stands beside runs of every budget: closed forms, and scores made elsewhere."""
+        return self.closed_form or self.record.kind == "imported"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model with one set of settings, and its runs by ascending seed (distinct seeds)."""
+
+    model: str
+    label: str
+    group: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(entry.record.seed for entry in self.entries)
+
+    @property
+    def closed_form(self) -> bool:
+        return all(entry.closed_form for entry in self.entries)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one data set on one candidate set, in the order in which they are printed."""
+
+    dataset: dict[str, Any]  # as in RunRecord.dataset
+    candidates: Evaluation  # label, seed and fingerprint of the candidates
+    budget: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+def select(
+    store: Store,
+    from_dirs: Sequence[Path] = (),
+    *,
+    dataset: str | Sequence[str] | None = None,
+    candidates: str | Sequence[str] | None = None,
+    budget: str | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[Group]:
+    """The groups of a table.
+
+    Without `from_dirs` the newest command that fits the options decides data sets, candidates and budget, and every
+    finished run of the store that shares them belongs to the table; where no command fits, the newest run decides. With
+    `from_dirs` all runs below those folders that fit the options belong to it. Models that are closed forms, and
+    imported scores, stand beside runs of every budget, because a budget only concerns training.
+
+    Of several runs of one (model, seed) those with the settings and sources of the newest run count. The newest
+    command, and each of `from_dirs`, may bring a row of its own for one model: rows are then labelled with the settings
+    that differ.
+
+    Raises:
+        UsageError: there is nothing to show, an option names what is not there, or the runs differ in data, candidates
+            or budget within a data set.
+    """
+    entries = _of_folders(from_dirs) if from_dirs else _of_store(store)
+    if not entries:
+        where = " or ".join(map(str, from_dirs)) if from_dirs else str(store.root)
+        raise UsageError(f"no finished runs in {where}; {_START}")
+    names, draws = _listed(dataset), _listed(candidates)
+    matching = _filtered(entries, names, draws, budget, tasks, seeds)
+    order: list[str] = []
+    failed: dict[str, str] = {}
+    if from_dirs:
+        chosen = matching
+        anchors = list({(entry.source, entry.scope, entry.record.model): entry for entry in matching}.values())
+    else:
+        anchors = []
+        budgets: dict[tuple[str, str, str, str], str] = {}
+        # Each data set and each kind of candidates that was named must be found, if need be by different commands.
+        for name, draw in product(names or [""], draws or [""]):
+            own = [
+                e
+                for e in matching
+                if name in ("", e.record.dataset["name"]) and (not draw or _is_called(e.evaluation, draw))
+            ]
+            command, leading = _newest(store.commands(), store, own, budget)
+            anchors += leading
+            budgets |= {entry.scope: command.budget if command else entry.record.budget for entry in leading}
+            order += command.datasets if command else []
+            failed |= _failures(store.commands(), command, {entry.folder for entry in entries}, store)
+        chosen = [e for e in matching if e.scope in budgets and (e.any_budget or e.record.budget == budgets[e.scope])]
+    _refuse_mixture(chosen)
+    found: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in chosen:
+        found.setdefault(entry.scope, []).append(entry)
+    groups = [_group(part, anchors, failed) for part in found.values()]
+    place = {name: number for number, name in enumerate(dict.fromkeys(order))}
+    return sorted(
+        groups, key=lambda g: (place.get(g.dataset["name"], len(place)), g.dataset["name"], g.candidates.label)
+    )
+
+
+def _of_store(store: Store) -> list[Entry]:
+    return _entries((pair for pair in store.runs() if not pair[0].name.startswith(".")), 0)
+
+
+def _of_folders(folders: Sequence[Path]) -> list[Entry]:
+    """Runs of results folders, of one of their data sets, or of single runs."""
+    found: dict[Path, Entry] = {}
+    for number, folder in enumerate(map(Path, folders)):
+        if not folder.is_dir():
+            raise UsageError(f"--from {folder}: no such folder")
+        store = Store(folder)
+        paths = [path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}run.json")]
+        places = sorted({path.resolve() for path in paths if not path.name.startswith(".") and path.suffix != ".part"})
+        entries = _entries(((place, store.read(place)) for place in places), number)
+        if not entries:
+            raise UsageError(f"--from {folder}: no finished runs in it; expected <data set>/<run>/run.json")
+        found |= {entry.folder / entry.evaluation.ranks: entry for entry in entries}
+    return sorted(found.values(), key=lambda entry: entry.age)
+
+
+def _entries(runs: Iterable[tuple[Path, RunRecord]], source: int) -> list[Entry]:
+    found = [
+        Entry(folder, record, evaluation, source)
+        for folder, record in runs
+        for evaluation in record.evaluations.values()
+    ]
+    return sorted(found, key=lambda entry: entry.age)
+
+
+def _filtered(
+    entries: list[Entry],
+    datasets: list[str],
+    candidates: list[str],
+    budget: str | None,
+    tasks: Sequence[str] | None,
+    seeds: Sequence[int] | None,
+) -> list[Entry]:
+    """The entries that fit every option; each option alone must name something that is there."""
+    for name in datasets:
+        if name not in (known := {entry.record.dataset["name"] for entry in entries}):
+            raise unknown("data set", name, known, "(among the finished runs)")
+    kept = [entry for entry in entries if not datasets or entry.record.dataset["name"] in datasets]
+    for name in candidates:
+        hits = {entry.evaluation.fingerprint for entry in kept if _is_called(entry.evaluation, name)}
+        if not hits:
+            raise UsageError(f"no finished run on the candidates '{name}'; there are {_sets(kept)}")
+    kept = [e for e in kept if not candidates or any(_is_called(e.evaluation, name) for name in candidates)]
+    if budget is not None and budget not in (known := {*BUDGETS, *(entry.record.budget for entry in kept)}):
+        raise unknown("budget", budget, known)
+    kept = [e for e in kept if budget is None or e.any_budget or e.record.budget == budget]
+    kept = [e for e in kept if tasks is None or set(tasks) & set(e.evaluation.rows)]
+    if not kept:
+        asked = f"budget {budget}" if budget else f"the tasks {', '.join(tasks or ())}"
+        raise UsageError(f"no finished run fits {asked} and the other options; {_START} or see `bench runs list`")
+    fitting = [entry for entry in kept if seeds is None or entry.record.seed in seeds]
+    if not fitting:
+        there = ", ".join(map(str, sorted({entry.record.seed for entry in kept})))
+        raise UsageError(f"no finished run with the seeds {', '.join(map(str, seeds or ()))}; there are {there}")
+    return fitting
+
+
+def _newest(
+    commands: list[CommandRecord], store: Store, entries: list[Entry], budget: str | None
+) -> tuple[CommandRecord | None, list[Entry]]:
+    """The newest command with a run among the entries, and its entries; without such a command the newest entry."""
+    for command in reversed(commands):
+        places = {store.folder(*place.rsplit("/", 1)) for place in command.runs}
+        own = [e for e in entries if e.folder in places and e.evaluation.fingerprint in command.candidates]
+        if own and budget in (None, command.budget):
+            return command, own
+    trained = [entry for entry in entries if not entry.any_budget] or entries
+    return None, trained[-1:]
+
+
+def _failures(
+    commands: list[CommandRecord], since: CommandRecord | None, folders: set[Path], store: Store
+) -> dict[str, str]:
+    """What failed in a command or after it and is still not there: place -> reason."""
+    later = [command for command in commands if since is None or command.started >= since.started]
+    failed = {place: line for command in later for place, line in command.failed.items()}
+    return {place: line for place, line in failed.items() if store.folder(*place.rsplit("/", 1)) not in folders}
+
+
+def _refuse_mixture(entries: list[Entry]) -> None:
+    """Raise UsageError where a data set would mix data, or one kind of candidates several draws, or budgets."""
+    for name in dict.fromkeys(entry.record.dataset["name"] for entry in entries):
+        own = [entry for entry in entries if entry.record.dataset["name"] == name]
+        data = {(entry.record.dataset["fingerprint"], entry.record.dataset["split"]): entry for entry in own}
+        draws = {entry.evaluation.fingerprint: entry for entry in own}
+        options = " or ".join(f"--candidates {fingerprint[:12]}" for fingerprint in sorted(draws))
+        if len(data) > 1:
+            different = ", ".join(
+                f"{key[0][:12]} (split {key[1]}, mode {e.record.dataset['mode']})" for key, e in sorted(data.items())
+            )
+            raise UsageError(
+                f"{name}: these runs stand on different data, {different}, and cannot share a table; choose {options}"
+            )
+        labels = [entry.evaluation.label for entry in draws.values()]
+        if len(set(labels)) < len(labels):
+            raise UsageError(
+                f"{name}: these runs were ranked on different candidates, {_sets(own)}, and cannot share a table; "
+                f"choose {options}, or rank them on the same ones with bench evaluate RUN --candidates STRATEGY"
+            )
+        budgets = sorted({entry.record.budget for entry in own if not entry.any_budget})
+        if len(budgets) > 1:
+            choices = " or ".join(f"--budget {name}" for name in budgets)
+            raise UsageError(f"{name}: these runs had different budgets ({', '.join(budgets)}); choose {choices}")
+
+
+def _group(entries: list[Entry], anchors: list[Entry], failed: dict[str, str]) -> Group:
+    """The rows of entries that share a scope (oldest first)."""
+    rows: list[Row] = []
+    name = entries[-1].record.dataset["name"]
+    notes = [f"failed: {place}: {line}" for place, line in failed.items() if place.rsplit("/", 1)[0] == name]
+    used = 0
+    for model in dict.fromkeys(entry.record.model for entry in entries):
+        own = [entry for entry in entries if entry.record.model == model]
+        leading = {entry.settings: entry for entry in own if entry in anchors} or {own[-1].settings: own[-1]}
+        differing = _differing([entry.record for entry in leading.values()])
+        for settings, leader in leading.items():
+            same = [e for e in own if e.settings == settings and e.record.code == leader.record.code]
+            by_seed = {entry.record.seed: entry for entry in same}
+            used += len(by_seed)
+            runs = tuple(by_seed[seed] for seed in sorted(by_seed))
+            rows.append(Row(model, leader.record.title + differing[settings], leader.record.group, runs))
+    if used < len(entries):
+        notes.append(f"left out: {len(entries) - used} older runs of these models (other settings, code or threads)")
+    newest = entries[-1]
+    budgets = sorted({entry.record.budget for entry in entries if not entry.any_budget})
+    shown = ", ".join(budgets) or newest.record.budget
+    return Group(newest.record.dataset, newest.evaluation, shown, tuple(_ordered(_distinct(rows))), tuple(notes))
+
+
+def _differing(records: list[RunRecord]) -> dict[str, str]:
+    """For each of several runs of one model the settings that tell it from the others, as ` (lr=0.01)`, by settings."""
+    values = [record.config | {"tasks": "+".join(record.tasks)} for record in records]
+    keys = [
+        key
+        for key in dict.fromkeys(key for each in values for key in each)
+        if len({str(v.get(key)) for v in values}) > 1
+    ]
+    named = [", ".join(f"{key}={each.get(key)}" for key in keys) for each in values]
+    return {
+        json.dumps([record.config, record.tasks], sort_keys=True, default=str): f" ({text})" if text else ""
+        for record, text in zip(records, named, strict=True)
+    }
+
+
+def _distinct(rows: list[Row]) -> list[Row]:
+    """Rows of different models that share a title also carry the model's name."""
+    labels = [row.label for row in rows]
+    return [
+        row if labels.count(row.label) == 1 else Row(row.model, f"{row.label} ({row.model})", row.group, row.entries)
+        for row in rows
+    ]
+
+
+def _ordered(rows: list[Row]) -> list[Row]:
+    """By group, the trivial models last, then by name."""
+    first = [name for name in GROUPS if name != "trivial"]
+    place = {name: number for number, name in enumerate(first)} | {"trivial": len(first) + 1}
+    return sorted(rows, key=lambda row: (place.get(row.group, len(first)), row.group, row.label.casefold()))
+
+
+def _is_called(evaluation: Evaluation, name: str) -> bool:
+    """Whether candidates go by a name: label, strategy, or the start of the fingerprint."""
+    return name in (evaluation.label, evaluation.strategy) or evaluation.fingerprint.startswith(name)
+
+
+def _sets(entries: list[Entry]) -> str:
+    draws = {entry.evaluation.fingerprint: entry.evaluation for entry in entries}
+    return ", ".join(
+        f"{e.label} seed {e.seed} ({e.fingerprint[:12]})"
+        for e in sorted(draws.values(), key=lambda e: (e.label, e.seed))
+    )
+
+
+def commas(values: Iterable[Any]) -> str:
+    """`0,1,2`: how lists stand in flat records."""
+    return ",".join(map(str, values))
+
+
+def _listed(value: str | Sequence[str] | None) -> list[str]:
+    """An option as a list: one name, names with commas, or several."""
+    parts = [value] if isinstance(value, str) else list(value or ())
+    return [part.strip() for each in parts for part in each.split(",") if part.strip()]

@@ -1,0 +1,168 @@
+"""`bench table`: the comparison of models as records, and as text, Markdown, LaTeX, CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.data.log import TASKS
+from bench.errors import UsageError, unknown
+from bench.evaluation.metrics import DEFAULT, Metric, parse
+from bench.report import render
+from bench.report.comparison import Block, Estimate, compared, synthetic
+from bench.report.selection import Row, commas, select
+from bench.store.results import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = tuple(metric for metric in DEFAULT if metric.k)  # in a printed table; the records also hold MRR and AUC
+
+
+class Table:
+    """Blocks of estimates, as records and in the forms in which people read them."""
+
+    def __init__(self, blocks: list[Block], metrics: tuple[Metric, ...], shown: tuple[Metric, ...]):
+        self.blocks = blocks
+        self.metrics = metrics
+        self.shown = shown
+
+    @cached_property
+    def _records(self) -> list[dict[str, Any]]:
+        return [
+            _record(block, row, task, metric, block.estimates[number, task, metric])
+            for block in self.blocks
+            for task in block.tasks
+            for number, row in enumerate(block.group.rows)
+            for metric in self.metrics
+            if (number, task, metric) in block.estimates
+        ]
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat record for each data set, candidates, task, model and metric; what does not exist is None."""
+        return [{key: _plain(value) for key, value in record.items()} for record in self._records]
+
+    def frame(self) -> "pd.DataFrame":
+        """The records as a DataFrame; numbers that do not exist are NaN."""
+        import pandas as pd
+
+        return pd.DataFrame(self._records)
+
+    def json(self) -> str:
+        """The records as a JSON list."""
+        return json.dumps(self.records(), indent=1)
+
+    def csv(self) -> str:
+        """The records as CSV with a header line; what does not exist is empty."""
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, fieldnames=list(self._records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.records())
+        return stream.getvalue()
+
+    def text(self, width: int = 100, color: bool = False, details: bool = False) -> str:
+        """For the terminal, at most `width` columns; `details` adds intervals and tests on the primary metric."""
+        return render.text(self.blocks, self.shown, width, color, details)
+
+    def markdown(self, details: bool = False) -> str:
+        """GitHub's tables."""
+        return render.markdown(self.blocks, self.shown, details)
+
+    def latex(self) -> str:
+        """One `table` environment a block; needs the package booktabs."""
+        return render.latex(self.blocks, self.shown)
+
+
+def table(
+    store: Store,
+    *,
+    from_dirs: Sequence[str | Path] = (),
+    dataset: str | Sequence[str] | None = None,
+    candidates: str | Sequence[str] | None = None,
+    budget: str | None = None,
+    metrics: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Table:
+    """The comparison table of finished runs; see `selection.select` for which ones.
+
+    Args:
+        store: the results folder; unread where `from_dirs` names others.
+        candidates: label ("uniform-99"), strategy ("uniform") or the start of a fingerprint.
+        metrics: names such as `R@20`; by default R and N at 5 and 10 are printed, the records also hold MRR and AUC.
+        seeds: only runs with these seeds.
+
+    Raises:
+        UsageError: nothing fits, or what fits must not be compared. RunError: ranks that cannot be right.
+    """
+    for task in tasks or ():
+        if task not in TASKS:
+            raise unknown("task", task, TASKS)
+    chosen = tuple(dict.fromkeys(parse(name) for name in metrics)) if metrics else DEFAULT
+    groups = select(
+        store,
+        [Path(folder) for folder in from_dirs],
+        dataset=dataset,
+        candidates=candidates,
+        budget=budget,
+        tasks=tasks,
+        seeds=seeds,
+    )
+    blocks = [compared(group, chosen, tuple(tasks or TASKS)) for group in groups]
+    blocks = [block for block in blocks if block.estimates]
+    if not blocks:
+        raise UsageError(f"no finished run has rows for {' or '.join(tasks or TASKS)}; see `bench runs list`")
+    return Table(blocks, chosen, chosen if metrics else SHOWN)
+
+
+def markdown(store: Store) -> str:
+    """The comparison table of the newest command of a results folder, as Markdown."""
+    return table(store).markdown()
+
+
+def _record(block: Block, row: Row, task: str, metric: Metric, estimate: Estimate) -> dict[str, Any]:
+    group, against, nan = block.group, estimate.against, float("nan")
+    about = [note.text for note in block.notes if row.label in note.rows]
+    return {
+        "dataset": group.dataset["name"],
+        "task": task,
+        "model": row.model,
+        "title": row.label,
+        "group": row.group,
+        "metric": str(metric),
+        "mean": estimate.mean,
+        "std": estimate.std,
+        "low": estimate.low,
+        "high": estimate.high,
+        "users": estimate.users,
+        "rows": estimate.rows,
+        "rank": estimate.rank,
+        "significant": estimate.significant,
+        "difference": against.difference if against else nan,
+        "p": against.p_t if against else nan,
+        "p_randomisation": against.p_randomisation if against else nan,
+        "p_holm": estimate.p_holm,
+        "effect": against.effect if against else nan,
+        "smallest_detectable": against.detectable if against else nan,
+        "candidates": group.candidates.label,
+        "candidate_seed": group.candidates.seed,
+        "fingerprint": group.candidates.fingerprint,
+        "data": group.dataset["fingerprint"],
+        "split": group.dataset["split"],
+        "mode": group.dataset["mode"],
+        "seeds": commas(row.seeds),
+        "budget": commas(sorted({entry.record.budget for entry in row.entries})),
+        "synthetic": synthetic(group.dataset),
+        "notes": "; ".join(about),
+        "runs": commas([entry.record.id for entry in row.entries]),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value

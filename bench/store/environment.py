@@ -1,0 +1,95 @@
+"""Where and with what a result was made: evidence beside every run, never part of its key."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.import_closure import own_files
+
+PACKAGES = (
+    "bench",
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "mlflow",
+    "ray",
+    "recbole",
+    "bm25s",
+)
+_LAYERS = ("data", "evaluation", "ranker")
+
+
+def versions() -> dict[str, str | None]:
+    """Version of each package that can touch a number; None where it is not installed."""
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """Packages, hardware, code version."""
+    import psutil
+    import torch
+
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "packages": versions(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": gpu,
+        **code_version(),
+    }
+
+
+def code_version() -> dict[str, Any]:
+    """Commit of the checkout that this package is imported from and whether it has changes; None outside of one."""
+    folder = Path(__file__).resolve().parent.parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    # Only a checkout of this project counts, not a repository that happens to hold the environment.
+    if commit is None or _git(folder, "ls-files", "--error-unmatch", str(Path(__file__).resolve())) is None:
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+
+
+def command_line() -> str:
+    """The command as typed, with the program's name instead of its path."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+@cache
+def source_hash(module: str) -> str:
+    """Hash of the sources that decide a fit: the model's module with those of its package that it imports, and the floors
+    below it (bench.data, bench.evaluation, bench.ranker).
+    """
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parent.parent
+    for path in (path for floor in _LAYERS for path in sorted((root / floor).rglob("*.py"))):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    for name, path in own_files(module).items():
+        digest.update(name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

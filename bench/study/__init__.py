@@ -1,1 +1,0 @@
-"""What a user asks for: run, evaluate, table; and where the results go."""

@@ -1,0 +1,1 @@
+"""Amazon product reviews (2014, 2018)."""

@@ -1,0 +1,1 @@
+"""KuaiSAR: search and recommendation logs of Kuaishou."""

@@ -1,0 +1,1 @@
+"""A user's own logs: a folder of CSV or Parquet files."""

@@ -1,0 +1,1 @@
+"""A simulated log with a known answer."""
