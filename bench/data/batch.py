@@ -4,17 +4,14 @@ Axes: B rows, Lr / Ls / La history positions (rec clicks, searches, both merged)
 Lengths are authoritative: what stands in a padding slot means nothing, and models must not look at it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data import hashing
 from bench.data.history import Histories, Window
 from bench.data.log import SEARCH, TASKS
-from bench.data.sampling import SeenItems, draw_negatives, row_keys
 from bench.data.split import LogSplit
 
 
@@ -38,6 +35,7 @@ class Batch:
     cand: Tensor  # (B, K) item ids in shuffled order
     label: Tensor | None = None  # (B, K) float32, training only: 1 at the clicked item
     item: Tensor | None = None  # (B,) training only: the clicked item
+    negatives: Tensor | None = None  # (B, K - 1) training only: the drawn items, apart from the clicked one
 
     def __len__(self) -> int:
         return len(self.user)
@@ -115,6 +113,21 @@ class SequenceBatch:
         return _mask(self.length, self.items.shape[1])
 
 
+@dataclass
+class ViewPair:
+    """Two augmented views of the same B training sequences, row by row."""
+
+    first: SequenceBatch
+    second: SequenceBatch
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def to(self, device: torch.device | str) -> "ViewPair":
+        """Both views on a device."""
+        return ViewPair(self.first.to(device), self.second.to(device))
+
+
 class Batches:
     """Makes batches of a split's rows. One object serves training and evaluation of every model on that split."""
 
@@ -136,122 +149,8 @@ class Batches:
         )
 
 
-class TrainData:
-    """The training side of a split, as models see it: shuffled batches, user sequences, plain arrays."""
-
-    def __init__(self, batches: Batches, tasks: tuple[str, ...], seed: int):
-        self._batches = batches
-        self.tasks = tasks
-        self.seed = seed
-        split = batches.split
-        self._events = split.log.events
-        self._rows = np.sort(np.concatenate([split.rows("train", task) for task in tasks]))
-        # A model may not learn from its negatives what the held-out items are: only training pairs are excluded.
-        self._seen = SeenItems(self._events.user[split.train], self._events.item[split.train], len(split.log.items))
-        self._keys: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        """Number of training rows of the tasks."""
-        return len(self._rows)
-
-    def arrays(self, task: str | None = None) -> dict[str, np.ndarray]:
-        """user, item, query, task, time, event_id of the training rows (of one of the two tasks, or of both).
-
-        Rows of both tasks are there also for a model that serves one: searches are input of recommenders, too.
-        """
-        rows = self._batches.split.rows("train", task)
-        return self._events.take(rows).columns()
-
-    def steps(self, batch_size: int) -> int:
-        """Batches in one pass over the rows."""
-        return -(-len(self._rows) // batch_size)
-
-    def batches(
-        self, batch_size: int, negatives: int, window: Window, start: int, count: int, popularity: bool = False
-    ) -> Iterator[Batch]:
-        """Steps `start` to `start + count` of the endless stream of shuffled passes over the training rows.
-
-        Negatives are drawn anew in every pass, uniformly (or proportional to training popularity) from the items that
-        the user has no training event with. The same (seed, step) gives the same batch, whatever was read before.
-        """
-        split, events = self._batches.split, self._events
-        per_pass = self.steps(batch_size)
-        if self._keys is None:
-            self._keys = row_keys(events, self._rows)
-        weights = None
-        if popularity:
-            weights = np.bincount(events.item[split.train], minlength=len(split.log.items) + 1)
-        current, order = -1, np.empty(0, dtype=np.int64)
-        for step in range(start, start + count):
-            number, place = divmod(step, per_pass)
-            if number != current:
-                current, order = number, _generator("shuffle", self.seed, number).permutation(len(self._rows))
-            chosen = order[place * batch_size : (place + 1) * batch_size]
-            rows, keys = self._rows[chosen], self._keys[chosen]
-            item = events.item[rows]
-            purpose = hashing.key("train-negatives", self.seed, number)
-            drawn = draw_negatives(purpose, keys, events.user[rows], item, self._seen, negatives, weights)
-            cand, column = _insert(item, drawn, hashing.draw(hashing.key("train-column", self.seed, number), keys))
-            batch = self._batches.rows(rows, cand, window)
-            batch.item = _tensor(item)
-            label = np.zeros(cand.shape, dtype=np.float32)
-            label[np.arange(len(rows)), column] = 1
-            batch.label = torch.from_numpy(label)
-            yield batch
-
-    def sequences(
-        self, batch_size: int, length: int, start: int, count: int, every_task: bool = False
-    ) -> Iterator[SequenceBatch]:
-        """Steps of the endless stream of shuffled passes over users: the last `length` training rows of each.
-
-        The rows are those of the tasks at hand; with `every_task` the searches are in the sequence of a recommender,
-        too.
-        """
-        events, pool = self._events, self._batches.split.train if every_task else self._rows
-        users, first, counts = np.unique(events.user[pool], return_index=True, return_counts=True)
-        per_pass = -(-len(users) // batch_size)
-        for step in range(start, start + count):
-            number, place = divmod(step, per_pass)
-            order = _generator("shuffle-users", self.seed, number).permutation(len(users))
-            chosen = order[place * batch_size : (place + 1) * batch_size]
-            kept = np.minimum(counts[chosen], length)
-            real = np.arange(length) < kept[:, None]
-            at = np.where(real, (first[chosen] + counts[chosen] - kept)[:, None] + np.arange(length), 0)
-            rows = pool[at]
-            columns = {
-                "items": events.item[rows],
-                "tasks": events.task[rows],
-                "queries": events.query[rows],
-                "times": events.time[rows],
-            }
-            yield SequenceBatch(
-                user=_tensor(users[chosen]),
-                length=_tensor(kept),
-                **{name: _tensor(np.where(real, value, 0)) for name, value in columns.items()},
-            )
-
-    def sequence_steps(self, batch_size: int, every_task: bool = False) -> int:
-        """Batches in one pass over the users."""
-        pool = self._batches.split.train if every_task else self._rows
-        return -(-len(np.unique(self._events.user[pool])) // batch_size)
-
-
 def task_codes(tasks: tuple[str, ...]) -> list[int]:
     return [TASKS.index(task) for task in tasks]
-
-
-def _insert(item: np.ndarray, negatives: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Put the clicked item into a uniformly drawn column: (B, K) candidates and (B,) its column."""
-    width = negatives.shape[1] + 1
-    column = hashing.below(values, width)
-    source = np.arange(width)[None, :] - (np.arange(width)[None, :] > column[:, None])
-    cand = np.take_along_axis(np.concatenate([negatives, item[:, None]], 1), np.minimum(source, width - 1), 1)
-    cand[np.arange(len(item)), column] = item
-    return cand, column
-
-
-def _generator(purpose: str, *parts: object) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=hashing.seed(purpose, *parts)))
 
 
 def _mask(length: Tensor, width: int) -> Tensor:
