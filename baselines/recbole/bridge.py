@@ -74,7 +74,7 @@ class RecBoleRanker(TorchRanker):
 
     @property
     def window(self) -> Window:
-        return Window(rec=self.config.history_rec, search=1, clicks=1)
+        return Window(rec=self.config.history_rec, search=0)
 
     def options(self) -> dict[str, Any]:
         """Settings over RecBole's defaults: `options`, or the fields that a subclass's config adds."""
