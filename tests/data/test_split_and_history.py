@@ -83,5 +83,6 @@ def test_a_log_of_one_task(make_log, task):
     past = Histories(log).gather(np.arange(len(log.events)), Window(3, 3))
     empty, full = (past.search_len, past.rec_len) if task == 0 else (past.rec_len, past.search_len)
     assert (empty == 0).all() and full.max() == 3
-    batch = next(TrainData(Batches(split(log)), (TASKS[task],), 0).batches(8, 0, Window(3, 3), 0, 1))
+    stream = TrainData(Batches(split(log)), (TASKS[task],), 0).events(8, negatives=0, window=Window(3, 3))
+    batch = next(stream.batches(0, 1))
     assert batch.cand.shape == (8, 1) and (batch.cand[:, 0] == batch.item).all()
