@@ -12,7 +12,7 @@ from bench.data.sampling import ItemWeights, SeenItems
 from bench.data.sequences import SequenceStream
 from bench.data.streams import EventStream
 from bench.data.views import Augment, ViewStream
-from bench.errors import NothingToReadError
+from bench.errors import NothingToReadError, RunError
 
 
 class TrainData:
@@ -83,9 +83,13 @@ class TrainData:
             negatives: items drawn for each row; 0 draws nothing.
             window: how much of the past a row carries.
             sampling: "uniform" over the items, or proportional to their "popularity" in training.
+
+        Raises:
+            RunError: no user has so many unseen items; rows of single users who have not are left out (`left_out`).
         """
         weights = self._item_weights() if sampling == "popularity" else None
-        return EventStream(self._batches, self._rows, self._seen, self.seed, batch_size, negatives, weights, window)
+        rows = self._with_negatives(self._rows, negatives)
+        return EventStream(self._batches, rows, self._seen, self.seed, batch_size, negatives, weights, window)
 
     def sequences(
         self, batch_size: int, *, length: int, negatives: int = 0, every_task: bool = False, clicks: int = 5
@@ -99,7 +103,7 @@ class TrainData:
             every_task: whether training rows of the other task stand in the sequences, too (they carry their task).
             clicks: most items of an act.
         """
-        rows = self._batches.split.train if every_task else self._rows
+        rows = self._with_negatives(self._batches.split.train if every_task else self._rows, negatives)
         guards = self._batches.histories.guards
         return SequenceStream(self._events, rows, self._seen, guards, self.seed, batch_size, length, negatives, clicks)
 
@@ -138,6 +142,23 @@ class TrainData:
         """Steps `start` to `start + count` of `events`."""
         sampling: Literal["uniform", "popularity"] = "popularity" if popularity else "uniform"
         return self.events(batch_size, negatives=negatives, window=window, sampling=sampling).batches(start, count)
+
+    def left_out(self, negatives: int) -> int:
+        """Training rows of the tasks that a stream with `negatives` leaves out: their users know nearly every item."""
+        return int((self._unseen(self._rows) < negatives).sum())
+
+    def _with_negatives(self, rows: np.ndarray, negatives: int) -> np.ndarray:
+        """The rows whose users have that many unseen items left."""
+        kept = rows[self._unseen(rows) >= negatives]
+        if len(rows) and not len(kept):
+            raise RunError(
+                f"no user of {self._batches.split.log.name} has {negatives} items without a training event, "
+                "so nothing can be drawn to train against; train with fewer negatives"
+            )
+        return kept
+
+    def _unseen(self, rows: np.ndarray) -> np.ndarray:
+        return self._seen.n_items - self._seen.count(self._events.user[rows])
 
     def _item_weights(self) -> ItemWeights:
         if self._popularity is None:
