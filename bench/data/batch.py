@@ -4,6 +4,7 @@ Axes: B rows, Lr / Ls / La history positions (rec clicks, searches, both merged)
 Lengths are authoritative: what stands in a padding slot means nothing, and models must not look at it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -40,12 +41,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.user)
 
+    def __repr__(self) -> str:
+        return _shapes(self)
+
     def to(self, device: torch.device | str) -> "Batch":
-        return replace(self, **{f.name: v.to(device) for f in fields(self) if (v := getattr(self, f.name)) is not None})
+        """The batch on a device."""
+        return replace(self, **{name: value.to(device) for name, value in _tensors(self)})
 
     def take(self, rows: Tensor) -> "Batch":
         """The rows (a mask or indices) as a batch of their own."""
-        return replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
+        return replace(self, **{name: value[rows] for name, value in _tensors(self)})
 
     @property
     def rec_mask(self) -> Tensor:
@@ -59,6 +64,7 @@ class Batch:
 
     @property
     def merged_len(self) -> Tensor:
+        """(B,)."""
         return self.rec_len + self.search_len
 
     @property
@@ -93,39 +99,69 @@ class Batch:
 
 @dataclass
 class SequenceBatch:
-    """Whole training sequences of B users, both behaviours in order (Cloze and all-position losses)."""
+    """Windows of B training sequences, one position per act, oldest first, right padded (see `bench.data.sequences`).
+
+    All tensors int64 unless noted; 0 in padding slots.
+    """
 
     user: Tensor  # (B,)
-    items: Tensor  # (B, L) oldest first, right padded
+    items: Tensor  # (B, L) the target of each position
+    clicks: Tensor  # (B, L, C) all items of the act that later positions may know, the target first, 0 = none
     tasks: Tensor  # (B, L) 0 = rec, 1 = search
     queries: Tensor  # (B, L) 0 for rec
     times: Tensor  # (B, L) ms
+    event_ids: Tensor  # (B, L)
+    instant: Tensor  # (B, L) positions of one number may not see each other; ascending from 0
     length: Tensor  # (B,)
+    negatives: Tensor | None = None  # (B, L, N) items drawn for each position
+    masked: Tensor | None = None  # (B, L) bool, views only: True where the unit is hidden
 
     def __len__(self) -> int:
         return len(self.user)
 
+    def __repr__(self) -> str:
+        return _shapes(self)
+
     def to(self, device: torch.device | str) -> "SequenceBatch":
-        return SequenceBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        """The batch on a device."""
+        return replace(self, **{name: value.to(device) for name, value in _tensors(self)})
 
     @property
     def mask(self) -> Tensor:
+        """(B, L) bool, True on real positions."""
         return _mask(self.length, self.items.shape[1])
+
+    @property
+    def target(self) -> Tensor:
+        """(B, L) bool, where a causal loss may be taken: positions whose past is everything before them.
+
+        All real positions; with `strict_time` the first of each instant. A model without a start token has nothing to
+        predict position 0 from.
+        """
+        first = torch.ones_like(self.instant, dtype=torch.bool)
+        first[:, 1:] = self.instant[:, 1:] != self.instant[:, :-1]
+        return first & self.mask
+
+    @property
+    def past_mask(self) -> Tensor:
+        """(B, L, L) bool, True where position j (last axis) is past of position i."""
+        return (self.instant[:, None, :] < self.instant[:, :, None]) & self.mask[:, None, :]
 
 
 @dataclass
 class ViewPair:
-    """Two augmented views of the same B training sequences, row by row."""
+    """Two augmented views of the same B training sequences, row by row, and the sequences themselves."""
 
     first: SequenceBatch
     second: SequenceBatch
+    sequence: SequenceBatch
 
     def __len__(self) -> int:
         return len(self.first)
 
     def to(self, device: torch.device | str) -> "ViewPair":
-        """Both views on a device."""
-        return ViewPair(self.first.to(device), self.second.to(device))
+        """All three on a device."""
+        return ViewPair(self.first.to(device), self.second.to(device), self.sequence.to(device))
 
 
 class Batches:
@@ -140,22 +176,38 @@ class Batches:
         events = self.split.log.events
         past = self.histories.gather(rows, window)
         return Batch(
-            user=_tensor(events.user[rows]),
-            task=_tensor(events.task[rows]),
-            query=_tensor(events.query[rows]),
-            time=_tensor(events.time[rows]),
-            cand=_tensor(cand),
-            **{name: _tensor(value) for name, value in vars(past).items()},
+            user=tensor(events.user[rows]),
+            task=tensor(events.task[rows]),
+            query=tensor(events.query[rows]),
+            time=tensor(events.time[rows]),
+            cand=tensor(cand),
+            **{name: tensor(value) for name, value in vars(past).items()},
         )
 
 
 def task_codes(tasks: tuple[str, ...]) -> list[int]:
+    """Codes of tasks by name: 0 = rec, 1 = search."""
     return [TASKS.index(task) for task in tasks]
+
+
+def _tensors(batch: "Batch | SequenceBatch") -> Iterator[tuple[str, Tensor]]:
+    return ((each.name, value) for each in fields(batch) if (value := getattr(batch, each.name)) is not None)
+
+
+def _shapes(batch: "Batch | SequenceBatch") -> str:
+    """One line: the class, its rows, and the shape of each tensor."""
+    shapes = (
+        f"{name} {'x'.join(str(size) for size in value.shape[1:])}"
+        for name, value in _tensors(batch)
+        if value.dim() > 1
+    )
+    return f"{type(batch).__name__}({len(batch)} rows; {', '.join(shapes)})"
 
 
 def _mask(length: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=length.device) < length[:, None]
 
 
-def _tensor(values: np.ndarray) -> Tensor:
+def tensor(values: np.ndarray) -> Tensor:
+    """int64 tensor of an array of integers."""
     return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.long)

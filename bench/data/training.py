@@ -9,7 +9,9 @@ import numpy as np
 from bench.data.batch import Batch, Batches
 from bench.data.history import Window
 from bench.data.sampling import ItemWeights, SeenItems
+from bench.data.sequences import SequenceStream
 from bench.data.streams import EventStream
+from bench.data.views import Augment, ViewStream
 
 
 class TrainData:
@@ -69,12 +71,52 @@ class TrainData:
         """Stream of `Batch`: one training row each, with its history and its negatives.
 
         Args:
+            batch_size: rows in a batch.
             negatives: items drawn for each row; 0 draws nothing.
             window: how much of the past a row carries.
             sampling: "uniform" over the items, or proportional to their "popularity" in training.
         """
         weights = self._item_weights() if sampling == "popularity" else None
         return EventStream(self._batches, self._rows, self._seen, self.seed, batch_size, negatives, weights, window)
+
+    def sequences(
+        self, batch_size: int, *, length: int, negatives: int = 0, every_task: bool = False, clicks: int = 5
+    ) -> SequenceStream:
+        """Stream of `SequenceBatch`: windows of at most `length` acts of one user each.
+
+        Args:
+            batch_size: windows in a batch.
+            length: most acts of a window.
+            negatives: items drawn for each position; 0 draws nothing.
+            every_task: whether training rows of the other task stand in the sequences, too (they carry their task).
+            clicks: most items of an act.
+        """
+        rows = self._batches.split.train if every_task else self._rows
+        guards = self._batches.histories.guards
+        return SequenceStream(self._events, rows, self._seen, guards, self.seed, batch_size, length, negatives, clicks)
+
+    def views(
+        self,
+        batch_size: int,
+        *,
+        length: int,
+        augment: Augment,
+        negatives: int = 0,
+        every_task: bool = False,
+        clicks: int = 5,
+    ) -> ViewStream:
+        """Stream of `ViewPair`: two augmented views of the windows that `sequences` shows.
+
+        Args:
+            batch_size: windows in a batch.
+            length: most acts of a window.
+            augment: the operators and their rates.
+            negatives: items drawn for each position of the window itself; 0 draws nothing.
+            every_task: whether training rows of the other task stand in the sequences, too.
+            clicks: most items of an act.
+        """
+        windows = self.sequences(batch_size, length=length, negatives=negatives, every_task=every_task, clicks=clicks)
+        return ViewStream(windows, self.seed, augment)
 
     # Read by callers of before `events`.
 
