@@ -1,5 +1,6 @@
 """The training side of a split as models see it: streams of batches, and plain arrays."""
 
+import copy
 from collections.abc import Iterator
 from typing import Literal
 
@@ -37,6 +38,19 @@ class TrainData:
     def __len__(self) -> int:
         """Number of training rows of the tasks."""
         return len(self._rows)
+
+    def only(self, *tasks: str) -> "TrainData":
+        """The training rows of some tasks, as data of their own; histories and seen items stay those of all."""
+        other = copy.copy(self)
+        split = self._batches.split
+        other.tasks, other._rows = tasks, np.sort(np.concatenate([split.rows("train", task) for task in tasks]))
+        return other
+
+    def with_seed(self, seed: int) -> "TrainData":
+        """The same rows with other random choices."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def arrays(self, task: str | None = None) -> dict[str, np.ndarray]:
         """user, item, query, task, time, event_id of the training rows (of one of the two tasks, or of both).

@@ -33,7 +33,7 @@ class World:
         return UniSAR(config, Context(self.catalog, tasks=tasks))
 
     def batch(self, model: UniSAR) -> Batch:
-        return next(model.batches(self.train, 0, 1))
+        return next(model.stream(self.train).batches(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,7 @@ def test_every_parameter_gets_a_gradient(world):
 def test_one_task_alone(world, task):
     model = world.model(tasks=(task,))
     data = TrainData(world.train._batches, (task,), 0)
-    loss, parts = model.loss(next(model.batches(data, 0, 1)))
+    loss, parts = model.loss(next(model.stream(data).batches(0, 1)))
     assert {name.split("/")[0] for name in parts} == {task}
     expected = parts[f"{task}/click"] + 0.001 * parts[f"{task}/pairs"] + 0.1 * parts[f"{task}/transitions"]
     torch.testing.assert_close(loss, expected)
