@@ -18,7 +18,7 @@ from bench.ranker.backbone import SMALL, item_texts, query_texts
 from bench.ranker.blocks.attention import MultiHeadAttention
 from bench.ranker.blocks.contrast import user_contrast
 from bench.ranker.blocks.encoder import Encoder
-from bench.ranker.blocks.graph import train_table
+from bench.ranker.blocks.graph import TableConfig, click_table
 from bench.ranker.blocks.pooling import masked_mean
 from bench.ranker.contract import (
     Batch,
@@ -157,31 +157,9 @@ class GenSR(TorchRanker):
 
     def precompute(self, train: TrainData) -> None:
         """Fill the frozen CF table: LightGCN on the recommendation clicks of the training part."""
-        config, clicks = self.config, train.arrays("rec")
-        if not len(clicks["user"]):
-            raise RunError("gensr needs recommendation clicks for its CF table and the training part has none")
-        settings = {
-            name: value for name, value in vars(config).items() if name.startswith("cf_") and name != "cf_table"
-        }
-
-        def build() -> dict[str, Tensor]:
-            return train_table(
-                clicks["user"],
-                clicks["item"],
-                self.catalog.n_users,
-                self.catalog.n_items,
-                config.cf_dim,
-                config.cf_layers,
-                config.cf_epochs,
-                config.cf_lr,
-                config.cf_decay,
-                self.context.generator("lightgcn"),
-                config.cf_batch_size,
-                self.context.device,
-            )
-
-        key = ",".join(f"{name}={value}" for name, value in sorted(settings.items())) + f",seed={self.context.seed}"
-        tables = self.context.cached("lightgcn", key, build)
+        config = self.config
+        settings = {name: getattr(config, f"cf_{name}") for name in TableConfig.model_fields}
+        tables = click_table(self.context, train, TableConfig(**settings))
         table = tables["item" if config.cf_table == "propagated" else "item_ego"]
         # One number for the whole table: the view works at unit scale, and popular items keep their longer rows.
         self.cf.copy_(table / table[1:].square().mean().sqrt() if config.match_norm else table)

@@ -10,10 +10,11 @@ from torch import nn
 from bench.baselines import unisar
 from bench.baselines.unisar import UniSAR
 from bench.data import sources
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
 from bench.data.log import REC, SEARCH, Log
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.datasets.kuaisar.items import USER_FEATURES
 from bench.datasets.simulated.source import Parameters, write_raw
 from bench.ranker.blocks.lengths import by_length, trim
@@ -35,7 +36,7 @@ class World:
         return UniSAR(config, Context(self.catalog, tasks=tasks))
 
     def batch(self, model: UniSAR) -> Batch:
-        return next(model.batches(self.train, 0, 1))
+        return next(model.stream(self.train).batches(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +354,7 @@ def test_every_parameter_gets_a_gradient(world):
 def test_one_task_alone(world, task):
     model = world.model(tasks=(task,))
     data = TrainData(world.batches, (task,), 0)
-    loss, parts = model.loss(next(model.batches(data, 0, 1)))
+    loss, parts = model.loss(next(model.stream(data).batches(0, 1)))
     assert {name.split("/")[0] for name in parts} == {task}
     expected = parts[f"{task}/click"] + 0.001 * parts[f"{task}/pairs"] + 0.1 * parts[f"{task}/transitions"]
     torch.testing.assert_close(loss, expected)

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.models.gensr import GenSR
 from bench.models.gensr_prompt import TEXTS
 from bench.ranker import backbone
@@ -38,7 +39,7 @@ class World:
         return self.batches.rows(rows, cand, model.window)
 
     def step(self, model: GenSR) -> Batch:
-        return next(model.batches(self.train, 0, 1))
+        return next(model.stream(self.train).batches(0, 1))
 
 
 @torch.no_grad()

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.data.batch import Batches, TrainData
+from bench.data.batch import Batches
 from bench.data.catalog import Catalog
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.errors import RunError
 from bench.models.gensr import GenSR
 from bench.ranker import backbone
@@ -166,17 +167,12 @@ def test_the_cf_table_comes_from_rec_training_clicks_through_the_cache(world):
     context = Context(world.catalog, seed=4, cache=cache, backbones=backbone.load)
     model = world.model(context, cf_lr=0.02)
     ((name, key),) = asked
-    assert (
-        name == "lightgcn"
-        and "seed=4" in key
-        and "cf_lr=0.02" in key
-        and "cf_epochs=2" in key
-        and "cf_table" not in key
-    )
-    from bench.ranker.blocks.graph import train_table
+    assert name == "lightgcn" and "table" not in key
+    assert all(setting in key for setting in ("seed=4", "lr=0.02", "epochs=2"))
+    from bench.ranker.blocks.graph import TableConfig, click_table
 
-    clicks = world.train.arrays("rec")
-    tables = train_table(clicks["user"], clicks["item"], 20, 60, 8, 2, 2, 0.02, 1e-4, context.generator("lightgcn"))
+    settings = TableConfig(dim=8, epochs=2, lr=0.02)
+    tables = click_table(context, world.train, settings)
     plain = world.model(context, cf_lr=0.02, match_norm=False)
     assert torch.equal(plain.cf, tables["item"])
     assert torch.equal(world.model(context, cf_lr=0.02, match_norm=False, cf_table="ego").cf, tables["item_ego"])
@@ -270,10 +266,8 @@ def test_a_saved_state_scores_alike_in_a_fresh_object(world, model, batch):
 
 
 def test_training_without_rec_clicks_is_refused(make_log):
-    log = make_log()
-    batches = Batches(split(log))
-    train = TrainData(batches, ("rec", "search"), 0)
-    train.arrays = lambda task=None: {"user": np.zeros(0, dtype=np.int32), "item": np.zeros(0, dtype=np.int32)}
+    log = make_log(only=1)
+    train = TrainData(Batches(split(log)), ("rec", "search"), 0)
     model = GenSR(GenSR.Config(**SHORT), Context(Catalog(log), backbones=backbone.load))
     with pytest.raises(RunError, match="recommendation clicks"):
         model.precompute(train)
