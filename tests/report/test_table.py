@@ -656,7 +656,7 @@ def test_latex_has_balanced_environments_and_equal_rows(folder):
 
 def test_heavy_packages_wait_until_they_are_needed():
     heavy = ("scipy", "statsmodels", "pandas", "torch")
-    script = f"import sys, bench.report.table, bench.report.render; print([n for n in {heavy} if n in sys.modules])"
+    script = f"import sys, bench.report.table, bench.report.captions; print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
