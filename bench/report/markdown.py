@@ -45,8 +45,9 @@ def escaped(text: str) -> str:
 
     An underscore within a word is no emphasis on GitHub and stays.
     """
-    text = html.escape(one_line(text), quote=False).replace("$", "&#36;")  # GitHub reads $...$ as a formula
+    text = html.escape(one_line(text), quote=False)
     text = re.sub(r"(?<=[A-Za-z0-9])\\_(?=[A-Za-z0-9])", "_", _SPECIAL.sub(r"\\\1", text))
+    text = text.replace("$", "&#36;")  # GitHub reads $...$ as a formula
     # What looks like an address becomes a link without any sign that could be escaped.
     return _AUTOLINK.sub(lambda match: f"{match[1]}<!-- -->{match[2]}" if match[1] else "&#64;", text)
 
