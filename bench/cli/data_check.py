@@ -12,10 +12,10 @@ from bench.errors import RunError, UsageError
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @options.debug
 def check(folder: Path) -> None:
-    """Look at a folder of own logs (events, items, queries, users as CSV or Parquet) before `bench run --dataset
-    log:DIR`.
+    """Look at a folder of own logs before `bench run --dataset log:DIR` uses it.
 
-    Every problem is a line with file, row and column; in a CSV the header is row 1.
+    The folder holds events, items, queries and users as CSV or Parquet. Every problem is a line with file, row and
+    column; in a CSV the header is row 1.
     """
     from bench.datasets.own_log.check import inspect
 

@@ -39,6 +39,12 @@ class PreparedData:
         return tuple(task for task in TASKS if len(self.split.rows("test", task)))
 
     @property
+    def title(self) -> str:
+        """What captions call the data: the source's title and, where the name has one, its argument."""
+        argument = self.name.removeprefix(self.entry.name) if self.entry.name.endswith(":") else ""
+        return f"{self.entry.title}: {argument}" if argument else self.entry.title
+
+    @property
     def synthetic(self) -> str:
         """What is made up in the data, for every caption; generated raw files say so of themselves."""
         return self.log.manifest.get("synthetic", self.entry.synthetic)
@@ -70,7 +76,7 @@ class PreparedData:
         """What a run's record says of the data."""
         return {
             "name": self.name,
-            "title": self.entry.title,
+            "title": self.title,
             "options": self.options,
             "fingerprint": self.log.fingerprint,
             "mode": self.log.mode,

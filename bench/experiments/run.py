@@ -253,4 +253,4 @@ def _describe(prepared: Any, sets: list[CandidateSet], jobs: list) -> str:
     rows = ", ".join(f"{counts[f'test/{task}']} {task}" for task in prepared.tasks)
     lists = ", ".join(f"{entry.label} ({entry.fingerprint[:12]})" for entry in sets)
     made_up = f"; synthetic: {prepared.synthetic}" if prepared.synthetic else ""
-    return f"{prepared.entry.title}: test rows {rows}; candidates {lists}{made_up}; {len(jobs)} runs"
+    return f"{prepared.title}: test rows {rows}; candidates {lists}{made_up}; {len(jobs)} runs"
