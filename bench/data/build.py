@@ -1,6 +1,5 @@
 """From raw tables to a Log: dense ids, the published total order, vocabularies. Every data source goes through here."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +10,7 @@ import pyarrow as pa
 from bench.data import hashing
 from bench.data.log import Entities, Events, Log
 from bench.data.ragged import Ragged
-
-_TOKEN = re.compile(r"[^\W_]+")
-
-
-def tokenize(text: str) -> list[str]:
-    """Lower-case words and numbers; the tokeniser of every data set whose text is readable."""
-    return _TOKEN.findall(text.lower())
+from bench.data.words import tokenize, word_rules
 
 
 def build(
@@ -85,6 +78,8 @@ def build(
     }
     if "part" in events:
         columns["part"] = events["part"].to_numpy(np.int8)
+    if "words" not in items or "words" not in queries:
+        manifest = {"words": word_rules(), **(manifest or {})}
     return assemble(
         name,
         mode,
