@@ -41,6 +41,17 @@ def row_keys(events: Events, rows: np.ndarray) -> np.ndarray:
     return hashing.draw(np.uint64(0), *(column[rows] for column in columns))
 
 
+def few_unseen(user: np.ndarray, positive: np.ndarray, seen: SeenItems, count: int) -> np.ndarray:
+    """(R,) bool: rows for which fewer than `count` items are left that their user has not seen.
+
+    Args:
+        user, positive: (R,); the positive is not among the items that are left.
+        seen: the pairs that may not be drawn.
+        count: number of negatives that are needed.
+    """
+    return seen.n_items - seen.count(user) - ~seen.contains(user, positive) < count
+
+
 def draw_negatives(
     purpose: np.uint64,
     rows: np.ndarray,
