@@ -35,6 +35,26 @@ class SeenItems:
         return np.where(user < len(self._count), self._count[np.minimum(user, len(self._count) - 1)], 0)
 
 
+class ItemWeights:
+    """Relative probability of each item to be drawn; the table is made once and serves any number of draws.
+
+    Args:
+        weights: (n_items + 1,) not negative; entry 0 (padding) is ignored.
+    """
+
+    def __init__(self, weights: np.ndarray):
+        self.n_items = len(weights) - 1
+        # Items that can be drawn at all.
+        self.possible = int((weights[1:] > 0).sum())
+        cumulative = np.cumsum(weights[1:].astype(np.float64))
+        self._cumulative = cumulative / cumulative[-1]
+
+    def items(self, values: np.ndarray) -> np.ndarray:
+        """Map uniform uint64 to item ids."""
+        drawn = np.searchsorted(self._cumulative, (values >> np.uint64(11)) * 2.0**-53, side="right") + 1
+        return np.minimum(drawn, self.n_items)
+
+
 def row_keys(events: Events, rows: np.ndarray) -> np.ndarray:
     """uint64 identity of event rows, independent of where they stand in a file."""
     columns = (events.user, events.event_id, events.item, events.task, events.query)
@@ -59,7 +79,7 @@ def draw_negatives(
     positive: np.ndarray,
     seen: SeenItems,
     count: int,
-    weights: np.ndarray | None = None,
+    weights: ItemWeights | None = None,
     taken: np.ndarray | None = None,
 ) -> np.ndarray:
     """(R, count) int32: for each row the first `count` distinct items of its stream that its user never touched.
@@ -68,14 +88,14 @@ def draw_negatives(
         purpose: key of the purpose (`hashing.key`).
         rows: (R,) uint64 row identities.
         user, positive: (R,); the positive is never drawn.
-        weights: (n_items + 1,) relative probability of each item (entry 0 ignored); default uniform.
+        weights: relative probability of each item; default uniform.
         taken: (R, T) further items that may not be drawn, 0 = none.
 
     Raises:
         RunError: a user has fewer than `count` draw_negatives items left.
     """
     n_items = seen.n_items
-    possible = n_items if weights is None else int((weights[1:] > 0).sum())
+    possible = n_items if weights is None else weights.possible
     extra = 0 if taken is None else (taken > 0).sum(1)
     known = seen.contains(user, positive)
     left = n_items - seen.count(user) - ~known - extra
@@ -85,10 +105,6 @@ def draw_negatives(
             f"user {int(user[worst])} has only {int(left[worst])} items left that the user never touched, {count} are needed as "
             f"negatives; the catalogue has {n_items} items, too small to draw from; use --candidates full"
         )
-    cumulative = None
-    if weights is not None:
-        cumulative = np.cumsum(weights[1:].astype(np.float64))
-        cumulative /= cumulative[-1]
     out = np.zeros((len(rows), count), dtype=np.int32)
     open_rows = np.arange(len(rows) if count else 0)
     span = count + count // 4 + 8
@@ -104,11 +120,7 @@ def draw_negatives(
         for low in range(0, len(open_rows), step):
             chunk = open_rows[low : low + step]
             values = hashing.draw(purpose, rows[chunk, None], np.arange(span))
-            if cumulative is None:
-                items = hashing.below(values, n_items) + 1
-            else:
-                items = np.searchsorted(cumulative, (values >> np.uint64(11)) * 2.0**-53, side="right") + 1
-                items = np.minimum(items, n_items)
+            items = hashing.below(values, n_items) + 1 if weights is None else weights.items(values)
             good = ~seen.contains(user[chunk, None], items) & (items != positive[chunk, None]) & first_seen(items)
             if taken is not None:
                 for column in range(taken.shape[1]):

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from bench.data import hashing
 from bench.data.log import SEARCH, TASKS
 from bench.data.ragged import Ragged
-from bench.data.sampling import SeenItems, draw_negatives, first_seen, row_keys
+from bench.data.sampling import ItemWeights, SeenItems, draw_negatives, first_seen, row_keys
 from bench.data.split import LogSplit
 from bench.errors import RunError, UsageError
 
@@ -140,7 +140,7 @@ def draw(
     seen = SeenItems(events.user, events.item, len(log.items))
     weights = None
     if strategy == "popularity":
-        weights = np.bincount(events.item[split.train], minlength=len(log.items) + 1)
+        weights = ItemWeights(np.bincount(events.item[split.train], minlength=len(log.items) + 1))
     first = None
     if strategy == "same-query":
         first = _carriers(split), events.query
@@ -170,7 +170,7 @@ def _lists(
     strategy: str,
     seed: int,
     negatives: int,
-    weights: np.ndarray | None,
+    weights: ItemWeights | None,
     first: tuple[Ragged, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     events, keys = split.log.events, row_keys(split.log.events, rows)

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.data import sources
-from bench.data.batch import TrainData, task_codes
+from bench.data.batch import task_codes
+from bench.data.training import TrainData
 from bench.errors import BenchError, RunError
 from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.scoring import RowValidation, rank

@@ -7,8 +7,9 @@ A model is a `Ranker`: it serves tasks, learns in `fit`, and gives every candida
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from bench.data.batch import Batch, SequenceBatch, TrainData
+from bench.data.batch import Batch, SequenceBatch
 from bench.data.history import Window
+from bench.data.training import TrainData
 from bench.ranker.config import Config, Fraction, TrainConfig
 from bench.ranker.context import Backbone, Context, Validation
 from bench.ranker.ranker import Ranker

@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from bench.data.batch import Batch, TrainData
+from bench.data.batch import Batch
 from bench.data.history import Window
+from bench.data.training import TrainData
 from bench.ranker.config import Config
 from bench.ranker.context import Context, Validation
 

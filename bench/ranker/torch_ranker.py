@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from bench.data.batch import Batch, SequenceBatch, TrainData
+from bench.data.batch import Batch, SequenceBatch
 from bench.data.history import Window
+from bench.data.training import TrainData
 from bench.ranker.config import TrainConfig
 from bench.ranker.context import Context, Validation
 from bench.ranker.ranker import Ranker

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.data import hashing
-from bench.data.batch import TrainData
+from bench.data.training import TrainData
 from bench.errors import RunError
 from bench.ranker.config import TrainConfig
 from bench.ranker.context import Context, Validation

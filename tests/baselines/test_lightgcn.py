@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.baselines.lightgcn import LightGCN
-from bench.data.batch import Batches, TrainData
+from bench.data.batch import Batches
 from bench.data.catalog import Catalog
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.evaluation.scoring import RowValidation
 from bench.ranker.blocks.graph import adjacency, bpr, initial, propagate, train_table
 from bench.ranker.contract import Context

@@ -16,9 +16,10 @@ from torch import Tensor
 from bench.baselines.recbole import classes as recbole_classes
 from bench.baselines.recbole import data as recbole_data
 from bench.baselines.recbole import rows as recbole_rows
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
 from bench.data.split import LogSplit, split
+from bench.data.training import TrainData
 from bench.errors import RunError, UsageError
 from bench.evaluation.scoring import RowValidation
 from bench.ranker import registry

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 import bench.datasets
 from bench.baselines.counting import PairTable, below_one, distinct
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data.batch import Batch, Batches
 from bench.data.build import build
 from bench.data.catalog import Catalog
 from bench.data.log import Log
 from bench.data.ragged import Ragged
 from bench.data.split import LogSplit, split
+from bench.data.training import TrainData
 from bench.errors import RunError
 from bench.evaluation.candidates import CandidateSet, draw
 from bench.evaluation.metrics import parse

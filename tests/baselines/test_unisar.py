@@ -10,10 +10,11 @@ from torch import nn
 
 from bench.baselines import unisar
 from bench.baselines.unisar import UniSAR
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
 from bench.data.log import REC, SEARCH
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.ranker.blocks.lengths import by_length, trim
 from bench.ranker.contract import Context
 

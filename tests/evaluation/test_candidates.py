@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.data.batch import Batches, TrainData
+from bench.data.batch import Batches
 from bench.data.history import Guards, Histories, Window
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.errors import RunError, UsageError
 from bench.evaluation import candidates, leaks
 from bench.evaluation.candidates import draw

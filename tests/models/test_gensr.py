@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.errors import RunError, UsageError
 from bench.models.gensr import GenSR, info_nce
 from bench.models.gensr_prompt import SEGMENTS, TEXTS, Prompts

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.data.batch import Batches, TrainData
+from bench.data.batch import Batches
 from bench.data.catalog import Catalog
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.errors import RunError
 from bench.evaluation.scoring import RowValidation
 from bench.ranker.context import InMemory
