@@ -79,7 +79,7 @@ def _without_negatives(parts: LogSplit) -> list[str]:
     """How many test rows the default candidates leave out, and whose they are."""
     log, events = parts.log, parts.log.events
     seen = SeenItems(events.user, events.item, len(log.items))
-    short = few_unseen(events.user[parts.test], events.item[parts.test], seen, NEGATIVES)
+    short = few_unseen(events, parts.test, seen, NEGATIVES)
     if not short.any():
         return []
     users = np.unique(events.user[parts.test][short])
