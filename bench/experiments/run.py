@@ -136,6 +136,7 @@ def _execute(
     reporter: Reporter,
     table: Callable[[Store], str] | None,
 ) -> Outcome:
+    from bench.experiments.prepared_data import cautions
     from bench.store.mlflow_view import Tracker
 
     tracker = Tracker(store, request.tracking_uri)
@@ -148,6 +149,8 @@ def _execute(
             for entry in sets:
                 entry.save(store.candidates(prepared.name), prepared.split)
             reporter.note(_describe(prepared, sets, jobs))
+            for caution in cautions(prepared, sets):
+                reporter.warn(caution)
             for job in jobs:
                 place = f"{prepared.name}/{job.id}"
                 try:
