@@ -8,7 +8,8 @@ from bench.errors import UsageError
 from bench.experiments.run import Outcome, Request
 from bench.experiments.run import run as run_request
 from bench.experiments.settings import Overrides
-from bench.store.results import RunRecord, Store
+from bench.store.records import RunRecord
+from bench.store.results import Store
 
 if TYPE_CHECKING:
     import pandas as pd

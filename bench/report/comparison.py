@@ -17,6 +17,7 @@ from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, PerUser, check_id
 from bench.evaluation.ranks import Ranks
 from bench.evaluation.significance import Comparison, compare, holm, mean_over_seeds
 from bench.report.selection import Entry, Group, Row, commas
+from bench.store.results import read_ranks
 
 LEVEL = 0.05
 MANY_TIES = 0.05
@@ -87,13 +88,7 @@ def synthetic(dataset: Mapping[str, Any]) -> str:
 
 
 def _load(entry: Entry) -> Ranks:
-    path = entry.folder / entry.evaluation.ranks
-    ranks = Ranks.load(path)
-    if ranks.meta.get("candidates", entry.evaluation.fingerprint) != entry.evaluation.fingerprint:
-        raise RunError(
-            f"{path} holds ranks on other candidates than {entry.folder.name} says; remove that run and repeat it"
-        )
-    return ranks
+    return read_ranks(entry.folder, entry.evaluation)
 
 
 def _fill(block: Block, task: str, ranks: list[list[Ranks]], metrics: tuple[Metric, ...]) -> None:

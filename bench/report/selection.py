@@ -10,7 +10,8 @@ from typing import Any
 from bench.errors import UsageError, unknown
 from bench.experiments.settings import BUDGETS
 from bench.ranker.registry import GROUPS
-from bench.store.results import CommandRecord, Evaluation, RunRecord, Store
+from bench.store.records import CommandRecord, DatasetFacts, Evaluation, RunRecord
+from bench.store.results import Store
 
 _START = "run something first: bench run --models gensr,unisar --dataset ml-100k"
 
@@ -72,7 +73,7 @@ class Row:
 class Group:
     """The rows of one data set on one candidate set, in the order in which they are printed."""
 
-    dataset: dict[str, Any]  # as in RunRecord.dataset
+    dataset: DatasetFacts  # as in RunRecord.dataset
     candidates: Evaluation  # label, seed and fingerprint of the candidates
     budget: str
     rows: tuple[Row, ...]
@@ -155,7 +156,7 @@ def _of_folders(folders: Sequence[Path]) -> list[Entry]:
         store = Store(folder)
         paths = [path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}run.json")]
         places = sorted({path.resolve() for path in paths if not path.name.startswith(".") and path.suffix != ".part"})
-        entries = _entries(((place, store.read(place)) for place in places), number)
+        entries = _entries(store.readable(places), number)
         if not entries:
             raise UsageError(f"--from {folder}: no finished runs in it; expected <data set>/<run>/run.json")
         found |= {entry.folder / entry.evaluation.ranks: entry for entry in entries}

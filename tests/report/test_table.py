@@ -21,7 +21,8 @@ from bench.evaluation.metrics import Metric
 from bench.evaluation.ranks import Ranks
 from bench.report.comparison import Estimate, Note
 from bench.report.table import Table, table
-from bench.store.results import CommandRecord, Evaluation, RunRecord, Store
+from bench.store.records import CommandRecord, Evaluation, RunRecord
+from bench.store.results import Store
 
 USERS = 120
 FIRST, OTHER = "a1" * 32, "b2" * 32

@@ -24,7 +24,8 @@ from bench.store import mlflow_store as tracking_store
 from bench.store import mlflow_view as tracking
 from bench.store.mlflow_store import Place, configure, quiet
 from bench.store.mlflow_view import Tracker, TrackingWarning
-from bench.store.results import CommandRecord, Evaluation, RunRecord, Store
+from bench.store.records import CommandRecord, Evaluation, RunRecord
+from bench.store.results import Store
 
 # What would be a warning for a user is an error here, except where a test expects it.
 pytestmark = pytest.mark.filterwarnings("error::bench.store.mlflow_view.TrackingWarning")
