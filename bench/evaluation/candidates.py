@@ -102,7 +102,11 @@ class CandidateSet:
 
 def _check_kept(folder: Path, stem: str, lists: pa.Table, answers: pa.Table, record: dict[str, Any]) -> None:
     """Raise RunError where the files under a fingerprint's name do not hold the set that has this fingerprint."""
-    for name, expected in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers), (f"{stem}.json", record)):
+    for name, expected in (
+        (f"{stem}.parquet", lists),
+        (f"{stem}.positions.parquet", answers),
+        (f"{stem}.json", record),
+    ):
         path = folder / name
         try:
             if isinstance(expected, dict):
@@ -152,13 +156,13 @@ def draw(
         raise UsageError(f"{log.name} does not say what its searches displayed; use uniform or same-query candidates")
     rows = np.sort(np.concatenate([split.rows(part, task) for task in tasks]))
     if not len(rows):
-        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.name}")
+        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.label}")
     meta = {
         "strategy": strategy,
         "seed": seed,
         "negatives": negatives,
         "data": log.fingerprint,
-        "split": split.name,
+        "split": split.label,
         "part": part,
         "tasks": list(tasks),
     }
