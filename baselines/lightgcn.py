@@ -79,6 +79,10 @@ class LightGCN(TorchRanker):
         decay = 0.5 * rows.square().sum() / len(batch)
         return ranking + self.config.decay * decay, {"bpr": ranking, "squares": decay}
 
-    def score(self, batch: Batch) -> Tensor:
-        final: Tensor = self.final  # type: ignore[assignment]
-        return (final[batch.user][:, None] * final[batch.cand + self.catalog.n_users + 1]).sum(-1)
+    def row_vectors(self, batch: Batch) -> Tensor:
+        """Propagated rows of the users, (B, dim)."""
+        return self.final[batch.user]  # type: ignore[index]  # a buffer is declared as Tensor or Module
+
+    def item_vectors(self) -> Tensor:
+        """Propagated rows of the items, (n_items + 1, dim)."""
+        return self.final[self.catalog.n_users + 1 :]  # type: ignore[index]  # as above

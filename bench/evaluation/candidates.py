@@ -102,6 +102,8 @@ def draw(
     negatives: int = NEGATIVES,
     workers: int = 1,
     chunk: int = 100_000,
+    *,
+    limit: int = 0,
 ) -> CandidateSet:
     """Draw the candidates of a part of a split.
 
@@ -122,7 +124,7 @@ def draw(
             raise UsageError(f"{strategy} candidates are for search rows; add search to --tasks or use uniform")
     if strategy == "shown" and log.shown is None:
         raise UsageError(f"{log.name} does not say what its searches displayed; use uniform or same-query candidates")
-    rows = np.sort(np.concatenate([split.rows(part, task) for task in tasks]))
+    rows = np.sort(np.concatenate([_limited(split, split.rows(part, task), limit) for task in tasks]))
     if not len(rows):
         raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.name}")
     meta = {
@@ -133,6 +135,7 @@ def draw(
         "split": split.name,
         "part": part,
         "tasks": list(tasks),
+        **({"rows_per_task": limit} if limit else {}),
     }
     item = events.item[rows]
     if strategy == "full":
@@ -156,6 +159,14 @@ def draw(
     items = np.concatenate([piece for piece, _ in drawn])
     position = np.concatenate([column for _, column in drawn])
     return CandidateSet(rows, items, position, meta)
+
+
+def _limited(split: LogSplit, rows: np.ndarray, limit: int) -> np.ndarray:
+    """The `limit` rows with the smallest hashes, or all where there are no more or the limit is 0."""
+    if not limit or len(rows) <= limit:
+        return rows
+    drawn = hashing.draw(hashing.key("rows", split.log.name), row_keys(split.log.events, rows))
+    return rows[np.argpartition(drawn, limit - 1)[:limit]]
 
 
 def seen_items(split: LogSplit) -> SeenItems:
