@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from bench.data import hashing
 from bench.data.log import SEARCH, TASKS
 from bench.data.ragged import Ragged
-from bench.data.sampling import SeenItems, draw_negatives, first_seen, row_keys
+from bench.data.sampling import ItemWeights, SeenItems, draw_negatives, few_unseen, first_seen, row_keys
 from bench.data.split import LogSplit
 from bench.errors import RunError, UsageError
 
@@ -29,6 +29,8 @@ SEARCH_ONLY = ("same-query", "shown")
 NEGATIVES = 99
 # A list this many times longer than what is needed is drawn from rather than ordered.
 _LONG = 8
+# Users that a record names before it only counts them.
+_NAMED = 20
 # Rows, and entries of lists, that are held at a time.
 _STEP, _ENTRIES = 20_000, 8_000_000
 
@@ -112,8 +114,11 @@ def draw(
     (search rows only); `shown`: first those that the row's session displayed and nobody clicked, then uniform (search
     rows only); `full`: all of them. Neither the order of rows nor `workers` nor `chunk` changes the result.
 
+    Rows whose users have fewer than `negatives` such items left are left out; `meta["left_out"]` counts them and names
+    the users.
+
     Raises:
-        UsageError: the strategy does not exist or does not fit the tasks. RunError: too few items are left for a user.
+        UsageError: the strategy does not exist or does not fit the tasks, or more than half of the rows would be left out.
     """
     if strategy not in STRATEGIES:
         raise UsageError(f"unknown candidates '{strategy}'; known: {', '.join(STRATEGIES)}, given:PATH")
@@ -143,7 +148,11 @@ def draw(
     seen = SeenItems(events.user, events.item, len(log.items))
     weights = None
     if strategy == "popularity":
-        weights = np.bincount(events.item[split.train], minlength=len(log.items) + 1)
+        weights = ItemWeights(np.bincount(events.item[split.train], minlength=len(log.items) + 1))
+    few = few_unseen(events, rows, seen, negatives, weights)
+    if few.any():
+        meta["left_out"] = _left_out(split, rows, few, part, negatives)
+        rows = rows[~few]
     first = None
     if strategy == "same-query":
         first = _carriers(split), events.query
@@ -169,6 +178,25 @@ def _limited(split: LogSplit, rows: np.ndarray, limit: int) -> np.ndarray:
     return rows[np.argpartition(drawn, limit - 1)[:limit]]
 
 
+def _left_out(split: LogSplit, rows: np.ndarray, few: np.ndarray, part: str, negatives: int) -> dict[str, Any]:
+    """What the record says of rows without enough negatives: their number, and whose they are.
+
+    Raises:
+        UsageError: they are more than half of the rows.
+    """
+    log = split.log
+    users = np.unique(log.events.user[rows[few]])
+    names = [str(name) for name in log.users.id[users[:_NAMED]]]
+    more = f" and {len(users) - _NAMED:,} more" * (len(users) > _NAMED)
+    if 2 * few.sum() > len(rows):
+        raise UsageError(
+            f"{log.name}: {int(few.sum()):,} of {len(rows):,} {part} rows have fewer than {negatives} items left that "
+            f"their user never touched (users {', '.join(names)}{more}); the catalogue of {len(log.items):,} items is too "
+            "small to draw from, use --candidates full"
+        )
+    return {"rows": int(few.sum()), "users": ", ".join(names) + more}
+
+
 def seen_items(split: LogSplit) -> SeenItems:
     """Every (user, item) pair of the log: what may never be a negative."""
     return SeenItems(split.log.events.user, split.log.events.item, len(split.log.items))
@@ -181,7 +209,7 @@ def _lists(
     strategy: str,
     seed: int,
     negatives: int,
-    weights: np.ndarray | None,
+    weights: ItemWeights | None,
     first: tuple[Ragged, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     events, keys = split.log.events, row_keys(split.log.events, rows)

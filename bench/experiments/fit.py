@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.data import sources
-from bench.data.batch import TrainData, task_codes
+from bench.data.batch import task_codes
+from bench.data.training import TrainData
 from bench.errors import BenchError, RunError
 from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.scoring import RowValidation, rank
@@ -202,19 +204,24 @@ class DiskCheckpoints:
 
 
 class _Curve(FitView):
-    """Writes one line an epoch to curve.jsonl and passes everything on."""
+    """Writes one line per epoch and check of each stage to curve.jsonl and passes everything on."""
 
     def __init__(self, path: Path, view: FitView):
         self._path, self._view = path, view
         self.begin, self.step, self.ranking = view.begin, view.step, view.ranking  # type: ignore[method-assign]
 
-    def epoch(self, epoch: int, values: dict[str, float]) -> None:
-        # An epoch that was repeated after an interruption replaces its first attempt.
+    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
+        # Steps that were repeated after an interruption replace their first attempt.
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        kept = [line for line in lines if json.loads(line)["epoch"] < epoch]
+        kept = list(takewhile(lambda line: not _repeats(json.loads(line), values), lines))
         text = "\n".join([*kept, json.dumps({"epoch": epoch, **values})]) + "\n"
         _write(self._path, lambda path: path.write_text(text))
         self._view.epoch(epoch, values)
+
+
+def _repeats(line: dict[str, Any], values: dict[str, Any]) -> bool:
+    """Whether a line of the curve is about a step of a stage that `values` reaches again."""
+    return line["stage"] == values["stage"] and line["step"] >= values["step"]
 
 
 def _context(job: Job, folder: Path, view: FitView, root: str | Path | None) -> Context:

@@ -136,6 +136,7 @@ def _execute(
     reporter: Reporter,
     table: Callable[[Store], str] | None,
 ) -> Outcome:
+    from bench.experiments.prepared_data import cautions
     from bench.store.mlflow_view import Tracker
 
     tracker = Tracker(store, request.tracking_uri)
@@ -148,6 +149,8 @@ def _execute(
             for entry in sets:
                 entry.save(store.candidates(prepared.name), prepared.split)
             reporter.note(_describe(prepared, sets, jobs))
+            for caution in cautions(prepared, sets):
+                reporter.warn(caution)
             for job in jobs:
                 place = f"{prepared.name}/{job.id}"
                 try:
@@ -253,4 +256,4 @@ def _describe(prepared: Any, sets: list[CandidateSet], jobs: list) -> str:
     rows = ", ".join(f"{counts[f'test/{task}']} {task}" for task in prepared.tasks)
     lists = ", ".join(f"{entry.label} ({entry.fingerprint[:12]})" for entry in sets)
     made_up = f"; synthetic: {prepared.synthetic}" if prepared.synthetic else ""
-    return f"{prepared.entry.title}: test rows {rows}; candidates {lists}{made_up}; {len(jobs)} runs"
+    return f"{prepared.title}: test rows {rows}; candidates {lists}{made_up}; {len(jobs)} runs"

@@ -1,14 +1,16 @@
 """What a model is to the harness: a `Ranker` serves tasks, learns in `fit`, and gives every candidate a score."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from bench.data.batch import Batch, TrainData
+from bench.data.batch import Batch
 from bench.data.history import Window
 from bench.evaluation.long_lists import DotProduct
+from bench.data.training import TrainData
 from bench.ranker.config import Config
 from bench.ranker.context import Context, Validation
 
@@ -79,6 +81,10 @@ class Ranker(ABC):
         if isinstance(self, DotProduct):
             return (encoded[:, None] * self.item_vectors()[cand]).sum(-1)  # (B, K, d) to (B, K)
         return self.score(replace(encoded, cand=cand))
+
+    def scoring(self) -> AbstractContextManager:
+        """What the harness enters around scoring, such as the precision of the training."""
+        return nullcontext()
 
     def evidence(self) -> dict[str, Any]:
         """Facts for the result record that the config does not say, such as the backbone's name and size."""

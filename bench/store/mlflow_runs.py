@@ -169,6 +169,8 @@ def _curve(path: Path, start: int) -> Iterator[Point]:
         try:
             values = json.loads(line)
             step = int(values.pop("epoch"))
+            stage = values.pop("stage", "fit")
+            values.pop("step", None)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             mend = "remove that run and repeat it"
             raise RunError(f"line {number} of {path} is not an epoch of a curve ({error}); {mend}") from None
@@ -178,6 +180,7 @@ def _curve(path: Path, start: int) -> Iterator[Point]:
                 name = "epoch/seconds"
             elif not name.startswith("train/"):
                 name = f"valid/{name}"
+            name = name if stage == "fit" else f"{stage}/{name}"
             yield Point(name, value, start + round(passed * 1000), step)
 
 
