@@ -67,11 +67,13 @@ class CandidateSet:
         return self.meta["strategy"] if self.items is None else f"{self.meta['strategy']}-{self.items.shape[1] - 1}"
 
     def save(self, folder: Path, split: LogSplit) -> Path:
-        """Write `<fingerprint>.parquet` (the lists), `.positions.parquet` (the answers) and `.json`, once."""
+        """Write `<fingerprint>.parquet` (the lists), `.positions.parquet` (the answers) and `.json`, once.
+
+        Raises:
+            RunError: the folder cannot be written, or files of that name are there with another content.
+        """
         stem = self.fingerprint[:16]
         target = folder / f"{stem}.json"
-        if target.exists():
-            return target
         events = split.log.events
         names = {"user": events.user, "event_id": events.event_id, "task": events.task, "query": events.query}
         lists = pa.table({name: column[self.rows] for name, column in names.items()})
@@ -81,18 +83,39 @@ class CandidateSet:
         answers = pa.table(
             {"event_id": events.event_id[self.rows], "item": events.item[self.rows], "position": self.position}
         )
+        record = {**self.meta, "fingerprint": self.fingerprint, "rows": len(self)}
+        if target.exists():
+            _check_kept(folder, stem, lists, answers, record)
+            return target
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, table in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers)):
                 pq.write_table(table, folder / f".{name}.{os.getpid()}", compression="zstd")
                 os.replace(folder / f".{name}.{os.getpid()}", folder / name)
-            record = {**self.meta, "fingerprint": self.fingerprint, "rows": len(self)}
             scratch = folder / f".{stem}.{os.getpid()}"
             scratch.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
             os.replace(scratch, target)
         except OSError as error:
             raise RunError(f"cannot write the candidates to {folder}: {error.strerror or error}") from error
         return target
+
+
+def _check_kept(folder: Path, stem: str, lists: pa.Table, answers: pa.Table, record: dict[str, Any]) -> None:
+    """Raise RunError where the files under a fingerprint's name do not hold the set that has this fingerprint."""
+    for name, expected in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers), (f"{stem}.json", record)):
+        path = folder / name
+        try:
+            if isinstance(expected, dict):
+                same = json.loads(path.read_bytes()) == json.loads(json.dumps(expected))
+            else:
+                same = pq.ParquetFile(path, page_checksum_verification=True).read().equals(expected)
+        except (pa.ArrowException, OSError, ValueError):
+            same = False
+        if not same:
+            raise RunError(
+                f"{path} does not hold the candidates {stem} that it is named by; remove it and {stem}.json, "
+                "and the next command writes them again"
+            )
 
 
 def draw(

@@ -19,6 +19,7 @@ from bench.evaluation import leaks
 from bench.evaluation.candidates import SEARCH_ONLY, CandidateSet, draw
 from bench.experiments.settings import Overrides
 from bench.store import environment
+from bench.store.records import DatasetFacts
 
 
 @dataclass
@@ -74,7 +75,7 @@ class PreparedData:
             os.replace(scratch, path)
         return counted
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> DatasetFacts:
         """What a run's record says of the data."""
         return {
             "name": self.name,

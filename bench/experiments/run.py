@@ -19,7 +19,8 @@ from bench.experiments.progress import Reporter
 from bench.experiments.settings import Overrides
 from bench.ranker import registry
 from bench.store import environment
-from bench.store.results import CommandRecord, RunRecord, Store, now
+from bench.store.records import CommandRecord, RunRecord, now
+from bench.store.results import Store
 
 
 @dataclass
@@ -154,7 +155,10 @@ def _execute(
             for job in jobs:
                 place = f"{prepared.name}/{job.id}"
                 try:
-                    with store.locked(prepared.name, job.id), _cleared(store.part(prepared.name, job.id)):
+                    with (
+                        store.locked(prepared.name, job.id, lambda line: reporter.note(f"{line}; waiting for it")),
+                        _cleared(store.part(prepared.name, job.id)),
+                    ):
                         record, worked = _one(job, sets, store, reporter, request)
                 except BenchError as error:
                     if isinstance(error, NothingToReadError) and job.name not in named:
