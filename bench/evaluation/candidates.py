@@ -9,6 +9,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class CandidateSet:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of what was drawn, for whom and from what."""
         digest = hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode())

@@ -81,7 +81,10 @@ class FullRanking:
         listed = self._seen.n_items - np.bincount(owner, minlength=len(rows))
         encoded = self._scorer.encode(batch)
         if self._items is not None:
-            better, tied = self._count_by_product(encoded, owner, item, position, first_row)
+            device = self._items.device.type
+            vectors = encoded.float() if torch.is_autocast_enabled(device) else encoded
+            with torch.autocast(device, enabled=False):
+                better, tied = self._count_by_product(vectors, owner, item, position, first_row)
             return better, tied, listed
         everything = torch.arange(1, self._seen.n_items + 1).expand(len(rows), -1)  # (B, N)
         scores = score_blocks(self._scorer, encoded, everything, self._device, self._model).cpu().numpy()
@@ -149,15 +152,15 @@ class FullRanking:
 
         Args:
             vectors: (B, d).
-            row, column: (n,) pairs of a row of `vectors` and an item id - 1, in ascending order; those of a row hold
-                its positive.
+            row: (n,) rows of `vectors`, ascending.
+            column: (n,) an item id - 1 for each, ascending per row; those of a row hold its positive.
             position: item id - 1 of the positive, (B,).
             first_row: number of the first row in the candidate set, for messages.
 
         Returns:
             the rows that occur, and for each of them the items above and tied with the positive.
         """
-        rows, first, lengths = np.unique(row, return_index=True, return_counts=True)
+        rows, lengths = np.unique(row, return_counts=True)
         valid = np.arange(lengths.max()) < lengths[:, None]  # (R, W)
         cand = np.zeros(valid.shape, dtype=np.int64)
         cand[valid] = column + 1
@@ -199,6 +202,8 @@ def checked(scores: Tensor, shape: tuple[int, ...], model: str) -> Tensor:
     """
     if tuple(scores.shape) != tuple(shape):
         raise RunError(f"{model} returned scores of shape {tuple(scores.shape)} for candidates of shape {tuple(shape)}")
+    if scores.dtype != torch.float32 and torch.is_autocast_enabled(scores.device.type):
+        return scores.float()  # a model that is scored in the precision of its training
     if scores.dtype != torch.float32:
         raise RunError(f"{model} returned {scores.dtype} scores; float32 is expected, because fewer bits make ties")
     return scores

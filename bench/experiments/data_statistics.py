@@ -48,17 +48,6 @@ def describe(prepared: PreparedData, candidate_seed: int = 0) -> dict[str, dict[
     }
 
 
-def folder_of(log: Log, root: str | Path | None = None) -> Path | None:
-    """The folder under the data root that holds this Log; None where it is not stored."""
-    for path in sorted((sources.data_root(root) / "prepared").glob("*/manifest.json")):
-        try:
-            if json.loads(path.read_text()).get("fingerprint") == log.fingerprint:
-                return path.parent
-        except (OSError, ValueError):
-            continue  # another Log's folder: `bench data prepare` of that one says what is wrong with it
-    return None
-
-
 def _flat(facts: Any, prefix: str = "") -> dict[str, Any]:
     """Nested facts of a manifest as one level, keys joined by " / "."""
     if isinstance(facts, dict):

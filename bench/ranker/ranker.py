@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bench.data.batch import Batch
 from bench.data.history import Window
-from bench.evaluation.long_lists import DotProduct
 from bench.data.training import TrainData
+from bench.evaluation.long_lists import DotProduct
 from bench.ranker.config import Config
 from bench.ranker.context import Context, Validation
 
