@@ -156,4 +156,3 @@ class RowValidation:
         )
         values = {f"{task}/{PRIMARY}": ranks.only(task).mean(PRIMARY) for task in self.tasks}
         return values | {f"mean/{PRIMARY}": float(np.mean(list(values.values())))}
-

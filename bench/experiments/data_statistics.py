@@ -1,12 +1,9 @@
 """Facts about a data set for `bench data stats`: counts, split, leak counters, candidates."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.data import sources
 from bench.data.log import SEARCH, Log
 from bench.evaluation import leaks
 from bench.evaluation.candidates import draw

@@ -157,7 +157,9 @@ class Fitting:
         if path.exists():
             return load_file(path)
         state = {entry: value.detach().cpu().contiguous().clone() for entry, value in build().items()}
-        write_atomically(path, lambda scratch: save_file(state, scratch), "free space or choose another folder with --data")
+        write_atomically(
+            path, lambda scratch: save_file(state, scratch), "free space or choose another folder with --data"
+        )
         return state
 
     def _guarded(self, work: Callable[[], _Result]) -> _Result:

@@ -226,9 +226,7 @@ def _fitting(job: Job, folder: Path) -> "Fitting":
     )
 
 
-def _ranked(
-    store: Store, fitting: "Fitting", model: "Ranker", choice: CandidateChoice, view: FitView
-) -> Evaluation:
+def _ranked(store: Store, fitting: "Fitting", model: "Ranker", choice: CandidateChoice, view: FitView) -> Evaluation:
     """Rank the test rows on a candidate set; the ranks and the candidates are in the results folder afterwards."""
     clock = time.perf_counter()
     candidates = candidates_of(fitting.prepared, choice)

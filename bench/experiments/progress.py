@@ -9,7 +9,6 @@ from typing import Any
 
 from bench.evaluation.metrics import PRIMARY
 
-
 METRIC = f"mean/{PRIMARY}"
 # What a line of an epoch shows, by its name in the curve.
 _SHOWN = {"train/loss": "loss", METRIC: str(PRIMARY)}

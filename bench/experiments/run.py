@@ -22,7 +22,7 @@ from bench.store.results import Store
 
 if TYPE_CHECKING:
     from bench.experiments.job import Job
-    from bench.experiments.prepared_data import CandidateChoice, PreparedData
+    from bench.experiments.plan import DatasetPlan
 
 
 @dataclass
@@ -65,15 +65,6 @@ class CommandResult:
         return self.command.failed
 
 
-@dataclass(frozen=True)
-class DatasetPlan:
-    """What a command does on one data set."""
-
-    prepared: "PreparedData"
-    candidates: list["CandidateChoice"]
-    jobs: list["Job"]
-
-
 def run(
     request: RunRequest, reporter: Reporter | None = None, table: Callable[[Store], str] | None = None
 ) -> CommandResult:
@@ -92,16 +83,12 @@ def run(
     store = Store(request.out)
     store.check_writable()
     # Everything below is heavy; a wrong request has been refused by now.
-    from bench.experiments.process import configure_torch, usable_threads
+    from bench.experiments.plan import plan
 
-    threads = usable_threads(request.threads)
-    configure_torch(threads)
-    device = settings.device(request.device)
-    line = environment.command_line()
-    plans = [_plan(request, name, store, device, threads, line) for name in dict.fromkeys(request.dataset)]
+    plans = plan(request)
     command = CommandRecord(
         id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
-        line=line,
+        line=environment.command_line(),
         started=now(),
         datasets=[plan.prepared.name for plan in plans],
         models=list(dict.fromkeys(job.model for plan in plans for job in plan.jobs)),
@@ -112,54 +99,9 @@ def run(
     return _execute_plans(request, plans, command, store, reporter, table)
 
 
-def _plan(request: RunRequest, name: str, store: Store, device: str, threads: int, line: str) -> DatasetPlan:
-    """Open a data set and make the jobs on it."""
-    from bench.experiments.job import Job
-    from bench.experiments.prepared_data import choose_candidates, open_data, tasks_of
-    from bench.experiments.source_keys import fit_sources
-
-    prepared = open_data(
-        name, root=request.data, split_name=request.split, mode=request.mode, overrides=request.overrides
-    )
-    tasks = tasks_of(prepared, request.tasks)
-    models = registry.select(request.models, tasks, request.trivial)
-    classes = {model: registry.get(model) for model in models}
-    settings.check_train_keys(request.overrides, classes)
-    request.overrides.check(
-        models, list(request.dataset), {sources.entry(entry).name.rstrip(":"): entry for entry in request.dataset}
-    )
-    choices = [choose_candidates(prepared, spec, tasks, request.candidate_seed) for spec in request.candidates]
-    ranked = {choice: set(prepared.candidate_tasks(choice)) for choice in choices}
-    data, jobs = prepared.choice(), []
-    for model, cls in classes.items():
-        config = settings.model_config(cls, model, request.budget, request.overrides, prepared.entry.name).model_dump()
-        serves = tuple(task for task in tasks if task in cls.entry.tasks)
-        code = fit_sources(cls, "backbone" in config)
-        jobs += [
-            Job(
-                model=model,
-                config=config,
-                tasks=serves,
-                seed=seed,
-                budget=request.budget,
-                data=data,
-                candidates=tuple(choice for choice in choices if ranked[choice] & set(serves)),
-                device=device,
-                threads=threads,
-                out=str(store.root),
-                code=code,
-                validation_rows=request.validation_rows,
-                force=request.force,
-                command=line,
-            )
-            for seed in request.seeds
-        ]
-    return DatasetPlan(prepared, choices, jobs)
-
-
 def _execute_plans(
     request: RunRequest,
-    plans: list[DatasetPlan],
+    plans: "list[DatasetPlan]",
     command: CommandRecord,
     store: Store,
     reporter: Reporter,
@@ -255,7 +197,7 @@ def _check(request: RunRequest) -> None:
     registry.select(request.models, request.tasks or TASKS, request.trivial)
 
 
-def _describe(plan: DatasetPlan) -> str:
+def _describe(plan: "DatasetPlan") -> str:
     from bench.experiments.prepared_data import candidates_of
 
     prepared = plan.prepared

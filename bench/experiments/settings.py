@@ -171,7 +171,9 @@ def _setting(pair: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"--set {pair}: '{text}' is not readable ({first_line(error)}); quote it to make it text") from None
+        raise UsageError(
+            f"--set {pair}: '{text}' is not readable ({first_line(error)}); quote it to make it text"
+        ) from None
     if not all(isinstance(each, _SCALARS) for each in (value if isinstance(value, list) else [value])):
         kind = "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
         raise UsageError(

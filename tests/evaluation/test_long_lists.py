@@ -19,7 +19,9 @@ from bench.ranker import registry
 from bench.ranker.context import Context
 
 
-def plain(score, batches: Batches, candidates: CandidateSet, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def plain(
+    score, batches: Batches, candidates: CandidateSet, window: Window
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Counts by a dense matrix of scores and a dense mask, all rows at once."""
     events, everything = batches.split.log.events, np.arange(1, len(batches.split.log.items) + 1)
     rows, position = candidates.rows, candidates.position
@@ -143,7 +145,10 @@ def test_long_lists_of_unequal_length_are_scored_in_two_steps(make_log, monkeypa
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda users, items: (users, items.index_fill(0, torch.tensor([9]), torch.nan)), "mine returned the score nan in row"),
+        (
+            lambda users, items: (users, items.index_fill(0, torch.tensor([9]), torch.nan)),
+            "mine returned the score nan in row",
+        ),
         (lambda users, items: (users * torch.inf, items), "mine returned the score"),
         (lambda users, items: (users, items[:-1]), "mine returned item vectors of shape"),
         (lambda users, items: (users, items.double()), "mine returned item vectors of shape"),
@@ -169,7 +174,17 @@ def test_broken_scores_of_two_steps_stop_with_the_model_named(make_log):
         rank(scorer, batches, candidates, Window(5, 5), model="mine")
 
 
-QUICK = ("bm25", "copy-detector", "item-knn", "lightgcn", "matcher", "popularity", "query-popularity", "seq-knn", "tfidf")
+QUICK = (
+    "bm25",
+    "copy-detector",
+    "item-knn",
+    "lightgcn",
+    "matcher",
+    "popularity",
+    "query-popularity",
+    "seq-knn",
+    "tfidf",
+)
 BRIDGED = ("gru4rec", "sasrec", "recbole:BPR", "recbole:FPMC")
 
 
