@@ -14,6 +14,7 @@ from bench.ranker.contract import (
     TorchRanker,
     TrainConfig,
     TrainData,
+    Window,
 )
 from bench.ranker.registry import register
 
@@ -55,6 +56,11 @@ class LightGCN(TorchRanker):
         catalog = self.catalog
         generator = context.generator("lightgcn")
         self.table = GraphTable(catalog.n_users, catalog.n_items, config.dim, config.layers, generator)
+
+    @property
+    def window(self) -> Window:
+        """As little history as there can be: none is read."""
+        return Window(rec=1, search=1, clicks=1)
 
     def precompute(self, train: TrainData) -> None:
         """Build the graph of the training clicks."""

@@ -14,16 +14,24 @@ from bench.experiments.source_keys import builder_sources, module_sources
 from bench.ranker.blocks import graph
 
 FOLDERS = {"": "bench", "models": "bench.models", "baselines": "bench.baselines", "datasets": "bench.datasets"}
-# Prints the key of every model by name, and which modules had to be imported for it.
+# Prints the keys of all models by name: of the tree as it is, and with each of the given files edited.
 CODE = """
-import json, sys
+import json, pathlib, sys
 from bench.experiments.source_keys import fit_sources
 from bench.ranker import registry
-keys = {}
-for name, entry in registry.entries().items():
-    module, _, cls = entry.target.partition(":")
-    keys[name] = fit_sources(type(cls, (), {"__module__": module}))
-print(json.dumps({"keys": keys, "torch": "torch" in sys.modules, "from": __import__("bench").__file__}))
+
+def keys():
+    modules = {name: entry.target.partition(":")[0] for name, entry in registry.entries().items()}
+    return {name: fit_sources(type("Model", (), {"__module__": module})) for name, module in modules.items()}
+
+answer = {"": keys()}
+for name in sys.argv[1:]:
+    path = pathlib.Path("bench", name)
+    original = path.read_bytes()
+    path.write_bytes(original + b"# edited")
+    answer[name] = keys()
+    path.write_bytes(original)
+print(json.dumps({"keys": answer, "torch": "torch" in sys.modules, "from": __import__("bench").__file__}))
 """
 
 
@@ -37,8 +45,9 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def keys(tree: Path) -> dict[str, str]:
-    words = [sys.executable, "-c", CODE]
+def keys(tree: Path, *edit: str) -> dict[str, dict[str, str]]:
+    """Keys by model, by edited file ("" for none)."""
+    words = [sys.executable, "-c", CODE, *edit]
     done = subprocess.run(words, cwd=tree, env={"PYTHONPATH": str(tree)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -52,35 +61,26 @@ def edited(path: Path) -> Path:
 
 
 def test_exactly_the_models_that_reach_a_change_get_another_key(tree):
-    before = keys(tree)
+    harness = ("ranker/trainer.py", "evaluation/ranks.py", "data/history.py", "experiments/fitting.py")
+    others = ("__init__.py", "store/results.py", "report/table.py")
+    models = ("ranker/blocks/graph.py", "baselines/recbole/rows.py", "models/gensr.py")
+    found = keys(tree, *harness, *others, *models)
+    before = found.pop("")
     assert len(before) > 12
+    changed = {path: {name for name in before if now[name] != before[name]} for path, now in found.items()}
+    assert all(changed[path] == set(before) for path in harness)
+    assert not any(changed[path] for path in others)
+    readers = {name for name in before if graph.__name__ in import_closure.closure([_module(name)], ["bench"])}
+    assert changed["ranker/blocks/graph.py"] == readers and {"gensr", "lightgcn"} <= readers < set(before)
+    assert changed["baselines/recbole/rows.py"] == {"din", "gru4rec", "sasrec"}
+    assert changed["models/gensr.py"] == {"gensr"}
+
     base = tree / "bench"
     (base / "ranker" / "blocks" / "unrelated.py").write_text("from bench.ranker.blocks import graph\n")
     (base / "baselines" / "unrelated.py").write_text("import bench.ranker.contract\n")
     (base / "models" / "unrelated").mkdir()
     (base / "models" / "unrelated" / "__init__.py").write_text("")
-    edited(base / "__init__.py")  # holds the version
-    edited(base / "store" / "results.py")
-    edited(base / "report" / "table.py")
-    assert keys(tree) == before
-
-    def changed_by(path: str) -> set[str]:
-        original = (base / path).read_bytes()
-        edited(base / path)
-        now = keys(tree)
-        (base / path).write_bytes(original)
-        return {name for name in before if now[name] != before[name]}
-
-    readers = {
-        name
-        for name in before
-        if any("blocks.graph" in module for module in import_closure.closure([_module(name)], ["bench"]))
-    }
-    assert changed_by("ranker/blocks/graph.py") == readers and {"gensr", "lightgcn"} <= readers < set(before)
-    assert changed_by("baselines/recbole/rows.py") == {"din", "gru4rec", "sasrec"}
-    assert changed_by("models/gensr.py") == {"gensr"}
-    for harness in ("ranker/trainer.py", "evaluation/ranks.py", "data/history.py", "experiments/fitting.py"):
-        assert changed_by(harness) == set(before), harness
+    assert keys(tree) == {"": before}
 
 
 def _module(name: str) -> str:

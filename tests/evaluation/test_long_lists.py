@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
 from bench.data.history import Window
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.errors import RunError
 from bench.evaluation import long_lists
 from bench.evaluation.candidates import CandidateSet, draw, seen_items
