@@ -56,10 +56,9 @@ def build(
         unclicked_items: whether items without an event stay as candidates; their number stands in the manifest.
     """
     user_ids, user = _dense(events["user"])
-    clicked = pd.Index(events["item"].astype(str).unique())
-    item_ids = _sorted_ids(clicked.union(items["id"].astype(str)) if unclicked_items else clicked)
-    item = (item_ids.get_indexer(events["item"].astype(str)) + 1).astype(np.int32)
-    manifest = (manifest or {}) | ({"items without an event": len(item_ids) - len(clicked)} if unclicked_items else {})
+    item_ids, item = _dense(events["item"], items["id"] if unclicked_items else None)
+    if unclicked_items:
+        manifest = (manifest or {}) | {"items without an event": len(item_ids) - events["item"].nunique()}
     query_rows = events["query"] != ""
     used = set(events.loc[query_rows, "query"])
     if "queries" in items:

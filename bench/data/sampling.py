@@ -34,6 +34,13 @@ class SeenItems:
         """Number of distinct items of each user."""
         return np.where(user < len(self._count), self._count[np.minimum(user, len(self._count) - 1)], 0)
 
+    def of(self, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All items of users (R,): the places in `user` (n,), ascending, and the items (n,), ascending per place."""
+        first = np.searchsorted(self._keys, np.asarray(user).astype(np.int64) * (self.n_items + 1))
+        counts = self.count(user)
+        owner = np.repeat(np.arange(len(first)), counts)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return owner, self._keys[np.repeat(first, counts) + within] % (self.n_items + 1)
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Users (P,) and items (P,) of all pairs, sorted."""
         return np.divmod(self._keys, self.n_items + 1)
