@@ -75,12 +75,14 @@ def command_line() -> str:
 
 @cache
 def source_hash(module: str) -> str:
-    """Hash of the sources that decide a fit: the model's module with those of its package that it imports, and the floors
-    below it (bench.data, bench.evaluation, bench.ranker).
+    """Hash of the sources that decide a fit.
+
+    These are the model's module with those of its package that it imports, and the layers below it (bench.data,
+    bench.evaluation, bench.ranker).
     """
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parent.parent
-    for path in (path for floor in _LAYERS for path in sorted((root / floor).rglob("*.py"))):
+    for path in (path for layer in _LAYERS for path in sorted((root / layer).rglob("*.py"))):
         digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     for name, path in own_files(module).items():
         digest.update(name.encode() + path.read_bytes())

@@ -314,7 +314,7 @@ def test_ranks_on_other_rows_or_candidates_are_an_error(folder):
     (folder.store.folder(*place.split("/")) / f"ranks-{FIRST[:16]}.parquet").write_bytes(
         (folder.store.folder(*other.split("/")) / f"ranks-{OTHER[:16]}.parquet").read_bytes()
     )
-    with pytest.raises(RunError, match="holds ranks on other candidates"):
+    with pytest.raises(RunError, match=r"ranks-.* is not the file that run\.json describes"):
         table(folder.store)
 
 
@@ -480,8 +480,12 @@ def test_unfinished_and_replaced_runs_are_not_read(folder):
     place = folder.run("a", 1)
     folder.command(place, folder.run("b", 2))
     kept = folder.store.folder(*place.split("/"))
-    kept.rename(kept.with_name(f".{kept.name}.old.1"))
+    kept.rename(kept.with_name(f"{kept.name}.part"))
     assert models(table(folder.store)) == models(table(folder.store, from_dirs=[folder.store.root])) == {"b"}
+    hidden = kept.with_name(f".{kept.name}.removed")
+    kept.with_name(f"{kept.name}.part").rename(hidden)
+    assert models(table(folder.store, from_dirs=[folder.store.root])) == {"b"} and hidden.exists()
+    assert models(table(folder.store)) == {"b"} and not hidden.exists()
 
 
 # --- forms
