@@ -15,7 +15,11 @@ FORMAT = 3
 REMEDY = "free space or choose another folder with --out"
 
 
-class DamagedRecordWarning(UserWarning):
+class BenchWarning(UserWarning):
+    """Base of what a user must hear and no library may silence."""
+
+
+class DamagedRecordWarning(BenchWarning):
     """A record cannot be used; the command goes on without it."""
 
 
