@@ -63,9 +63,7 @@ def trained_purchases(
 
 @dataclass(frozen=True)
 class ItemText:
-    """Entries of items (n,): readable text, where it comes from, words in normal form; and the share of items by
-    origin.
-    """
+    """Entries of items (n,): readable text, where it comes from, words in normal form; the share of items by origin."""
 
     text: list[str]
     provenance: list[str]
