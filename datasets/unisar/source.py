@@ -57,6 +57,7 @@ class UniSARRelease(Source):
     Config = Config
 
     def raw_files(self) -> dict[str, Path]:
+        """The pickles of `dataset/` and `vocab/`."""
         if not self.argument:
             raise UsageError(
                 "unisar-release: needs the unzipped folder, unisar-release:DIR, with dataset/ and vocab/ in it"
@@ -77,6 +78,7 @@ class UniSARRelease(Source):
         return {name: path for name, path in files.items() if path.is_file()}
 
     def prepare(self, files: dict[str, Path]) -> Log:
+        """Unpickle in another process, merge the lists, write the stored negatives as candidates."""
         with tempfile.TemporaryDirectory(prefix="bench-unisar-") as scratch:
             tables = convert(files, Path(scratch))
             release = read_release(tables)
@@ -190,7 +192,8 @@ def _log(name: str, release: Release, features: dict[str, pa.Table], seed: int) 
         words=Entities(id=_column(words)),
         categories=Entities(id=_column(category_ids)),
         seed=seed,
-        manifest={"release": facts},
+        # The Amazon release has no features; models publish settings for the two under these names.
+        manifest={"release": facts, "same_data_as": "kuaisar" if "user_vocab_np" in features else "amazon-kindle"},
     )
     # No two events of a user share time and item, so that this order of both finds each event's row.
     rows_of = np.empty(len(user), dtype=np.int64)
