@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bench import plugins
 from bench.data import log as logs
 from bench.data.log import Log
-from bench.errors import UsageError, unknown
+from bench.errors import RunError, UsageError, unknown
 from bench.files import exclusive_folder
 from bench.import_closure import own_files
 from bench.messages import first_violation
@@ -53,6 +53,7 @@ class SourceEntry:
     package: str
 
     def record(self) -> dict[str, Any]:
+        """Plain values, for listings."""
         return asdict(self)
 
 
@@ -63,6 +64,7 @@ def source(name: str, *, title: str, split: str, cite: str = "", synthetic: str 
         name: what people type; ends with ":" where an argument follows.
         title: what captions print.
         split: the split used when none is asked for.
+        cite: author, venue and year.
         synthetic: what is made up in the data, for every caption ("queries"); empty when nothing is.
     """
 
@@ -106,6 +108,26 @@ class Source(ABC):
     @abstractmethod
     def prepare(self, files: dict[str, Path]) -> Log:
         """Build the Log."""
+
+
+class FolderSource(Source):
+    """A source whose argument is a folder: its name below the source's folder in the data root, else a path."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder.
+
+        Raises:
+            UsageError: no argument. RunError: there is no such folder.
+        """
+        name = self.entry.name
+        if not self.argument:
+            raise UsageError(f"{name} needs a folder after the colon, {name}DIR: a name below {self.root}, or a path")
+        below, typed = self.root / self.argument, Path(self.argument).expanduser()
+        for path in (below, typed):
+            if path.is_dir():
+                return path.resolve()
+        raise RunError(f"{name}{self.argument}: there is no folder {below}, and no folder {typed.absolute()} either")
 
 
 def data_root(given: str | Path | None = None) -> Path:

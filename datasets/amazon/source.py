@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from bench.data.log import Log
 from bench.data.sources import Source, SourceConfig, source
-from bench.datasets.amazon.files import find
+from bench.datasets.amazon.files import find, title_files
 from bench.datasets.amazon.preparation import Preparation
 from bench.datasets.amazon.reference import kindle_reference
 from bench.datasets.amazon.relevance import PUBLISHER
@@ -110,8 +110,7 @@ class Amazon(Source):
             raise RunError(
                 f"{folder} has no {names}; get it from the publisher ({where}) and put it there, packed or not"
             )
-        titles = sorted({path for ending in ("", ".gz") for path in folder.glob(f"*title*.csv{ending}")})
-        return {name: path for name, path in found.items() if path} | {f"titles {path.name}": path for path in titles}
+        return {name: path for name, path in found.items() if path} | title_files(folder)
 
     def prepare(self, files: dict[str, Path]) -> Log:
         """Purchases, queries and texts."""

@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 from bench.data.build import assemble, labels
 from bench.data.log import TASKS, Entities, Log
 from bench.data.ragged import Ragged
-from bench.data.sources import Source, SourceConfig, source
+from bench.data.sources import FolderSource, SourceConfig, source
 from bench.data.split import split
 from bench.datasets.unisar import unpickle
 from bench.datasets.unisar.events import released_events
 from bench.datasets.unisar.rows import Release, checks, leak_rates, read_release
-from bench.errors import RunError, UsageError
+from bench.errors import RunError
 
 _KINDS = {f"{task}_{part}": "rows" for task in ("rec", "src") for part in ("train", "val", "test")} | {
     "user_vocab": "users", "src_session_vocab_np": "sessions",
@@ -51,24 +51,14 @@ class Config(SourceConfig):
 
 
 @source("unisar-release:", title="UniSAR's release", split="given", cite="Shi et al., SIGIR 2024")
-class UniSARRelease(Source):
+class UniSARRelease(FolderSource):
     """The release in the folder that the argument names."""
 
     Config = Config
 
     def raw_files(self) -> dict[str, Path]:
         """The pickles of `dataset/` and `vocab/`."""
-        if not self.argument:
-            raise UsageError(
-                "unisar-release: needs the unzipped folder, unisar-release:DIR, with dataset/ and vocab/ in it"
-            )
-        given = Path(self.argument).expanduser()
-        folder = next((path for path in (given, self.root / given) if path.is_dir()), None)
-        if folder is None:
-            raise RunError(
-                f"unisar-release:{given}: there is no folder {given}, nor {self.root / given}; "
-                "unzip there what github.com/TengShi-RUC/UniSAR links to"
-            )
+        folder = self.folder
         files = {
             name: folder / ("dataset" if kind == "rows" else "vocab") / f"{name}.pkl" for name, kind in _KINDS.items()
         }
