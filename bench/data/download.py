@@ -301,12 +301,10 @@ def _refuse_error(answer: "requests.Response") -> None:
 
 def _reason(error: BaseException) -> str:
     """What the deepest error under a library's wrappings says."""
-    cause: Any = error
-    while isinstance(inner := getattr(cause, "reason", None) or next(iter(cause.args), None), BaseException):
+    cause: BaseException = error
+    while inner := cause.__cause__ or cause.__context__:
         cause = inner
-    text = first_line(cause)
-    connection = "ConnectionError" in type(error).__name__
-    return f"no connection: {text}" if connection else text
+    return f"no connection: {reason(cause)}" if "ConnectionError" in type(error).__name__ else reason(cause)
 
 
 def _host(url: str) -> str:

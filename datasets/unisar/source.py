@@ -36,7 +36,8 @@ _KINDS = {f"{task}_{part}": "rows" for task in ("rec", "src") for part in ("trai
 }  # fmt: skip
 # The Amazon release has no user features; without them and the item and query tables the rows can still be read.
 _OPTIONAL = ("query_vocab", "user_vocab_np", "item_vocab_np")
-_CATEGORIES = ("first_level_category_id", "second_level_category_id")
+# Columns of the item table and what the features of items are called here, as in the KuaiSAR that bench prepares.
+_CATEGORIES = {"first_level_category_id": "first_level_category", "second_level_category_id": "second_level_category"}
 _PUBLISHED = {"Amazon (Kindle)": {"users": 68_223, "items": 61_934}, "KuaiSAR": {"users": 22_700, "items": 673_415}}
 NO_WORDS = "(no words)"
 # How many times the processor time that a file may take the wall clock waits: the machine has other work, too.
@@ -173,7 +174,7 @@ def _log(name: str, release: Release, features: dict[str, pa.Table], seed: int) 
             provenance=_column("word ids of the caption" if entry else "" for entry in captions),
             words=_coded(captions, code_of),
             categories=categories,
-            features=_features(item_table, item_ids),
+            features=_features(item_table, item_ids) | _levels(item_table, item_ids),
         ),
         queries=Entities(
             id=_column(texts), text=_column(" ".join(entry) for entry in spoken), words=_coded(spoken, code_of)
@@ -226,6 +227,17 @@ def _features(table: pa.Table | None, ids: np.ndarray) -> dict[str, np.ndarray]:
     ]
     codes = {name: np.unique(kept.column(name).to_numpy(), return_inverse=True)[1] for name in plain}
     return {name: np.concatenate([[0], code + 1]).astype(np.int32) for name, code in codes.items()}
+
+
+def _levels(table: pa.Table | None, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """The category of each level as a feature: codes from 1, 0 = none and padding."""
+    if table is None:
+        return {}
+    kept = _of(table, ids)
+    numbers = {_CATEGORIES[name]: kept.column(name).to_numpy() for name in kept.column_names if name in _CATEGORIES}
+    return {
+        name: np.unique(np.r_[0, column], return_inverse=True)[1].astype(np.int32) for name, column in numbers.items()
+    }
 
 
 def _of(table: pa.Table, ids: np.ndarray) -> pa.Table:
