@@ -301,7 +301,7 @@ def test_shipped_defaults_and_options(small):
     with pytest.raises(UsageError, match="needs negatives"):
         model = ready("recbole:BPR", small)
         batch = training(model, small)
-        model.loss(replace(batch, cand=batch.item[:, None], label=torch.ones(len(batch), 1)))
+        model.loss(replace(batch, negatives=batch.negatives[:, :0]))
 
 
 @needs_recbole
