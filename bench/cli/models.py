@@ -3,6 +3,7 @@
 import click
 
 from bench.cli import options
+from bench.messages import one_line
 
 
 @click.group("models", cls=options.WithList, short_help="List the models, or check one against the contract.")
@@ -30,8 +31,10 @@ def list_(form: str) -> None:
         for record in chosen:
             package = "" if record["package"] == "bench" else f" (from {record['package']})"
             cite = f"; {record['cite']}" if record["cite"] else ""
-            print(f"  {record['name']:<20} {record['tasks']:<11} {record['title']}{cite}{package}")
-    print("recbole:<Class>        any sequential or general model of RecBole")
+            facts = one_line(f"{record['title']}{cite}{package}")
+            print(f"  {record['name']:<20} {record['tasks']:<11} {facts}")
+    for prefix, family in registry.families().items():
+        print(f"{prefix + '<Class>':<22} {family.facts['title']}")
 
 
 @command.command("check", short_help="Run the conformance checks on a model.")

@@ -31,7 +31,8 @@ from bench.ranker.config import Config
 from bench.ranker.context import Context
 from bench.ranker.ranker import Ranker
 from bench.store import environment
-from bench.store.results import Evaluation, RunRecord, Store, keep, now
+from bench.store.records import Evaluation, RunRecord, now
+from bench.store.results import WEIGHTS, Store, checked_file, checksums, write_ranks
 
 VALIDATION_SEED = 0
 
@@ -107,7 +108,7 @@ def fit(
     )
     facts = _guard(job, lambda: ranker.fit(train, valid))
     state = {name: value.clone() for name, value in ranker.state().items()}
-    _write(folder / "weights.safetensors", lambda path: save_file(state, path))
+    _write(folder / WEIGHTS, lambda path: save_file(state, path))
     record = RunRecord(
         id=job.id,
         fit_key=job.key,
@@ -124,6 +125,7 @@ def fit(
         threads=job.threads,
         code=job.code,
         fit=facts,
+        files=checksums(folder),
         evidence=ranker.evidence()
         | {"validation": valid.candidates.label, "validation candidates": valid.candidates.fingerprint},
         environment=environment.facts() | {"command": environment.command_line()},
@@ -137,13 +139,9 @@ def fit(
 def load(job: Job, folder: Path, root: str | Path | None) -> Ranker:
     """A fitted model from its weights."""
     ranker = _construct(job, _context(job, folder, FitView(), root))
-    path = folder / "weights.safetensors"
+    path = checked_file(folder, WEIGHTS)
     try:
         ranker.load_state(load_file(path))
-    except FileNotFoundError:
-        raise RunError(
-            f"{path} is missing, so {job.name} cannot be ranked again; repeat the run with --force"
-        ) from None
     except Exception as error:
         raise RunError(
             f"{path} does not fit this version of {job.name} ({_line(error)}); repeat the run with --force"
@@ -172,7 +170,7 @@ def evaluate(ranker: Ranker, job: Job, candidates: CandidateSet, folder: Path, v
         ),
     )
     leaks = job.prepared.leaks(candidates)
-    return keep(ranks, folder, job.name, candidates, leaks, time.perf_counter() - clock)
+    return write_ranks(ranks, folder, job.name, candidates, leaks, time.perf_counter() - clock)
 
 
 def peak_memory_mb() -> float:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,13 @@ from bench.data.batch import Batches
 from bench.data.catalog import Catalog
 from bench.data.log import TASKS, Log
 from bench.data.split import LogSplit
+from bench.data.test_rows import few_test_users
 from bench.errors import UsageError
 from bench.evaluation import leaks
 from bench.evaluation.candidates import SEARCH_ONLY, CandidateSet, draw
 from bench.experiments.settings import Overrides
 from bench.store import environment
+from bench.store.records import DatasetFacts
 
 
 @dataclass
@@ -37,6 +40,12 @@ class PreparedData:
     def tasks(self) -> tuple[str, ...]:
         """Tasks with test rows."""
         return tuple(task for task in TASKS if len(self.split.rows("test", task)))
+
+    @property
+    def title(self) -> str:
+        """What captions call the data: the source's title and, where the name has one, its argument."""
+        argument = self.name.removeprefix(self.entry.name) if self.entry.name.endswith(":") else ""
+        return f"{self.entry.title}: {argument}" if argument else self.entry.title
 
     @property
     def synthetic(self) -> str:
@@ -66,11 +75,11 @@ class PreparedData:
             os.replace(scratch, path)
         return counted
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> DatasetFacts:
         """What a run's record says of the data."""
         return {
             "name": self.name,
-            "title": self.entry.title,
+            "title": self.title,
             "options": self.options,
             "fingerprint": self.log.fingerprint,
             "mode": self.log.mode,
@@ -119,6 +128,18 @@ def tasks_of(prepared: PreparedData, asked: tuple[str, ...] | None) -> tuple[str
             f"see `bench data stats {prepared.name}`"
         )
     return tuple(task for task in TASKS if task in asked)
+
+
+def cautions(prepared: PreparedData, candidate_sets: Sequence[CandidateSet]) -> list[str]:
+    """What a reader of the results has to know of the test rows: too few of them, and which were left out."""
+    notes = [f"{prepared.name}: {note}" for note in few_test_users(prepared.split)]
+    for candidates in candidate_sets:
+        if left_out := candidates.meta.get("left_out"):
+            notes.append(
+                f"{prepared.name}: {candidates.label} candidates leave out {left_out['rows']:,} test rows, whose users have "
+                f"too few items left that they never touched (users {left_out['users']})"
+            )
+    return notes
 
 
 def open_candidates(prepared: PreparedData, spec: str, tasks: tuple[str, ...], seed: int) -> CandidateSet:

@@ -68,7 +68,7 @@ REFERENCE = {
 
 @pytest.fixture(scope="module")
 def movielens(tmp_path_factory) -> tuple[LogSplit, CandidateSet]:
-    sp = split(bench.datasets.load("ml-100k", root=tmp_path_factory.mktemp("data")))
+    sp = split(bench.datasets.load("ml-100k", data=tmp_path_factory.mktemp("data")))
     return sp, draw(sp, "test", BOTH, seed=0)
 
 

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,14 +55,18 @@ class Constant(_Base):
 
 
 @pytest.fixture
-def broken_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def broken_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Four models of somebody else, three of them broken."""
-    (tmp_path / "broken_models.py").write_text(BROKEN)
-    monkeypatch.syspath_prepend(tmp_path)
-    known = registry.entries() | {
-        entry.name: entry for entry in registry._declared(tmp_path / "broken_models.py", "broken_models", "somebody")
-    }
-    monkeypatch.setattr(registry, "entries", lambda: known)
+    package = tmp_path / "broken_models"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "four.py").write_text(BROKEN)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        patch.setattr(registry, "PACKAGES", (*registry.PACKAGES, "broken_models"))
+        registry.entries.cache_clear()
+        yield
+    registry.entries.cache_clear()
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -241,6 +247,49 @@ def test_a_config_file_uses_the_words_of_the_options_and_the_command_line_wins(b
     path.write_text("modles: popularity\n")
     done = results.run("--config", path)
     assert done.exit_code == 2 and "unknown option in" in done.stderr and "did you mean models" in done.stderr
+
+
+def test_hints_to_paste_quote_what_a_shell_would_read(results, bench) -> None:
+    out = results.out.rename(results.out.with_name("it's (mine)"))
+    done = bench(
+        "run", "--models", "popularity", "--no-trivial", "--data", results.data, "--threads", "1", "--out", out
+    )
+    assert done.exit_code == 0, done.output
+    words = shlex.split(done.stdout.splitlines()[-1].split("`")[1])
+    assert words == ["bench", "table", "--out", str(out)]
+
+
+def test_two_folders_of_logs_are_told_apart_everywhere(bench, tmp_path: Path) -> None:
+    rows = [
+        f"u{user},i{(user * 7 + number) % 130},{1_600_000_000_000 + number},rec,"
+        for user in range(40)
+        for number in range(5)
+    ]
+    for name in ("shop a", "shop-b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "events.csv").write_text("\n".join(["user,item,time,task,query", *rows]))
+        rows = rows[::-1]
+    sets = [f"log:{tmp_path / name}" for name in ("shop a", "shop-b")]
+    words = ("run", "--models", "popularity", "--no-trivial", "--threads", "1", "--out", tmp_path / "out")
+    done = bench(*words, "--dataset", ",".join(sets), "--data", tmp_path / "data")
+    assert done.exit_code == 0, done.output
+    titles = [f"own logs: {tmp_path / name}" for name in ("shop a", "shop-b")]
+    described = [each for each in done.stdout.splitlines() if "test rows" in each]
+    assert [each.startswith(title) for each, title in zip(described, titles, strict=True)] == [True, True]
+    for form in ("text", "markdown", "latex"):
+        shown = bench("table", "--out", tmp_path / "out", "--format", form).stdout.replace("\n", " ").replace("\\", "")
+        assert all(" ".join(title.split()) in " ".join(shown.split()) for title in titles), shown
+
+
+def test_a_category_stands_in_the_title_of_its_data() -> None:
+    from bench.data import sources
+    from bench.experiments.prepared_data import PreparedData
+
+    def title(name: str) -> str:
+        return PreparedData(name, sources.entry(name), {}, None, None, None, None).title  # type: ignore[arg-type]
+
+    assert title("amazon:Musical_Instruments") != title("amazon:Video_Games")
+    assert title("amazon:Video_Games").endswith(": Video_Games") and title("ml-100k") == sources.entry("ml-100k").title
 
 
 def test_table_formats(results) -> None:
