@@ -22,7 +22,7 @@ from bench.data.sources import Source, SourceConfig, source
 from bench.datasets.kuaisar.clicks import Clicks, read_clicks
 from bench.datasets.kuaisar.csv import Release
 from bench.datasets.kuaisar.interactions import REC_FILE, SEARCH_FILE
-from bench.datasets.kuaisar.items import ITEM_FILE, USER_FILE, Items, read_items, read_users
+from bench.datasets.kuaisar.items import ITEM_FILE, LEVELS, USER_FILE, Items, read_items, read_users
 from bench.errors import RunError
 
 FILES = (REC_FILE, SEARCH_FILE, ITEM_FILE, USER_FILE)
@@ -207,6 +207,11 @@ def _item_table(item_ids: np.ndarray, items: Items, vocabulary: np.ndarray, auth
     kinds = np.asarray(
         ["", "caption (token ids)", "category names", "category names, caption (token ids)"], dtype=object
     )
+    # Codes of each level from 1, 0 = none (and for the padding row).
+    levels = {
+        f"{level}_level_category": np.unique(np.r_[0, codes], return_inverse=True)[1].astype(np.int32)
+        for level, codes in zip(LEVELS, items.category.T, strict=True)
+    }
     authors = {"author": np.r_[0, np.unique(items.author, return_inverse=True)[1] + 1].astype(np.int32)}
     table = Entities(
         id=labels(item_ids),
@@ -214,7 +219,7 @@ def _item_table(item_ids: np.ndarray, items: Items, vocabulary: np.ndarray, auth
         provenance=np.r_[kinds[:1], kinds[has_caption + 2 * has_name]],
         words=_coded(items.caption, vocabulary),
         categories=Ragged.from_pairs(rows + 1, place[rows, columns], len(item_ids) + 1),
-        features=authors if author else {},
+        features=levels | (authors if author else {}),
     )
     padded = np.asarray(["", *entries], dtype=object)
     return table, Entities(id=padded, text=np.asarray(["", *names], dtype=object))
