@@ -7,7 +7,7 @@ ARGS ?=
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup
 
 .PHONY: run test check lint typecheck wheel install clean
 
