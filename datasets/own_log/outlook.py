@@ -46,15 +46,15 @@ def outlook(log: Log) -> tuple[list[str], bool]:
     try:
         parts = split(log, SPLIT)
     except UsageError as error:
-        return [str(error), *_other_splits(log)], False
+        return [str(error).removeprefix(f"{log.name}: "), *_other_splits(log)], False
     if not len(parts.test):
-        return [f"no test rows under split {SPLIT}, because {_because(parts)}", *_other_splits(log)], False
+        return [f"no test rows under the split {SPLIT}, because {_because(parts)}", *_other_splits(log)], False
     notes = []
     for task in log.tasks:
         rows = len(parts.rows("test", task))
         noun = "row" if rows == 1 else "rows"
         because = "" if rows else f", because {_because(parts)}"
-        notes.append(f"{task}: {rows:,} test {noun} under split {SPLIT}{because}")
+        notes.append(f"{task}: {rows:,} test {noun} under the split {SPLIT}{because}")
     return notes + few_test_users(parts) + _without_negatives(parts), True
 
 
