@@ -76,7 +76,8 @@ def main() -> None:
                 for checkout in list(taken)[:: 1 if turn % 2 else -1]:
                     taken[checkout].append(measure(checkout, log))
             medians = {
-                checkout: [statistics.median(column) for column in zip(*pairs, strict=True)] for checkout, pairs in taken.items()
+                checkout: [statistics.median(column) for column in zip(*pairs, strict=True)]
+                for checkout, pairs in taken.items()
             }
             old, new = medians[given.old], medians[given.new]
             print(
