@@ -71,7 +71,7 @@ class _Matching(ClosedForm):
 
     @property
     def window(self) -> Window:
-        return Window(rec=1, search=1, clicks=1)
+        return Window(rec=0, search=0)
 
     def evidence(self) -> dict[str, Any]:
         return {"match": self.match.meaning}

@@ -55,7 +55,7 @@ def trained_purchases(
     log_item = pd.Index(log.items.id).get_indexer(purchases["item"])
     trained = np.ones(len(purchases), dtype=bool)
     for name in splits:
-        rows = split(log, name).train
+        rows = split(log, name, allow_empty=True).train
         pairs = log.events.user[rows].astype(np.int64) * width + log.events.item[rows]
         trained &= np.isin(log_user * width + log_item, pairs)
     return trained
