@@ -149,6 +149,8 @@ def _execute(
             for entry in sets:
                 entry.save(store.candidates(prepared.name), prepared.split)
             reporter.note(_describe(prepared, sets, jobs))
+            for remark in prepared.log.manifest.get("remarks", ()):
+                reporter.note(f"{prepared.name}: {remark}")
             for caution in cautions(prepared, sets):
                 reporter.warn(caution)
             for job in jobs:

@@ -156,12 +156,14 @@ def test_items_that_nobody_clicked_are_candidates_unless_a_setting_says_no(tmp_p
     folder = write(tmp_path / "a", {"events": events, "items": items})
     log = load(folder, tmp_path)
     assert len(log.items) == 15 and log.items.text[log.items.id.tolist().index("i12")] == "thing 12"
-    assert log.manifest["items nobody clicked"] == "5 kept as candidates"
+    assert log.manifest["remarks"] == ["5 items that nobody clicked are candidates, too"]
     assert any(note.startswith("5 items that nobody clicked are candidates") for note in notes(folder))
     full = draw(split(log), strategy="full")
     assert full.items is None and (log.events.item[full.rows] - 1 == full.position).all()
     clicked = load(folder, tmp_path, unclicked_items=False)
-    assert len(clicked.items) == 10 and clicked.manifest["items nobody clicked"].startswith("5 left out")
+    assert len(clicked.items) == 10 and clicked.manifest["remarks"][0].startswith(
+        "5 items that nobody clicked are left out"
+    )
     assert len(load(folder, tmp_path, core=2).items) == 10
 
 
