@@ -12,6 +12,8 @@ from bench.experiments.prepared_data import PreparedData
 # What sources may say of their preparation in the manifest, and how it is headed.
 _PREPARATION = {
     "steps": "steps of the preparation",
+    "remarks": "remarks",
+    "words": "words",
     "coverage": "text by provenance",
     "statistics": "statistics",
     "reference": "the papers' estimates beside ours",

@@ -14,7 +14,7 @@ from bench.data.batch import Batches
 from bench.data.catalog import Catalog
 from bench.data.log import TASKS, Log
 from bench.data.split import LogSplit
-from bench.data.test_rows import few_test_users
+from bench.data.few_users import few_test_users
 from bench.errors import RunError, UsageError
 from bench.evaluation import leaks
 from bench.evaluation.candidates import SEARCH_ONLY, CandidateSet, draw
