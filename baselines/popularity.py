@@ -17,9 +17,11 @@ class Popularity(ClosedForm):
 
     @property
     def window(self) -> Window:
+        """As little history as there can be: none is read."""
         return Window(rec=1, search=1, clicks=1)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
+        """`count` (n_items + 1,): training events of each item."""
         return {"count": item_counts(train, self.catalog.n_items)}
 
     def score(self, batch: Batch) -> Tensor:

@@ -9,7 +9,8 @@ from bench.experiments.run import Outcome, Request
 from bench.experiments.run import run as run_request
 from bench.experiments.settings import Overrides
 from bench.messages import split_commas
-from bench.store.results import RunRecord, Store
+from bench.store.records import RunRecord
+from bench.store.results import Store
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -94,9 +94,10 @@ def shown(root: Path, options: argparse.Namespace) -> tuple[float, str]:
 
 
 def batches(root: Path, options: argparse.Namespace) -> tuple[float, str]:
-    from bench.data.batch import Batches, TrainData
+    from bench.data.batch import Batches
     from bench.data.history import Window
     from bench.data.split import split
+    from bench.data.training import TrainData
 
     log = _log(root)
     mapped = not log.events.item.flags.owndata and not log.events.item.flags.writeable

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from bench.data import hashing
-from bench.data.build import build, k_core, tokenize
+from bench.data.build import build, k_core
 from bench.data.log import Log
 from bench.data.sources import Source, SourceConfig, source
+from bench.data.words import tokenize
 from bench.datasets.recbole import read_atomic
 from bench.errors import RunError
 

@@ -18,9 +18,10 @@ import pyarrow.csv
 from pydantic import Field
 
 from bench.data import hashing
-from bench.data.build import build, k_core, tokenize
+from bench.data.build import build, k_core
 from bench.data.log import Log
 from bench.data.sources import Source, SourceConfig, source
+from bench.data.words import tokenize
 from bench.errors import RunError, UsageError
 
 TYPES = ("token", "token_seq", "float", "float_seq")

@@ -9,7 +9,8 @@ from bench.cli import inputs, options
 from bench.messages import one_line, shell_word
 
 if TYPE_CHECKING:
-    from bench.store.results import RunRecord, Store
+    from bench.store.records import RunRecord
+    from bench.store.results import Store
 
 
 @click.group(

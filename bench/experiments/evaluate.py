@@ -9,7 +9,8 @@ from bench.experiments.progress import Reporter
 from bench.experiments.run import configure_torch
 from bench.experiments.settings import Overrides
 from bench.ranker import registry
-from bench.store.results import RunRecord, Store
+from bench.store.records import RunRecord
+from bench.store.results import Store
 
 
 def evaluate(

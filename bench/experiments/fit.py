@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.data import sources
-from bench.data.batch import TrainData, task_codes
+from bench.data.batch import task_codes
+from bench.data.training import TrainData
 from bench.errors import BenchError, RunError
 from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.scoring import RowValidation, rank
@@ -29,7 +31,8 @@ from bench.ranker.config import Config
 from bench.ranker.context import Context
 from bench.ranker.ranker import Ranker
 from bench.store import environment
-from bench.store.results import Evaluation, RunRecord, Store, keep, now
+from bench.store.records import Evaluation, RunRecord, now
+from bench.store.results import WEIGHTS, Store, checked_file, checksums, write_ranks
 
 VALIDATION_SEED = 0
 
@@ -105,7 +108,7 @@ def fit(
     )
     facts = _guard(job, lambda: ranker.fit(train, valid))
     state = {name: value.clone() for name, value in ranker.state().items()}
-    _write(folder / "weights.safetensors", lambda path: save_file(state, path))
+    _write(folder / WEIGHTS, lambda path: save_file(state, path))
     record = RunRecord(
         id=job.id,
         fit_key=job.key,
@@ -122,6 +125,7 @@ def fit(
         threads=job.threads,
         code=job.code,
         fit=facts,
+        files=checksums(folder),
         evidence=ranker.evidence()
         | {"validation": valid.candidates.label, "validation candidates": valid.candidates.fingerprint},
         environment=environment.facts() | {"command": environment.command_line()},
@@ -135,13 +139,9 @@ def fit(
 def load(job: Job, folder: Path, root: str | Path | None) -> Ranker:
     """A fitted model from its weights."""
     ranker = _construct(job, _context(job, folder, FitView(), root))
-    path = folder / "weights.safetensors"
+    path = checked_file(folder, WEIGHTS)
     try:
         ranker.load_state(load_file(path))
-    except FileNotFoundError:
-        raise RunError(
-            f"{path} is missing, so {job.name} cannot be ranked again; repeat the run with --force"
-        ) from None
     except Exception as error:
         raise RunError(
             f"{path} does not fit this version of {job.name} ({_line(error)}); repeat the run with --force"
@@ -170,7 +170,7 @@ def evaluate(ranker: Ranker, job: Job, candidates: CandidateSet, folder: Path, v
         ),
     )
     leaks = job.prepared.leaks(candidates)
-    return keep(ranks, folder, job.name, candidates, leaks, time.perf_counter() - clock)
+    return write_ranks(ranks, folder, job.name, candidates, leaks, time.perf_counter() - clock)
 
 
 def peak_memory_mb() -> float:
@@ -202,19 +202,24 @@ class DiskCheckpoints:
 
 
 class _Curve(FitView):
-    """Writes one line an epoch to curve.jsonl and passes everything on."""
+    """Writes one line per epoch and check of each stage to curve.jsonl and passes everything on."""
 
     def __init__(self, path: Path, view: FitView):
         self._path, self._view = path, view
         self.begin, self.step, self.ranking = view.begin, view.step, view.ranking  # type: ignore[method-assign]
 
-    def epoch(self, epoch: int, values: dict[str, float]) -> None:
-        # An epoch that was repeated after an interruption replaces its first attempt.
+    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
+        # Steps that were repeated after an interruption replace their first attempt.
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        kept = [line for line in lines if json.loads(line)["epoch"] < epoch]
+        kept = list(takewhile(lambda line: not _repeats(json.loads(line), values), lines))
         text = "\n".join([*kept, json.dumps({"epoch": epoch, **values})]) + "\n"
         _write(self._path, lambda path: path.write_text(text))
         self._view.epoch(epoch, values)
+
+
+def _repeats(line: dict[str, Any], values: dict[str, Any]) -> bool:
+    """Whether a line of the curve is about a step of a stage that `values` reaches again."""
+    return line["stage"] == values["stage"] and line["step"] >= values["step"]
 
 
 def _context(job: Job, folder: Path, view: FitView, root: str | Path | None) -> Context:

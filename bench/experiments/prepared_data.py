@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,13 @@ from bench.data.batch import Batches
 from bench.data.catalog import Catalog
 from bench.data.log import TASKS, Log
 from bench.data.split import LogSplit
+from bench.data.test_rows import few_test_users
 from bench.errors import UsageError
 from bench.evaluation import leaks
 from bench.evaluation.candidates import SEARCH_ONLY, CandidateSet, draw
 from bench.experiments.settings import Overrides
 from bench.store import environment
+from bench.store.records import DatasetFacts
 
 
 @dataclass
@@ -72,7 +75,7 @@ class PreparedData:
             os.replace(scratch, path)
         return counted
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> DatasetFacts:
         """What a run's record says of the data."""
         return {
             "name": self.name,
@@ -125,6 +128,18 @@ def tasks_of(prepared: PreparedData, asked: tuple[str, ...] | None) -> tuple[str
             f"see `bench data stats {prepared.name}`"
         )
     return tuple(task for task in TASKS if task in asked)
+
+
+def cautions(prepared: PreparedData, candidate_sets: Sequence[CandidateSet]) -> list[str]:
+    """What a reader of the results has to know of the test rows: too few of them, and which were left out."""
+    notes = [f"{prepared.name}: {note}" for note in few_test_users(prepared.split)]
+    for candidates in candidate_sets:
+        if left_out := candidates.meta.get("left_out"):
+            notes.append(
+                f"{prepared.name}: {candidates.label} candidates leave out {left_out['rows']:,} test rows, whose users have "
+                f"too few items left that they never touched (users {left_out['users']})"
+            )
+    return notes
 
 
 def open_candidates(prepared: PreparedData, spec: str, tasks: tuple[str, ...], seed: int) -> CandidateSet:

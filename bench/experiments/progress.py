@@ -31,7 +31,7 @@ class FitView:
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         pass
 
-    def epoch(self, epoch: int, values: dict[str, float]) -> None:
+    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
         pass
 
     def ranking(self, done: int, total: int) -> None:
@@ -59,12 +59,15 @@ class _PlainView(FitView):
     def begin(self, epochs: int) -> None:
         self._epochs, self._started, self._first = epochs, time.perf_counter(), 0
 
-    def epoch(self, epoch: int, values: dict[str, float]) -> None:
+    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
         # After a resume the first epoch seen is not the first one.
         self._first = self._first or epoch
         left = (time.perf_counter() - self._started) / (epoch - self._first + 1) * (self._epochs - epoch)
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "seconds")
-        print(f"{self._name}: epoch {epoch}/{self._epochs}: {shown}; at most {_duration(left)} left", flush=True)
+        shown = ", ".join(
+            f"{name} {value:.4f}" for name, value in values.items() if isinstance(value, float) and name != "seconds"
+        )
+        stage = "" if values["stage"] == "fit" else f" {values['stage']}"
+        print(f"{self._name}:{stage} epoch {epoch}/{self._epochs}: {shown}; at most {_duration(left)} left", flush=True)
 
 
 class RichReporter(Reporter):
@@ -112,7 +115,7 @@ class _RichView(FitView):
         facts = f"epoch {epoch}/{self._epochs} loss {loss:.4f}{self._metric}"
         self._bars.update(self._task, completed=(epoch - 1) * steps + step, total=self._epochs * steps, facts=facts)
 
-    def epoch(self, epoch: int, values: dict[str, float]) -> None:
+    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
         if "mean/N@10" in values:
             self._metric = f" N@10 {values['mean/N@10']:.4f}"
 

@@ -19,7 +19,8 @@ from bench.experiments.progress import Reporter
 from bench.experiments.settings import Overrides
 from bench.ranker import registry
 from bench.store import environment
-from bench.store.results import CommandRecord, RunRecord, Store, now
+from bench.store.records import CommandRecord, RunRecord, now
+from bench.store.results import Store
 
 
 @dataclass
@@ -136,6 +137,7 @@ def _execute(
     reporter: Reporter,
     table: Callable[[Store], str] | None,
 ) -> Outcome:
+    from bench.experiments.prepared_data import cautions
     from bench.store.mlflow_view import Tracker
 
     tracker = Tracker(store, request.tracking_uri)
@@ -148,10 +150,15 @@ def _execute(
             for entry in sets:
                 entry.save(store.candidates(prepared.name), prepared.split)
             reporter.note(_describe(prepared, sets, jobs))
+            for caution in cautions(prepared, sets):
+                reporter.warn(caution)
             for job in jobs:
                 place = f"{prepared.name}/{job.id}"
                 try:
-                    with store.locked(prepared.name, job.id), _cleared(store.part(prepared.name, job.id)):
+                    with (
+                        store.locked(prepared.name, job.id, lambda line: reporter.note(f"{line}; waiting for it")),
+                        _cleared(store.part(prepared.name, job.id)),
+                    ):
                         record, worked = _one(job, sets, store, reporter, request)
                 except BenchError as error:
                     if isinstance(error, NothingToReadError) and job.name not in named:

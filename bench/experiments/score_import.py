@@ -19,7 +19,8 @@ from bench.experiments.prepared_data import PreparedData
 from bench.messages import one_line
 from bench.ranker import registry
 from bench.store import environment
-from bench.store.results import RunRecord, Store, keep, now
+from bench.store.records import RunRecord, now
+from bench.store.results import Store, write_ranks
 
 LONGEST_NAME = 80
 
@@ -116,7 +117,7 @@ def import_scores(
         try:
             part.mkdir(parents=True)
             leaks = prepared.leaks(candidates)
-            evaluation = keep(ranks, part, short, candidates, leaks, time.perf_counter() - clock)
+            evaluation = write_ranks(ranks, part, short, candidates, leaks, time.perf_counter() - clock)
             record.evaluations[candidates.fingerprint] = evaluation
             record.finished, record.seconds = now(), time.perf_counter() - clock
             store.write(part, record)

@@ -1,12 +1,14 @@
 """What a model is to the harness: a `Ranker` serves tasks, learns in `fit`, and gives every candidate a score."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from bench.data.batch import Batch, TrainData
+from bench.data.batch import Batch
 from bench.data.history import Window
+from bench.data.training import TrainData
 from bench.ranker.config import Config
 from bench.ranker.context import Context, Validation
 
@@ -52,6 +54,10 @@ class Ranker(ABC):
     @abstractmethod
     def score(self, batch: Batch) -> Tensor:
         """Scores of the candidates, float32 (B, K), higher is better; logits rather than probabilities."""
+
+    def scoring(self) -> AbstractContextManager:
+        """What the harness enters around scoring, such as the precision of the training."""
+        return nullcontext()
 
     def evidence(self) -> dict[str, Any]:
         """Facts for the result record that the config does not say, such as the backbone's name and size."""

@@ -19,7 +19,7 @@ from bench.evaluation.ranks import Ranks
 from bench.evaluation.significance import Comparison, compare, holm, mean_over_seeds
 from bench.messages import comma_list, flat_list, one_line
 from bench.report.rows import ComparableRuns, RankedRun, Row
-from bench.store.results import Store
+from bench.store.results import read_ranks
 
 LEVEL = 0.05
 MANY_TIES = 0.05
@@ -132,14 +132,8 @@ def synthetic(dataset: Mapping[str, Any]) -> str:
 
 
 def _load(run: RankedRun) -> Ranks:
-    """The ranks of a run, held to the checksum and the candidates in its record."""
-    path = run.folder / run.evaluation.ranks
-    ranks = Store(run.folder).ranks(run.folder, run.evaluation)
-    if ranks.meta.get("candidates", run.evaluation.fingerprint) != run.evaluation.fingerprint:
-        raise RunError(
-            f"{path} holds ranks on other candidates than {run.folder.name} says; remove that run and repeat it"
-        )
-    return ranks
+    """The ranks of a run, verified against its record."""
+    return read_ranks(run.folder, run.evaluation)
 
 
 def _check_rows(block: Block, task: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.store.results import Evaluation, RunRecord
+from bench.store.records import Evaluation, RunRecord
 
 
 @dataclass(frozen=True, eq=False)

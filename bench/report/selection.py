@@ -10,7 +10,8 @@ from bench.experiments.settings import BUDGETS
 from bench.messages import comma_list, split_commas
 from bench.ranker.registry import GROUPS
 from bench.report.rows import ComparableRuns, RankedRun, Row
-from bench.store.results import CommandRecord, Evaluation, RunRecord, Store
+from bench.store.records import CommandRecord, Evaluation, RunRecord
+from bench.store.results import Store
 
 _START = "run something first: bench run --models gensr,unisar --dataset ml-100k"
 
@@ -91,7 +92,7 @@ def _of_folders(folders: Sequence[Path]) -> list[RankedRun]:
         store = Store(folder)
         paths = [path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}run.json")]
         places = sorted({path.resolve() for path in paths if not path.name.startswith(".") and path.suffix != ".part"})
-        entries = _entries(((place, store.read(place)) for place in places), number)
+        entries = _entries(store.readable(places), number)
         if not entries:
             raise UsageError(f"--from {folder}: no finished runs in it; expected <data set>/<run>/run.json")
         found |= {entry.folder / entry.evaluation.ranks: entry for entry in entries}

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from bench.errors import RunError
 from bench.evaluation.metrics import DEFAULT, mlflow_name
-from bench.store.results import CommandRecord, Evaluation, RunRecord, Store
+from bench.store.records import CommandRecord, Evaluation, RunRecord
+from bench.store.results import Store, read_ranks
 
 PARAM_LENGTH = 500  # a longer value is cut; the artifact config.json has it whole
 TAG_LENGTH = 5000  # MLflow cuts at 8,000 without a word
@@ -124,7 +125,7 @@ def command_view(command: CommandRecord) -> View:
 
 def evaluation_metrics(store: Store, folder: Path, evaluation: Evaluation) -> dict[str, float]:
     """Metrics of the ranks file (`rec/N_10`, ...), rows and ties of each task, leak counters (`leaks/...`), seconds."""
-    ranks = store.ranks(folder, evaluation)
+    ranks = read_ranks(folder, evaluation)
     found: dict[str, float] = {}
     for task in ranks.tasks:
         of_task = ranks.only(task)
@@ -169,6 +170,8 @@ def _curve(path: Path, start: int) -> Iterator[Point]:
         try:
             values = json.loads(line)
             step = int(values.pop("epoch"))
+            stage = values.pop("stage", "fit")
+            values.pop("step", None)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             mend = "remove that run and repeat it"
             raise RunError(f"line {number} of {path} is not an epoch of a curve ({error}); {mend}") from None
@@ -178,6 +181,7 @@ def _curve(path: Path, start: int) -> Iterator[Point]:
                 name = "epoch/seconds"
             elif not name.startswith("train/"):
                 name = f"valid/{name}"
+            name = name if stage == "fit" else f"{stage}/{name}"
             yield Point(name, value, start + round(passed * 1000), step)
 
 
@@ -221,7 +225,7 @@ def _inputs(record: RunRecord, shown: list[Evaluation]) -> list[Input]:
     """The log that was learned from and the candidate sets that were ranked."""
     data = record.dataset
     told: tuple[str, ...] = ("name", "options", "mode", "split", "fingerprint")
-    source = {name: _text(data[name]) for name in told if name in data}
+    source = {name: _text(value) for name, value in data.items() if name in told}
     # A longer fingerprint is cut here only; the source and the tags have it whole.
     found = [Input(data["name"], data["fingerprint"][:DIGEST_LENGTH], "training", source)]
     for one in shown:

@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING
 from bench.errors import RunError, UsageError
 from bench.store import mlflow_runs as fields
 from bench.store.mlflow_store import Place, StoreError, configure, end_abandoned, quiet, write
-from bench.store.results import CommandRecord, RunRecord, Store
+from bench.store.records import CommandRecord, RunRecord
+from bench.store.results import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

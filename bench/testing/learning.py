@@ -34,7 +34,7 @@ def fresh_loss(subject: Subject) -> str:
     """The first loss is a finite scalar; where the class declares `fresh_loss = (value, tolerance)` it is that."""
     model = _torch_model(subject)
     model.train()
-    value = _loss(model, next(iter(model.batches(subject.train, 0, 1))))
+    value = _loss(model, next(iter(model.stream(subject.train).batches(0, 1))))
     if value.dim() or not torch.isfinite(value):
         raise Failed(f"the first loss is {value.tolist()}; a finite scalar is expected")
     declared = getattr(subject.cls, "fresh_loss", None)
@@ -77,7 +77,7 @@ def small_batch(subject: Subject) -> str:
     """
     model = _torch_model(subject, subject.settings(batch_size=128))
     model.train()
-    batch = next(iter(model.batches(subject.train, 0, 1)))
+    batch = next(iter(model.stream(subject.train).batches(0, 1)))
     for kind, row in _kinds(batch).items():
         model.zero_grad(set_to_none=True)
         value = _loss(model, _row(batch, row))
@@ -124,7 +124,7 @@ def _without_gradient(subject: Subject, model: Any) -> tuple[list[str], list[str
     """Names of the trainable parameters, and of those that one loss leaves without a gradient."""
     model.train()
     model.zero_grad(set_to_none=True)
-    _loss(model, next(iter(model.batches(subject.train, 0, 1)))).backward()
+    _loss(model, next(iter(model.stream(subject.train).batches(0, 1)))).backward()
     named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
     dead = [name for name, p in named.items() if p.grad is None or not p.grad.any()]
     model.zero_grad(set_to_none=True)
@@ -172,7 +172,7 @@ def _by_heart(subject: Subject, lr: float, steps: int) -> tuple[float, int]:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    batch = next(iter(model.batches(subject.train, 0, 1)))
+    batch = next(iter(model.stream(subject.train).batches(0, 1)))
     if isinstance(batch, SequenceBatch):
         exam = subject.planted.last_training_rows(subject.tasks, model.window, NEGATIVES)
     else:

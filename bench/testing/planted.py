@@ -11,13 +11,14 @@ import pandas as pd
 import torch
 
 from bench.data import hashing
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data.batch import Batch, Batches
 from bench.data.build import build
 from bench.data.catalog import Catalog
 from bench.data.history import Window
 from bench.data.log import TASKS, Log
 from bench.data.sampling import SeenItems, draw_negatives, row_keys
 from bench.data.split import LogSplit, split
+from bench.data.training import TrainData
 
 USERS, ITEMS, QUERIES, CLUSTERS = 40, 60, 12, 6
 NO_SEARCH, ONLY_SEARCH = range(0, 4), range(4, 8)

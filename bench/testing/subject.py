@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.batch import Batch, TrainData
+from bench.data.batch import Batch
+from bench.data.training import TrainData
 from bench.errors import BenchError, UsageError, unknown
 from bench.messages import first_line, first_violation
 from bench.ranker import backbone

@@ -98,7 +98,8 @@ def aligned(words: Iterable[str], vocabulary: set[str]) -> list[str]:
 class WordCounts:
     """How often each word occurs in the reviews of each item. `words` (W,) str; the other arrays (n,): one entry a
     pair, sorted by
-    item and word."""
+    item and word.
+    """
 
     words: np.ndarray
     item: np.ndarray

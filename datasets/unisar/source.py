@@ -1,11 +1,10 @@
-"""UniSAR's processed release (Shi et al., SIGIR 2024; repository TengShi-RUC/UniSAR): its rows, histories and stored
-negatives.
+"""UniSAR's processed release: its rows, histories and stored negatives.
 
-The folder holds `dataset/{rec,src}_{train,val,test}.pkl` and `vocab/*.pkl`. The split is the release's own (`given`),
-the histories are its users' lists in its order, and the stored negatives of the test rows become lists for
-`--candidates given:FILE` (the manifest names the file), so that published numbers can be compared on identical
-candidates. What is odd about the release is counted in the manifest; what our histories leave out (a row's own event
-and item) is a leak there.
+Shi et al., SIGIR 2024; repository TengShi-RUC/UniSAR. The folder holds `dataset/{rec,src}_{train,val,test}.pkl` and
+`vocab/*.pkl`. The split is the release's own (`given`), the histories are its users' lists in its order, and the
+stored negatives of the test rows become lists for `--candidates given:FILE` (the manifest names the file), so that
+published numbers can be compared on identical candidates. What is odd about the release is counted in the manifest;
+what our histories leave out (a row's own event and item) is a leak there.
 """
 
 import os
@@ -26,7 +25,7 @@ from bench.data.log import TASKS, Entities, Log
 from bench.data.ragged import Ragged
 from bench.data.sources import Source, SourceConfig, source
 from bench.data.split import split
-from bench.datasets.unisar import unpickle as unisar_unpickle
+from bench.datasets.unisar import unpickle
 from bench.datasets.unisar.events import released_events
 from bench.datasets.unisar.rows import Release, checks, leak_rates, read_release
 from bench.errors import RunError, UsageError
@@ -40,14 +39,21 @@ _OPTIONAL = ("query_vocab", "user_vocab_np", "item_vocab_np")
 _CATEGORIES = ("first_level_category_id", "second_level_category_id")
 _PUBLISHED = {"Amazon (Kindle)": {"users": 68_223, "items": 61_934}, "KuaiSAR": {"users": 22_700, "items": 673_415}}
 NO_WORDS = "(no words)"
+# How many times the processor time that a file may take the wall clock waits: the machine has other work, too.
+_WAITING = 4
 
 
 class Config(SourceConfig):
+    """Settings of the release."""
+
     mode: Literal["natural"] = "natural"
+    """The release says of each row which task it belongs to."""
 
 
 @source("unisar-release:", title="UniSAR's release", split="given", cite="Shi et al., SIGIR 2024")
 class UniSARRelease(Source):
+    """The release in the folder that the argument names."""
+
     Config = Config
 
     def raw_files(self) -> dict[str, Path]:
@@ -94,16 +100,23 @@ def convert(files: dict[str, Path], folder: Path) -> dict[str, Path]:
         RunError: a file was refused (it asks for code, is damaged, or is not of the documented form).
     """
     targets = {name: folder / f"{name}.parquet" for name in files}
-    command = [sys.executable, "-I", str(Path(unisar_unpickle.__file__))]
+    command = [sys.executable, "-I", "-m", unpickle.__name__]
     for name, path in files.items():
         command += [_KINDS[name], str(path.resolve()), str(targets[name])]
     kept = {name: os.environ[name] for name in ("SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
-    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode == unisar_unpickle.REFUSED:
+    folder_read = next(iter(files.values())).parent.parent
+    # Where the system limits processor time, this is never reached.
+    seconds = _WAITING * (1 + sum(unpickle.seconds_for(path.stat().st_size) for path in files.values()))
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=kept, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(f"reading {folder_read} took longer than {seconds:.0f} s and was ended") from None
+    if done.returncode == unpickle.REFUSED:
         raise RunError(f"{done.stderr.strip()}; a file of the release is a pickle of tables and lists, get it again")
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        folder_read = next(iter(files.values())).parent.parent
         raise RunError(f"reading {folder_read} failed in its process (exit {done.returncode}): {last[0]}")
     return targets
 

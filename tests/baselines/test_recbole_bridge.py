@@ -16,9 +16,10 @@ from torch import Tensor
 from bench.baselines.recbole import classes as recbole_classes
 from bench.baselines.recbole import data as recbole_data
 from bench.baselines.recbole import rows as recbole_rows
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
 from bench.data.split import LogSplit, split
+from bench.data.training import TrainData
 from bench.errors import RunError, UsageError
 from bench.evaluation.scoring import RowValidation
 from bench.ranker import registry
@@ -330,7 +331,7 @@ def test_without_recbole_one_line_says_what_to_install(small, monkeypatch):
     for module in [name for name in sys.modules if name.split(".")[0] == "recbole"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(builtins, "__import__", hidden)
-    recbole_classes.model_class.cache_clear()
+    recbole_classes.known_classes.cache_clear()
     try:
         for name in ("recbole:SASRec", "sasrec"):
             with pytest.raises(RunError) as caught:
@@ -338,4 +339,4 @@ def test_without_recbole_one_line_says_what_to_install(small, monkeypatch):
             line = str(caught.value)
             assert "pip install --no-deps recbole==1.2.1" in line and "bench[recbole]" in line and "\n" not in line
     finally:
-        recbole_classes.model_class.cache_clear()
+        recbole_classes.known_classes.cache_clear()

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bench.datasets
-from bench.baselines.counting import PairTable, below_one, distinct
-from bench.data.batch import Batch, Batches, TrainData
+from bench.baselines.counting import PairTable, distinct, tie_breaks
+from bench.data.batch import Batch, Batches
 from bench.data.build import build
 from bench.data.catalog import Catalog
 from bench.data.log import Log
 from bench.data.ragged import Ragged
 from bench.data.split import LogSplit, split
+from bench.data.training import TrainData
 from bench.errors import RunError
 from bench.evaluation.candidates import CandidateSet, draw
 from bench.evaluation.metrics import parse
@@ -195,7 +196,7 @@ def test_lexicographic_order(name, second, small):
 @given(st.lists(st.integers(0, 2_000_000), min_size=1, max_size=300), st.integers(0, 50))
 @settings(max_examples=50, deadline=None)
 def test_tie_breaks_keep_the_order_beside_whole_numbers(counts, level):
-    tie = below_one(torch.tensor(counts, dtype=torch.float32))
+    tie = tie_breaks(torch.tensor(counts, dtype=torch.float32))
     assert tie.min() >= 0 and tie.max() < 1
     shifted = level + tie
     expected = np.asarray(counts)[:, None] < np.asarray(counts)

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.data.batch import Batches, TrainData
+from bench.data.batch import Batches
 from bench.data.history import Guards, Histories, Window
 from bench.data.log import TASKS
 from bench.data.split import split
+from bench.data.training import TrainData
 
 SHAPES = st.fixed_dictionaries(
     {

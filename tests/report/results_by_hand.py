@@ -7,7 +7,8 @@ import numpy as np
 from bench.data.log import file_sha256
 from bench.evaluation.ranks import Ranks
 from bench.report.table import table
-from bench.store.results import CommandRecord, Evaluation, RunRecord, Store
+from bench.store.records import CommandRecord, Evaluation, RunRecord
+from bench.store.results import Store
 
 USERS = 120
 FIRST, OTHER = "a1" * 32, "b2" * 32

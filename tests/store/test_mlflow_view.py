@@ -24,7 +24,8 @@ from bench.store import mlflow_store as tracking_store
 from bench.store import mlflow_view as tracking
 from bench.store.mlflow_store import Place, configure, quiet
 from bench.store.mlflow_view import Tracker, TrackingWarning
-from bench.store.results import CommandRecord, Evaluation, RunRecord, Store
+from bench.store.records import CommandRecord, Evaluation, RunRecord
+from bench.store.results import Store
 
 # What would be a warning for a user is an error here, except where a test expects it.
 pytestmark = pytest.mark.filterwarnings("error::bench.store.mlflow_view.TrackingWarning")
@@ -526,7 +527,8 @@ def test_no_config_value_is_lost_to_a_shared_name(store):
 WORKER = """
 import json, os, signal, sys, time
 from pathlib import Path
-from bench.store.results import CommandRecord, Store
+from bench.store.records import CommandRecord
+from bench.store.results import Store
 from bench.store.mlflow_view import Tracker
 assert not {"mlflow", "sqlalchemy"} & set(sys.modules), "importing the tracker must not cost MLflow's import"
 root, name, run, kill, barrier = sys.argv[1:]
