@@ -102,11 +102,7 @@ class CandidateSet:
 
 def _check_kept(folder: Path, stem: str, lists: pa.Table, answers: pa.Table, record: dict[str, Any]) -> None:
     """Raise RunError where the files under a fingerprint's name do not hold the set that has this fingerprint."""
-    for name, expected in (
-        (f"{stem}.parquet", lists),
-        (f"{stem}.positions.parquet", answers),
-        (f"{stem}.json", record),
-    ):
+    for name, expected in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers), (f"{stem}.json", record)):
         path = folder / name
         try:
             if isinstance(expected, dict):
