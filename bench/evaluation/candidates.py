@@ -9,6 +9,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class CandidateSet:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of what was drawn, for whom and from what."""
         digest = hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode())
@@ -102,7 +103,11 @@ class CandidateSet:
 
 def _check_kept(folder: Path, stem: str, lists: pa.Table, answers: pa.Table, record: dict[str, Any]) -> None:
     """Raise RunError where the files under a fingerprint's name do not hold the set that has this fingerprint."""
-    for name, expected in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers), (f"{stem}.json", record)):
+    for name, expected in (
+        (f"{stem}.parquet", lists),
+        (f"{stem}.positions.parquet", answers),
+        (f"{stem}.json", record),
+    ):
         path = folder / name
         try:
             if isinstance(expected, dict):
@@ -127,6 +132,8 @@ def draw(
     negatives: int = NEGATIVES,
     workers: int = 1,
     chunk: int = 100_000,
+    *,
+    limit: int = 0,
 ) -> CandidateSet:
     """Draw the candidates of a part of a split.
 
@@ -150,17 +157,18 @@ def draw(
             raise UsageError(f"{strategy} candidates are for search rows; add search to --tasks or use uniform")
     if strategy == "shown" and log.shown is None:
         raise UsageError(f"{log.name} does not say what its searches displayed; use uniform or same-query candidates")
-    rows = np.sort(np.concatenate([split.rows(part, task) for task in tasks]))
+    rows = np.sort(np.concatenate([_limited(split, split.rows(part, task), limit) for task in tasks]))
     if not len(rows):
-        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.name}")
+        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.label}")
     meta = {
         "strategy": strategy,
         "seed": seed,
         "negatives": negatives,
         "data": log.fingerprint,
-        "split": split.name,
+        "split": split.label,
         "part": part,
         "tasks": list(tasks),
+        **({"rows_per_task": limit} if limit else {}),
     }
     item = events.item[rows]
     if strategy == "full":
@@ -188,6 +196,14 @@ def draw(
     items = np.concatenate([piece for piece, _ in drawn])
     position = np.concatenate([column for _, column in drawn])
     return CandidateSet(rows, items, position, meta)
+
+
+def _limited(split: LogSplit, rows: np.ndarray, limit: int) -> np.ndarray:
+    """The `limit` rows with the smallest hashes, or all where there are no more or the limit is 0."""
+    if not limit or len(rows) <= limit:
+        return rows
+    drawn = hashing.draw(hashing.key("rows", split.log.name), row_keys(split.log.events, rows))
+    return rows[np.argpartition(drawn, limit - 1)[:limit]]
 
 
 def _left_out(split: LogSplit, rows: np.ndarray, few: np.ndarray, part: str, negatives: int) -> dict[str, Any]:

@@ -169,7 +169,9 @@ def _read(path: Path, missing: str) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(_unreadable(path, error)) from None
     if changed:
-        raise RunError(f"{path} was changed after it was written: its content does not give its sha256; {_remedy(path)}")
+        raise RunError(
+            f"{path} was changed after it was written: its content does not give its sha256; {_remedy(path)}"
+        )
     return content
 
 

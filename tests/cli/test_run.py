@@ -81,7 +81,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_second_run_fits_nothing(results, monkeypatch) -> None:
-    monkeypatch.setattr("bench.experiments.fit.fit", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr("bench.experiments.fitting.Fitting.fit", lambda *_, **__: pytest.fail("fitted again"))
     before = files(results.out)
     done = results.run("--models", "popularity,matcher")
     assert done.exit_code == 0, done.output
@@ -102,7 +102,7 @@ def test_quiet_says_nothing(results) -> None:
 
 def test_trivial_models_are_added_and_tasks_choose_them(results, monkeypatch) -> None:
     monkeypatch.setattr(
-        "bench.experiments.run._execute", lambda request, plan, command, *_: pytest.fail(",".join(command.models))
+        "bench.experiments.run._execute_plans", lambda request, plan, command, *_: pytest.fail(",".join(command.models))
     )
     words = ("run", "--models", "popularity", "--tasks", "rec", "--dataset", "ml-100k,ml-100k", "--data", results.data)
     with pytest.raises(pytest.fail.Exception) as planned:
@@ -318,7 +318,7 @@ def test_table_formats(results) -> None:
 
 
 def test_evaluate_ranks_on_further_candidates_without_training(results, monkeypatch) -> None:
-    monkeypatch.setattr("bench.experiments.fit.fit", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr("bench.experiments.fitting.Fitting.fit", lambda *_, **__: pytest.fail("fitted again"))
     words = ("evaluate", "popularity-s0", "matcher", "--candidates", "popularity,same-query", "--data", results.data)
     done = results.bench(*words)
     assert done.exit_code == 0, done.output
@@ -328,7 +328,7 @@ def test_evaluate_ranks_on_further_candidates_without_training(results, monkeypa
     assert len({record["fingerprint"] for record in records}) == 1
     assert {record["model"] for record in records} == {"popularity", "matcher"}
     with monkeypatch.context() as patch:
-        patch.setattr("bench.experiments.fit.evaluate", lambda *_, **__: pytest.fail("ranked again"))
+        patch.setattr("bench.experiments.fitting.Fitting.rank", lambda *_, **__: pytest.fail("ranked again"))
         assert "is there already" in results.bench(*words).stdout
     # A copy with another seed makes the start of the name ambiguous.
     run = Path(results.runs()["popularity-s0"]["folder"])
