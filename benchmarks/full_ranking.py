@@ -114,7 +114,10 @@ def compare(name: str, log: Log, rounds: int) -> None:
     medians = {side: median(values) for side, values in seconds.items()}
     ratio = min(value for side, value in medians.items() if side != "ours") / medians["ours"]
     listed = ", ".join(f"{side} {value:.3f} s" for side, value in medians.items())
-    print(f"{name}, {len(log.items):,} items, {len(candidates):,} rows: {listed}; speed {ratio:.2f} of RecBole's", flush=True)
+    print(
+        f"{name}, {len(log.items):,} items, {len(candidates):,} rows: {listed}; speed {ratio:.2f} of RecBole's",
+        flush=True,
+    )
 
 
 def main() -> None:

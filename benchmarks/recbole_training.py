@@ -134,7 +134,9 @@ def main() -> None:
     torch.set_num_threads(1)
     # RecBole on current numpy, pandas and torch.
     warnings.simplefilter("ignore")
-    print(f"{'':8} {'RecBole':>9} {'harness':>9} {'ratio':>6}   processor seconds per 1,000 rows, {given.rounds} rounds")
+    print(
+        f"{'':8} {'RecBole':>9} {'harness':>9} {'ratio':>6}   processor seconds per 1,000 rows, {given.rounds} rounds"
+    )
     for name in given.models:
         steps = given.steps or (40 if name == "BPR" else 100)
         with tempfile.TemporaryDirectory() as folder:

@@ -41,6 +41,7 @@ class SeenItems:
         owner = np.repeat(np.arange(len(first)), counts)
         within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
         return owner, self._keys[np.repeat(first, counts) + within] % (self.n_items + 1)
+
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Users (P,) and items (P,) of all pairs, sorted."""
         return np.divmod(self._keys, self.n_items + 1)

@@ -12,9 +12,9 @@ from bench.data import log as logs
 from bench.data import sources, split
 from bench.data.batch import Batches
 from bench.data.catalog import Catalog
+from bench.data.few_users import few_test_users
 from bench.data.log import TASKS, Log
 from bench.data.split import LogSplit
-from bench.data.few_users import few_test_users
 from bench.errors import RunError, UsageError
 from bench.evaluation import leaks
 from bench.evaluation.candidates import SEARCH_ONLY, CandidateSet, draw

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from bench.data.build import assemble
+from bench.data.few_users import few_test_users
 from bench.data.log import Entities, Log
 from bench.data.sampling import SeenItems, few_unseen
 from bench.data.split import LogSplit, split
-from bench.data.few_users import few_test_users
 from bench.datasets.own_log.codes import EventCodes, acts_and_sessions
 from bench.errors import UsageError
 from bench.messages import comma_list

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from bench.cli.data_check import check
 from bench.data import sources
 from bench.data.batch import Batches
+from bench.data.few_users import few_test_users
 from bench.data.history import Window
 from bench.data.split import split
-from bench.data.few_users import few_test_users
 from bench.data.training import TrainData
 from bench.datasets.own_log.check import inspect
 from bench.datasets.own_log.outlook import outline
