@@ -42,13 +42,22 @@ class TargetAttention(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention (Vaswani et al., 2017), dropout on the weights."""
+    """Multi-head attention (Vaswani et al., 2017), dropout on the weights.
+
+    Args:
+        d: width of queries, keys and values.
+        heads: they share `d`.
+        dropout: probability.
+
+    Raises:
+        UsageError: `heads` do not divide `d`.
+    """
 
     def __init__(self, d: int, heads: int, dropout: float):
         super().__init__()
         if d % heads:
             raise UsageError(f"d = {d} cannot be shared by {heads} heads; choose heads that divide d")
-        self.heads, self.dropout = heads, Dropout(dropout)
+        self.heads, self.dropout = heads, dropout
         self.weight = nn.Parameter(torch.empty(3 * d, d))  # query, key, value
         self.bias = nn.Parameter(torch.zeros(3 * d))
         self.out = nn.Linear(d, d)
@@ -56,10 +65,15 @@ class MultiHeadAttention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, keys: Tensor | None, mask: Tensor) -> Tensor:
-        """`x` (B, Lq, d) attends to `keys` (B, Lk, d), or to itself where that is None.
+        """Attend to `keys`, or to `x` itself where that is None.
 
-        `mask` says what may be attended to: (B, Lk) of the keys, or (B, Lq, Lk) of pairs (first axis may be 1). Returns
-        (B, Lq, d).
+        Args:
+            x: (B, Lq, d).
+            keys: (B, Lk, d).
+            mask: what may be attended to, (B, Lk) of the keys or (B, Lq, Lk) of pairs (first axis may be 1).
+
+        Returns:
+            (B, Lq, d).
         """
         d = x.shape[-1]
         if keys is None:
@@ -67,15 +81,13 @@ class MultiHeadAttention(nn.Module):
         else:
             q = F.linear(x, self.weight[:d], self.bias[:d])
             k, v = F.linear(keys, self.weight[d:], self.bias[d:]).chunk(2, -1)
-        allowed = mask[:, None] if mask.dim() == 2 else mask
+        allowed = mask[:, None] if mask.dim() == 2 else mask  # (B, 1 or Lq, Lk)
         bias = torch.zeros(allowed.shape, dtype=q.dtype, device=q.device).masked_fill_(~allowed, _NEVER)
-        pooled = []
-        # Heads one by one are views; all at once they would have to be copied into a batch axis, forward and backward.
-        for q_head, k_head, v_head in zip(*(part.split(d // self.heads, -1) for part in (q, k, v)), strict=True):
-            scores = torch.baddbmm(bias, q_head, k_head.transpose(1, 2), alpha=(d // self.heads) ** -0.5)
-            pooled.append(self.dropout(scores.softmax(-1)) @ v_head)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, h, L, d / h)
+        p = self.dropout if self.training else 0.0
+        pooled = F.scaled_dot_product_attention(q, k, v, bias[:, None], p)  # (B, h, Lq, d / h)
         # Where nothing is allowed the softmax came out uniform over what must not be seen.
-        return self.out(torch.cat(pooled, -1) * allowed.any(-1, keepdim=True))
+        return self.out(pooled.transpose(1, 2).flatten(2) * allowed.any(-1, keepdim=True))  # (B, Lq, d)
 
 
 class TransformerLayer(nn.Module):
@@ -105,6 +117,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(d, heads, dropout, hidden) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`x` (B, L, d), `mask` of the keys or of pairs -> (B, L, d)."""
         for layer in self.layers:
             x = layer(x, mask)
         return x
@@ -136,6 +149,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(d, heads, dropout, hidden) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """As each layer: (B, L, d)."""
         for layer in self.layers:
             x = layer(x, mask, memory, memory_mask)
         return x
@@ -150,4 +164,5 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., d) -> (..., d)."""
         return self.dropout(self.outer(self.dropout(F.relu(self.inner(x)))))
