@@ -18,7 +18,7 @@ class CopyDetector(ClosedForm):
 
     @property
     def window(self) -> Window:
-        return Window(rec=0, search=0)
+        return Window(rec=None, search=None)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
         return {}

@@ -24,7 +24,7 @@ class ItemKNN(ClosedForm):
 
     @property
     def window(self) -> Window:
-        return Window(rec=0, search=0)
+        return Window(rec=None, search=None)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
         events = train.arrays()

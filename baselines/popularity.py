@@ -17,7 +17,7 @@ class Popularity(ClosedForm):
 
     @property
     def window(self) -> Window:
-        return Window(rec=1, search=1, clicks=1)
+        return Window(rec=0, search=0)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
         return {"count": item_counts(train, self.catalog.n_items)}

@@ -18,7 +18,7 @@ class QueryPopularity(ClosedForm):
 
     @property
     def window(self) -> Window:
-        return Window(rec=1, search=1, clicks=1)
+        return Window(rec=0, search=0)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
         searches = train.arrays("search")

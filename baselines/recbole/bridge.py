@@ -74,7 +74,7 @@ class RecBoleRanker(TorchRanker):
 
     @property
     def window(self) -> Window:
-        return Window(rec=self.config.history_rec, search=1, clicks=1)
+        return Window(rec=self.config.history_rec, search=0)
 
     def options(self) -> dict[str, Any]:
         """Settings over RecBole's defaults: `options`, or the fields that a subclass's config adds."""
@@ -105,7 +105,8 @@ class RecBoleRanker(TorchRanker):
         self.precompute(train)
         self.to(self.context.device)
         with torch.no_grad():
-            for batch in train.batches(self.config.batch_size, 1, self.window, 0, train.steps(self.config.batch_size)):
+            stream = train.events(self.config.batch_size, negatives=1, window=self.window)
+            for batch in stream.batches(0, stream.steps_per_pass):
                 self.loss(batch.to(self.context.device))
         self.eval()
         return {"epochs": 1, "converged": True, "parameters": 0, "seconds": time.perf_counter() - started}

@@ -37,7 +37,7 @@ def describe(prepared: PreparedData, candidate_seed: int = 0) -> dict[str, dict[
         "counts": log.manifest["counts"],
         **{title: _flat(log.manifest[key]) for key, title in _PREPARATION.items() if log.manifest.get(key)},
         "text": _text(log),
-        f"split {prepared.split.name}": prepared.split.counts(),
+        f"split {prepared.split.label}": prepared.split.counts(),
         "leak counters (zero: must be 0)": leaks.split_counters(prepared.batches),
         f"candidates {candidates.label}, seed {candidate_seed}": {
             "fingerprint": candidates.fingerprint,

@@ -54,7 +54,7 @@ class Job:
         self.code = environment.source_hash(self.cls.__module__)
         parts = {
             "data": self.prepared.log.fingerprint,
-            "split": self.prepared.split.name,
+            "split": self.prepared.split.label,
             "validation": ["uniform", VALIDATION_SEED],
             "model": self.name,
             "config": self.config.model_dump(),
@@ -226,7 +226,7 @@ def _repeats(line: dict[str, Any], values: dict[str, Any]) -> bool:
 
 def _context(job: Job, folder: Path, view: FitView, root: str | Path | None) -> Context:
     def cached(name: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        parts = [name, key, job.prepared.log.fingerprint, job.prepared.split.name, job.code, str(job.threads)]
+        parts = [name, key, job.prepared.log.fingerprint, job.prepared.split.label, job.code, str(job.threads)]
         stem = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
         path = sources.data_root(root) / "cache" / f"{name}-{stem}.safetensors"
         if path.exists():

@@ -52,9 +52,8 @@ class PreparedData:
     def _split_leaks(self) -> dict[str, Any]:
         """Minutes on millions of rows, and the same for every command on this Log, split and code: kept under the root."""
         code = environment.source_hash(leaks.__name__)
-        path = (
-            sources.data_root(self.root) / "cache" / f"leaks-{self.log.fingerprint[:24]}-{self.split.name}-{code}.json"
-        )
+        label = self.split.label.replace("/", "-").replace(":", "-")
+        path = sources.data_root(self.root) / "cache" / f"leaks-{self.log.fingerprint[:24]}-{label}-{code}.json"
         try:
             return json.loads(path.read_text())
         except (OSError, ValueError):
@@ -74,7 +73,7 @@ class PreparedData:
             "options": self.options,
             "fingerprint": self.log.fingerprint,
             "mode": self.log.mode,
-            "split": self.split.name,
+            "split": self.split.label,
             "synthetic": self.synthetic,
             "counts": self.log.manifest["counts"],
             "split_counts": self.split.counts(),
@@ -115,7 +114,7 @@ def tasks_of(prepared: PreparedData, asked: tuple[str, ...] | None) -> tuple[str
     missing = [task for task in asked if task not in prepared.tasks]
     if missing:
         raise UsageError(
-            f"{prepared.name} has no {missing[0]} rows to test under the split {prepared.split.name}; "
+            f"{prepared.name} has no {missing[0]} rows to test under the split {prepared.split.label}; "
             f"see `bench data stats {prepared.name}`"
         )
     return tuple(task for task in TASKS if task in asked)

@@ -149,6 +149,7 @@ def prepare(name: str, release: Release, config: Config) -> Log:
         # The system delivers items in batches with one time: what came with a click is not its past.
         "strict_time": True,
         "last_day": config.last_day,
+        "time_zone": "Asia/Shanghai",
         "steps": clicks.steps,
         "statistics": {
             "raw": clicks.raw | {"item rows": items.rows},

@@ -68,7 +68,7 @@ def ready(name: str, sp: LogSplit, **config: Any) -> Ranker:
 
 
 def training(model: Ranker, sp: LogSplit) -> Batch:
-    return next(iter(TrainData(Batches(sp), ("rec",), 0).batches(64, 4, model.window, 0, 1)))
+    return next(iter(TrainData(Batches(sp), ("rec",), 0).events(64, negatives=4, window=model.window).batches(0, 1)))
 
 
 def exam(model: Ranker, sp: LogSplit, k: int = 9) -> Batch:

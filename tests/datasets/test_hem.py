@@ -121,7 +121,7 @@ def test_history_of_a_test_row_is_all_other_training_purchases(tmp_path):
     place(tmp_path / "hem" / "shop")
     log = prepared(tmp_path, valid_share=0.2)
     parts, events = split(log, "given"), log.events
-    past = Histories(log).gather(parts.test, Window(rec=0, search=0))
+    past = Histories(log).gather(parts.test, Window(rec=None, search=None))
     earlier = np.concatenate([parts.train, parts.valid])
     for place_, row in enumerate(parts.test):
         own = earlier[events.user[earlier] == events.user[row]]

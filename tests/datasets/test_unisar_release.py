@@ -159,7 +159,7 @@ def test_histories_are_the_prefixes_without_the_rows_own_act(released):
     for code, kind in enumerate(("rec", "src")):
         for user, item, _, n_rec, n_src, keyword, _, _ in content["rows"][kind]:
             row = place[str(user), str(item), code]
-            past = histories.gather(np.asarray([row]), Window(0, 0, 5))
+            past = histories.gather(np.asarray([row]), Window(None, None, 5))
             said = [i for i in content["users"][user]["rec_his"][:n_rec] if i != item]
             assert [int(i) for i in log.items.id[past.rec_items[0, : past.rec_len[0]]]] == said
             searched = content["users"][user]["src_session_his"][:n_src]
