@@ -9,11 +9,11 @@ import numpy as np
 from bench.data.batch import Batch, Batches
 from bench.data.history import Window
 from bench.data.log import WordBags
-from bench.data.sampling import ItemWeights, SeenItems
+from bench.data.sampling import ItemWeights, SeenItems, few_unseen
 from bench.data.sequences import SequenceStream
 from bench.data.streams import EventStream
 from bench.data.views import Augment, ViewStream
-from bench.errors import NothingToReadError
+from bench.errors import NothingToReadError, RunError
 
 
 class TrainData:
@@ -36,6 +36,8 @@ class TrainData:
         # A model may not learn from its negatives what the held-out items are: only training pairs are excluded.
         self._seen = SeenItems(self._events.user[split.train], self._events.item[split.train], n_items)
         self._popularity: ItemWeights | None = None
+        # Training rows that the last stream left out, because its negatives are more than what their user has not seen.
+        self.left_out = 0
 
     def __len__(self) -> int:
         """Number of training rows of the tasks."""
@@ -99,7 +101,8 @@ class TrainData:
             sampling: "uniform" over the items, or proportional to their "popularity" in training.
         """
         weights = self._item_weights() if sampling == "popularity" else None
-        return EventStream(self._batches, self._rows, self._seen, self.seed, batch_size, negatives, weights, window)
+        rows = self._with_negatives(self._rows, negatives, weights)
+        return EventStream(self._batches, rows, self._seen, self.seed, batch_size, negatives, weights, window)
 
     def sequences(
         self, batch_size: int, *, length: int, negatives: int = 0, every_task: bool = False, clicks: int = 5
@@ -113,7 +116,7 @@ class TrainData:
             every_task: whether training rows of the other task stand in the sequences, too (they carry their task).
             clicks: most items of an act.
         """
-        rows = self._batches.split.train if every_task else self._rows
+        rows = self._with_negatives(self._batches.split.train if every_task else self._rows, negatives)
         guards = self._batches.histories.guards
         return SequenceStream(self._events, rows, self._seen, guards, self.seed, batch_size, length, negatives, clicks)
 
@@ -152,6 +155,23 @@ class TrainData:
         """Steps `start` to `start + count` of `events`."""
         sampling: Literal["uniform", "popularity"] = "popularity" if popularity else "uniform"
         return self.events(batch_size, negatives=negatives, window=window, sampling=sampling).batches(start, count)
+
+    def _with_negatives(self, rows: np.ndarray, negatives: int, weights: ItemWeights | None = None) -> np.ndarray:
+        """The rows whose users have enough unseen items; counts the others in `left_out`.
+
+        Raises:
+            RunError: no row is left.
+        """
+        if not negatives:
+            return rows
+        few = few_unseen(self._events, rows, self._seen, negatives, weights)
+        self.left_out = int(few.sum())
+        if len(rows) and few.all():
+            raise RunError(
+                f"no training row has {negatives} items left that its user never touched; the catalogue of "
+                f"{self._seen.n_items} items is too small to draw negatives from"
+            )
+        return rows[~few]
 
     def _item_weights(self) -> ItemWeights:
         if self._popularity is None:

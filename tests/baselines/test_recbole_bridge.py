@@ -301,7 +301,7 @@ def test_shipped_defaults_and_options(small):
     with pytest.raises(UsageError, match="needs negatives"):
         model = ready("recbole:BPR", small)
         batch = training(model, small)
-        model.loss(replace(batch, cand=batch.item[:, None], label=torch.ones(len(batch), 1)))
+        model.loss(replace(batch, negatives=batch.negatives[:, :0]))
 
 
 @needs_recbole
@@ -331,7 +331,7 @@ def test_without_recbole_one_line_says_what_to_install(small, monkeypatch):
     for module in [name for name in sys.modules if name.split(".")[0] == "recbole"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(builtins, "__import__", hidden)
-    recbole_classes.model_class.cache_clear()
+    recbole_classes.known_classes.cache_clear()
     try:
         for name in ("recbole:SASRec", "sasrec"):
             with pytest.raises(RunError) as caught:
@@ -339,4 +339,4 @@ def test_without_recbole_one_line_says_what_to_install(small, monkeypatch):
             line = str(caught.value)
             assert "pip install --no-deps recbole==1.2.1" in line and "bench[recbole]" in line and "\n" not in line
     finally:
-        recbole_classes.model_class.cache_clear()
+        recbole_classes.known_classes.cache_clear()
