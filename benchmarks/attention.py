@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.ranker.blocks.attention import Encoder, MultiHeadAttention
+from bench.ranker.blocks.attention import MultiHeadAttention
 from bench.ranker.blocks.dropout import Dropout
+from bench.ranker.blocks.encoder import Encoder
 from bench.ranker.blocks.lengths import by_length
 
 # Rows, queries, keys, width, heads; "self" where the queries are the keys.
