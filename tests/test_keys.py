@@ -115,7 +115,9 @@ def test_the_closure_follows_every_form_of_import_that_can_run(tmp_path, monkeyp
         "inner/deep.py": "from . import sister\nfrom ..plain import value\n",
         "inner/sister.py": "",
         "circle.py": "import toy_package.start\n",
-        **dict.fromkeys(("plain.py", "from_package.py", "relative.py", "otherwise.py", "late.py", "never.py"), "value = 1\n"),
+        **dict.fromkeys(
+            ("plain.py", "from_package.py", "relative.py", "otherwise.py", "late.py", "never.py"), "value = 1\n"
+        ),
     }
     for name, text in files.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)

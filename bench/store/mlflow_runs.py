@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import RunError
-from bench.evaluation.metrics import DEFAULT, mlflow_name
+from bench.evaluation.metrics import DEFAULT
+from bench.store.metric_names import mlflow_name
 from bench.store.records import CommandRecord, Evaluation, RunRecord
 from bench.store.results import Store, read_ranks
 

@@ -11,17 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import RunError, UsageError
-from bench.evaluation.metrics import (
-    DEFAULT,
-    PRIMARY,
-    Metric,
-    check_identities,
-    from_mlflow_name,
-    mlflow_name,
-    parse,
-    values,
-)
+from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, parse, values
+from bench.evaluation.plausibility import check_identities
 from bench.evaluation.ranks import count
+from bench.store.metric_names import from_mlflow_name, mlflow_name
 
 ALL = [*DEFAULT, Metric("R", 1), Metric("N", 1), Metric("R", 3), Metric("N", 20), Metric("R", 500)]
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "paper" / "published.csv"

@@ -24,7 +24,9 @@ TINY = {
 
 
 def jobs(models: str, out: Path, **options) -> list[Job]:
-    request = RunRequest(models, trivial=False, threads=1, out=out, overrides=Overrides(options.pop("set", {})), **options)
+    request = RunRequest(
+        models, trivial=False, threads=1, out=out, overrides=Overrides(options.pop("set", {})), **options
+    )
     return plan(request)[0].jobs
 
 
@@ -90,7 +92,10 @@ def test_validation_rows_are_capped_recorded_and_part_of_the_key(tmp_path):
     [
         (lambda job: replace(job, code="0" * 16), "is meant for other sources"),
         (lambda job: replace(job, data=replace(job.data, fingerprint="0" * 64)), "holds other data"),
-        (lambda job: replace(job, data=replace(job.data, folder="/nowhere", split="given")), "no prepared log at /nowhere"),
+        (
+            lambda job: replace(job, data=replace(job.data, folder="/nowhere", split="given")),
+            "no prepared log at /nowhere",
+        ),
         (
             lambda job: replace(job, candidates=(replace(job.candidates[0], fingerprint="0" * 64),)),
             "the uniform candidates of ml-100k are now",

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from bench.data.log import file_sha256
 from bench.errors import RunError, UsageError
-from bench.evaluation.metrics import DEFAULT, from_mlflow_name, mlflow_name
+from bench.evaluation.metrics import DEFAULT
 from bench.evaluation.ranks import Ranks
 from bench.store import mlflow_runs as tracking_fields
 from bench.store import mlflow_store as tracking_store
 from bench.store import mlflow_view as tracking
+from bench.store.metric_names import from_mlflow_name, mlflow_name
 from bench.store.mlflow_store import Place, configure, quiet
 from bench.store.mlflow_view import Tracker, TrackingWarning
 from bench.store.records import CommandRecord, Evaluation, RunRecord
