@@ -22,7 +22,8 @@ import numpy as np
 
 from bench.data.log import file_sha256
 from bench.evaluation.ranks import Ranks
-from bench.store.results import CommandRecord, Evaluation, RunRecord, Store
+from bench.store.records import CommandRecord, Evaluation, RunRecord
+from bench.store.results import Store
 
 CANDIDATES = "c0" * 32
 NEGATIVES = 99

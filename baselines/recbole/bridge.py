@@ -22,6 +22,7 @@ from bench.ranker.contract import (
     Config,
     Context,
     Field,
+    Stream,
     TorchRanker,
     TrainConfig,
     TrainData,
@@ -74,7 +75,16 @@ class RecBoleRanker(TorchRanker):
 
     @property
     def window(self) -> Window:
-        return Window(rec=self.config.history_rec, search=1, clicks=1)
+        """The recommendation clicks of a sequential model; a general one reads no history at all."""
+        return Window(rec=self.config.history_rec if self._sequential else 0, search=0, clicks=1)
+
+    def stream(self, train: TrainData) -> Stream:
+        """Training clicks; negatives are drawn for the losses that read them."""
+        config = self.config
+        negatives = config.negatives if self._pairwise or self._labelled else 0
+        return train.events(
+            config.batch_size, negatives=negatives, window=self.window, sampling=config.negative_sampling
+        )
 
     def options(self) -> dict[str, Any]:
         """Settings over RecBole's defaults: `options`, or the fields that a subclass's config adds."""
@@ -105,7 +115,8 @@ class RecBoleRanker(TorchRanker):
         self.precompute(train)
         self.to(self.context.device)
         with torch.no_grad():
-            for batch in train.batches(self.config.batch_size, 1, self.window, 0, train.steps(self.config.batch_size)):
+            stream = train.events(self.config.batch_size, negatives=1, window=self.window)
+            for batch in stream.batches(0, stream.steps_per_pass):
                 self.loss(batch.to(self.context.device))
         self.eval()
         return {"epochs": 1, "converged": True, "parameters": 0, "seconds": time.perf_counter() - started}
@@ -113,18 +124,22 @@ class RecBoleRanker(TorchRanker):
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """RecBole's own training loss, see the class."""
         if self._sequential:
-            batch = batch.take(batch.rec_len >= (2 if self._masks else 1))
-        nothing = torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
+            long = batch.rec_len >= (2 if self._masks else 1)
+            batch = batch if bool(long.all()) else batch.take(long)
         if not len(batch):
-            return nothing
+            return self._nothing()
         interaction = self._training_rows(batch)
         if self._normalises_batches and len(interaction["user_id"]) < 2:
-            return nothing
+            return self._nothing()
         result = self.net.calculate_loss(interaction)
         if not isinstance(result, tuple):
             return result.sum()
         parts = {f"part {number}": part.sum() for number, part in enumerate(result, 1)}
         return torch.stack(list(parts.values())).sum(), parts
+
+    def _nothing(self) -> Tensor:
+        """A loss of 0 that every parameter has a gradient of."""
+        return torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
 
     def score(self, batch: Batch) -> Tensor:
         """(B, K) logits where the class has them, float32; 0 for a sequential model's row without history."""
@@ -215,6 +230,12 @@ class RecBoleRanker(TorchRanker):
         kind = getattr(self._class, "input_type", None)
         return self._settings["loss_type"] == "BPR" if kind is None else kind == InputType.PAIRWISE
 
+    @property
+    def _labelled(self) -> bool:
+        """Whether the loss reads every candidate with its label."""
+        by_user = self.recbole in classes.BY_USER
+        return not by_user and (hasattr(self.net, "LABEL") or hasattr(self.net, "LABEL_FIELD"))
+
     def _past(self, batch: Batch) -> rows.Interaction:
         if not self._sequential:
             return {"user_id": batch.user}
@@ -228,7 +249,7 @@ class RecBoleRanker(TorchRanker):
         past = self._past(batch)
         if self._pairwise:
             return rows.paired(past, batch)
-        if hasattr(self.net, "LABEL") or hasattr(self.net, "LABEL_FIELD"):
+        if self._labelled:
             if self.recbole == "DIEN":
                 past["neg_item_id_list"] = rows.beside(past["item_id_list"], self.catalog.n_items)
             return rows.labelled(past, batch)

@@ -37,12 +37,12 @@ def list_(form: str) -> None:
         print(f"{prefix + '<Class>':<22} {family.facts['title']}")
 
 
-@command.command("check", short_help="Run the conformance battery on a model.")
+@command.command("check", short_help="Run the conformance checks on a model.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @options.debug
 @click.pass_context
 def check(ctx: click.Context, names: tuple[str, ...]) -> None:
-    """Run the battery that bench's own models pass on a model by name; exit code 1 when a check fails."""
+    """Run the checks that the models of bench pass on a model by name; exit code 1 when one fails."""
     from bench.ranker import registry
 
     for name in names:

@@ -164,13 +164,13 @@ def draw(
         raise UsageError(f"{log.name} does not say what its searches displayed; use uniform or same-query candidates")
     rows = np.sort(np.concatenate([_limited(split, split.rows(part, task), limit) for task in tasks]))
     if not len(rows):
-        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.name}")
+        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.label}")
     meta = {
         "strategy": strategy,
         "seed": seed,
         "negatives": negatives,
         "data": log.fingerprint,
-        "split": split.name,
+        "split": split.label,
         "part": part,
         "tasks": list(tasks),
         **({"rows_per_task": limit} if limit else {}),

@@ -12,6 +12,8 @@ from bench.experiments.prepared_data import PreparedData
 # What sources may say of their preparation in the manifest, and how it is headed.
 _PREPARATION = {
     "steps": "steps of the preparation",
+    "remarks": "remarks",
+    "words": "words",
     "coverage": "text by provenance",
     "statistics": "statistics",
     "reference": "the papers' estimates beside ours",
@@ -34,7 +36,7 @@ def describe(prepared: PreparedData, candidate_seed: int = 0) -> dict[str, dict[
         "counts": log.manifest["counts"],
         **{title: _flat(log.manifest[key]) for key, title in _PREPARATION.items() if log.manifest.get(key)},
         "text": _text(log),
-        f"split {prepared.split.name}": prepared.split.counts(),
+        f"split {prepared.split.label}": prepared.split.counts(),
         "leak counters (zero: must be 0)": leaks.split_counters(prepared.batches),
         f"candidates {candidates.label}, seed {candidate_seed}": {
             "fingerprint": candidates.fingerprint,

@@ -150,7 +150,7 @@ class Fitting:
 
     def _cached(self, name: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors from the cache under the data folder, built where they are not there."""
-        data = (self.prepared.log.fingerprint, self.prepared.split.name)
+        data = (self.prepared.log.fingerprint, self.prepared.split.label)
         parts = [name, key, *data, builder_sources(build), torch.device(self.device).type, str(self.threads)]
         stem = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
         path = sources.data_root(self.prepared.root) / "cache" / f"{name}-{stem}.safetensors"

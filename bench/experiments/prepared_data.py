@@ -12,9 +12,9 @@ from bench.data import log as logs
 from bench.data import sources, split
 from bench.data.batch import Batches
 from bench.data.catalog import Catalog
+from bench.data.few_users import few_test_users
 from bench.data.log import TASKS, Log
 from bench.data.split import LogSplit
-from bench.data.test_rows import few_test_users
 from bench.errors import RunError, UsageError
 from bench.evaluation import leaks
 from bench.evaluation.candidates import SEARCH_ONLY, CandidateSet, draw
@@ -88,9 +88,8 @@ class PreparedData:
     def _split_leaks(self) -> dict[str, Any]:
         """Minutes on millions of rows, and the same for every command on this Log, split and code: kept under the root."""
         code = module_sources(leaks.__name__)
-        path = (
-            sources.data_root(self.root) / "cache" / f"leaks-{self.log.fingerprint[:24]}-{self.split.name}-{code}.json"
-        )
+        label = self.split.label.replace("/", "-").replace(":", "-")
+        path = sources.data_root(self.root) / "cache" / f"leaks-{self.log.fingerprint[:24]}-{label}-{code}.json"
         try:
             return json.loads(path.read_text())
         except (OSError, ValueError):
@@ -113,7 +112,7 @@ class PreparedData:
         folder = log_folder(self.log, root)
         if folder is None:
             raise RunError(f"the prepared log of {self.name} is no longer under {root}; repeat the command")
-        return DataChoice(self.name, self.options, str(folder), self.log.fingerprint, self.split.name, str(root))
+        return DataChoice(self.name, self.options, str(folder), self.log.fingerprint, self.split.label, str(root))
 
     def record(self) -> DatasetFacts:
         """What a run's record says of the data."""
@@ -123,7 +122,7 @@ class PreparedData:
             "options": self.options,
             "fingerprint": self.log.fingerprint,
             "mode": self.log.mode,
-            "split": self.split.name,
+            "split": self.split.label,
             "synthetic": self.synthetic,
             "counts": self.log.manifest["counts"],
             "split_counts": self.split.counts(),
@@ -191,7 +190,7 @@ _OPENED: OrderedDict[str, PreparedData] = OrderedDict()
 
 
 def _remember(prepared: PreparedData) -> None:
-    identity = _identity(prepared.name, prepared.log.fingerprint, prepared.split.name, prepared.options)
+    identity = _identity(prepared.name, prepared.log.fingerprint, prepared.split.label, prepared.options)
     _OPENED[identity] = prepared
     _OPENED.move_to_end(identity)
     while len(_OPENED) > _REMEMBERED:
@@ -224,7 +223,7 @@ def tasks_of(prepared: PreparedData, asked: tuple[str, ...] | None) -> tuple[str
     missing = [task for task in asked if task not in prepared.tasks]
     if missing:
         raise UsageError(
-            f"{prepared.name} has no {missing[0]} rows to test under the split {prepared.split.name}; "
+            f"{prepared.name} has no {missing[0]} rows to test under the split {prepared.split.label}; "
             f"see `bench data stats {prepared.name}`"
         )
     return tuple(task for task in TASKS if task in asked)

@@ -119,6 +119,8 @@ def _execute_plans(
         for plan in plans:
             candidates = [candidates_of(plan.prepared, choice) for choice in plan.candidates]
             reporter.note(_describe(plan))
+            for remark in plan.prepared.log.manifest.get("remarks", ()):
+                reporter.note(f"{plan.prepared.name}: {remark}")
             for caution in cautions(plan.prepared, candidates):
                 reporter.warn(caution)
             for job in plan.jobs:

@@ -88,7 +88,7 @@ def import_scores(
         short,
         str(seed),
         prepared.log.fingerprint,
-        prepared.split.name,
+        prepared.split.label,
         candidates.fingerprint,
     ]
     record = RunRecord(

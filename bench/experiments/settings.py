@@ -90,7 +90,7 @@ def model_config(cls: "type[Ranker]", name: str, budget: str, overrides: Overrid
     if budget not in BUDGETS:
         raise unknown("budget", budget, BUDGETS)
     known = set(cls.Config.model_fields)
-    values = dict(cls.published.get(dataset, {})) | (cls.quick if budget == "quick" else {})
+    values = dict(cls.published.get(dataset.rstrip(":"), {})) | (cls.quick if budget == "quick" else {})
     # `train` speaks to all models at once; a model without the setting has nothing to change.
     values |= {key: value for key, value in overrides.of(TRAIN).items() if key in known}
     for key, value in overrides.of(name).items():

@@ -24,19 +24,19 @@ class Ranker(ABC):
     # What `@register` declared; absent on classes that are not registered.
     entry: ClassVar[Any]
     Config: ClassVar[type] = Config
-    # What `--budget quick` changes: the length of the training (see `is_training_length`) and the backbone, nothing else. The battery
-    # holds a model to it.
+    # What `--budget quick` changes: the length of the training (see `is_training_length`) and the backbone, nothing else. The conformance
+    # checks hold a model to it.
     quick: ClassVar[dict[str, Any]] = {}
     # Settings that the authors published for a data set, by its name (`kuaisar`, `amazon-kindle`); both budgets start
     # from them there. The defaults of the config serve every other data set.
     published: ClassVar[dict[str, dict[str, Any]]] = {}
-    # For `bench tune`: field name -> list of values, or ("loguniform", low, high).
+    # For `bench tune`: field name -> list of values, or ("loguniform" | "uniform", low, high).
     search_space: ClassVar[dict[str, Any]] = {}
-    # Which inputs change the score; the conformance battery checks both directions.
-    uses_query: ClassVar[bool] = False
-    uses_history: ClassVar[bool] = True
-    uses_user: ClassVar[bool] = False
-    # Checks of the battery that do not apply: name of the check -> a sentence that says why.
+    # Which inputs change the score, in every task or in those of a tuple; the conformance checks look at both directions.
+    uses_query: ClassVar[bool | tuple[str, ...]] = False
+    uses_history: ClassVar[bool | tuple[str, ...]] = True
+    uses_user: ClassVar[bool | tuple[str, ...]] = False
+    # Conformance checks that do not apply: name of the check -> a sentence that says why.
     exempt: ClassVar[dict[str, str]] = {}
 
     def __init__(self, config: Any, context: Context):

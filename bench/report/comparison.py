@@ -133,7 +133,7 @@ def synthetic(dataset: Mapping[str, Any]) -> str:
 
 
 def _load(run: RankedRun) -> Ranks:
-    """The ranks of a run, held to the checksum and the candidates in its record."""
+    """The ranks of a run, verified against its record."""
     return read_ranks(run.folder, run.evaluation)
 
 
