@@ -15,7 +15,6 @@ from math import log2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.log import TASKS
 from bench.errors import RunError, UsageError, unknown
 
 CUT_OFF_KINDS = ("R", "N")
@@ -74,21 +73,6 @@ def parse(name: str) -> Metric:
         raise unknown("metric", name, map(str, DEFAULT), "(R and N take any cut-off, as in R@20)")
     meant = Metric(kind, int(guess[2] or 10)) if kind in CUT_OFF_KINDS else Metric(kind)
     raise UsageError(f"unknown metric '{name}'; did you mean {meant}?")
-
-
-def mlflow_name(task: str, metric: Metric) -> str:
-    """Name under which MLflow, which forbids `@`, stores the metric of a task: `rec/N_10`."""
-    if task not in TASKS:
-        raise unknown("task", task, TASKS)
-    return f"{task}/{str(metric).replace('@', '_')}"
-
-
-def from_mlflow_name(name: str) -> tuple[str, Metric]:
-    """Task and metric behind a name that `mlflow_name` made."""
-    task, _, rest = name.partition("/")
-    if task not in TASKS:
-        raise unknown("task", task, TASKS)
-    return task, parse(rest.replace("_", "@"))
 
 
 def check_counts(better: NDArray, tied: NDArray, candidates: NDArray) -> None:

@@ -16,8 +16,6 @@ from bench.evaluation.metrics import (
     PRIMARY,
     Metric,
     check_identities,
-    from_mlflow_name,
-    mlflow_name,
     parse,
     values,
 )
@@ -135,12 +133,10 @@ def test_parity_with_scikit_learn(levels):
 @pytest.mark.parametrize("metric", ALL, ids=str)
 def test_a_name_is_an_identity(metric):
     assert parse(str(metric)) == metric
-    assert from_mlflow_name(mlflow_name("search", metric)) == ("search", metric)
 
 
 def test_names_of_the_contract():
     assert [str(metric) for metric in DEFAULT] == ["R@5", "R@10", "N@5", "N@10", "MRR", "AUC"]
-    assert mlflow_name("rec", PRIMARY) == "rec/N_10"
 
 
 @pytest.mark.parametrize(
@@ -163,12 +159,6 @@ def test_nonsense_is_refused(typed):
 def test_a_metric_that_does_not_exist_cannot_be_made(wrong):
     with pytest.raises(UsageError):
         Metric(*wrong)
-
-
-@pytest.mark.parametrize("name", ["N_10", "rank/N_10", "rec/N10x", "/N_10"])
-def test_foreign_mlflow_names_are_refused(name):
-    with pytest.raises(UsageError):
-        from_mlflow_name(name)
 
 
 @pytest.mark.parametrize("counts", [(-1, 0, 100), (0, -1, 100), (60, 40, 100), (0, 0, 0)])
