@@ -10,11 +10,13 @@ import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.errors import RunError
+from bench.foreign import unchanged_process
 
 TREE = "bench"
 
@@ -55,14 +57,15 @@ def declarations(kind: str, packages: Sequence[str], group: str, decorator: str)
 
 
 def load(kind: str, name: str, target: str) -> Any:
-    """Import what a declaration names.
+    """Import what a declaration names; what another package's module does to the process on import is put back.
 
     Raises:
         RunError: its module or the name in it cannot be imported.
     """
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        with nullcontext() if module.split(".")[0] == TREE else unchanged_process():
+            return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise RunError(f"{kind} '{name}' ({target}) cannot be imported: {error}") from error
 

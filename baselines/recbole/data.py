@@ -138,7 +138,7 @@ class Data:
         return Interaction({self.uid_field: user, self.iid_field: item, self.time_field: time / 1000})
 
     def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
-        """scipy matrix (users, items) of ones."""
+        """Scipy matrix (users, items) of ones."""
         from scipy import sparse
 
         user, item = self._pairs

@@ -3,6 +3,7 @@
 import click
 
 from bench.cli import options
+from bench.messages import one_line
 
 
 @click.group("models", cls=options.WithList, short_help="List the models, or check one against the contract.")
@@ -30,16 +31,18 @@ def list_(form: str) -> None:
         for record in chosen:
             package = "" if record["package"] == "bench" else f" (from {record['package']})"
             cite = f"; {record['cite']}" if record["cite"] else ""
-            print(f"  {record['name']:<20} {record['tasks']:<11} {record['title']}{cite}{package}")
-    print("recbole:<Class>        any sequential or general model of RecBole")
+            facts = one_line(f"{record['title']}{cite}{package}")
+            print(f"  {record['name']:<20} {record['tasks']:<11} {facts}")
+    for prefix, family in registry.families().items():
+        print(f"{prefix + '<Class>':<22} {family.facts['title']}")
 
 
-@command.command("check", short_help="Run the conformance battery on a model.")
+@command.command("check", short_help="Run the conformance checks on a model.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @options.debug
 @click.pass_context
 def check(ctx: click.Context, names: tuple[str, ...]) -> None:
-    """Run the battery that bench's own models pass on a model by name; exit code 1 when a check fails."""
+    """Run the checks that the models of bench pass on a model by name; exit code 1 when one fails."""
     from bench.ranker import registry
 
     for name in names:

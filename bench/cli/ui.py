@@ -12,7 +12,7 @@ from bench.cli import options
     "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, metavar="N", help="Port on this machine."
 )
 @click.option("--rebuild", is_flag=True, help="First make the MLflow store anew from the results folder.")
-@click.option("--tracking-uri", metavar="URI", help="MLflow server.  [default: a local store in the results folder]")
+@options.tracking_uri
 @options.out
 @options.debug
 @click.pass_context

@@ -109,7 +109,7 @@ def read_lists(path: Path, split: LogSplit, tasks: tuple[str, ...]) -> Candidate
         "negatives": items.shape[1] - 1,
         "source": hashlib.sha256(keys.tobytes()).hexdigest(),
         "data": split.log.fingerprint,
-        "split": split.name,
+        "split": split.label,
         "part": "test",
         "tasks": present,
     }

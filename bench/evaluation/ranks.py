@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +83,18 @@ class Ranks:
 
     def per_user(self, metric: Metric) -> PerUser:
         """Users in ascending order, (u,), and the mean over each one's rows, (u,): the unit of every comparison."""
-        users, inverse, rows = np.unique(self.user, return_inverse=True, return_counts=True)
+        users, inverse, rows = self._users
         return users, np.bincount(inverse, self.values(metric), minlength=len(users)) / rows
+
+    @cached_property
+    def _users(self) -> tuple[NDArray[np.int32], NDArray[np.integer], NDArray[np.integer]]:
+        """Users in ascending order (u,), for each row the position of its user (n,), and rows per user (u,)."""
+        if (self.user[1:] < self.user[:-1]).any():
+            return np.unique(self.user, return_inverse=True, return_counts=True)
+        first = np.ones(len(self), dtype=bool)  # rows in the order of users need no sorting
+        np.not_equal(self.user[1:], self.user[:-1], out=first[1:])
+        starts = np.flatnonzero(first)
+        return self.user[starts], np.cumsum(first) - 1, np.diff(np.append(starts, len(self)))
 
     def mean(self, metric: Metric) -> float:
         """Mean over users of the mean over a user's rows; NaN without rows.

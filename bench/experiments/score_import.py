@@ -16,18 +16,27 @@ from bench.evaluation.given import LongTable, as_numbers, read_long, row_codes, 
 from bench.evaluation.ranks import Ranks
 from bench.experiments.candidate_export import keys
 from bench.experiments.prepared_data import PreparedData
+from bench.messages import one_line
 from bench.ranker import registry
 from bench.store import environment
 from bench.store.records import RunRecord, now
 from bench.store.results import Store, write_ranks
+
+LONGEST_NAME = 80
 
 
 def check_name(name: str) -> str:
     """The model name of imported scores: what tables select by. Returns it made of letters, digits, dots and dashes.
 
     Raises:
-        UsageError: nothing is left of it, or a model of bench has it.
+        UsageError: nothing is left of it, it is long or holds control characters, or a model of bench has it.
     """
+    if name != one_line(name):
+        raise UsageError(
+            f"--name '{one_line(name)}': the name holds a line break or other characters that do not print"
+        )
+    if len(name) > LONGEST_NAME:
+        raise UsageError(f"--name: the name has {len(name)} characters, at most {LONGEST_NAME} are possible")
     short = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
     if not short:
         raise UsageError(f"--name '{name}': expected a name with letters or digits")
@@ -79,7 +88,7 @@ def import_scores(
         short,
         str(seed),
         prepared.log.fingerprint,
-        prepared.split.name,
+        prepared.split.label,
         candidates.fingerprint,
     ]
     record = RunRecord(

@@ -23,7 +23,7 @@ DIGEST_LENGTH = 36  # MLflow refuses longer data set digests
 
 
 class MetricValue(NamedTuple):
-    """One value of a metric; `time` in ms since the epoch, `step` is the training epoch (0 for a final value)."""
+    """One value of a metric; `time` in ms since the epoch, `step` is the optimiser step (0 for a final value)."""
 
     name: str
     value: float
@@ -169,7 +169,10 @@ def _curve(path: Path, start: int) -> Iterator[MetricValue]:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             values = json.loads(line)
-            step = int(values.pop("epoch"))
+            epoch = int(values.pop("epoch"))
+            # An epoch may have several checks; the optimiser step tells them apart.
+            step = int(values.pop("step", epoch))
+            stage = values.pop("stage", "fit")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             problem = f"line {number} of {path} is not an epoch of a curve ({first_line(error)})"
             raise RunError(f"{problem}; remove that run and repeat it") from None
@@ -177,6 +180,7 @@ def _curve(path: Path, start: int) -> Iterator[MetricValue]:
         for name, value in _numbers(values).items():
             shown = name if name.startswith("train/") else f"valid/{name}"
             name = "epoch/seconds" if name == "seconds" else shown
+            name = name if stage == "fit" else f"{stage}/{name}"
             yield MetricValue(name, value, start + round(seconds * 1000), step)
 
 

@@ -1,9 +1,11 @@
-"""Attention over histories: pooling for many candidates at once, and Transformer layers that bear empty histories.
+"""Attention over histories, and what Transformer layers are made of; users without a history are served.
 
 Masks are boolean with True = real. A row in which nothing may be attended to gets the zero vector where other
 implementations return NaN; so users without a history, or without one of two behaviours, need no special case, and what
 stands in padding slots never reaches a result.
 """
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,30 +17,8 @@ from bench.ranker.blocks.dropout import Dropout
 # Added to (or put for) the score of what must not be attended to; finite, so that an empty row gives no NaN.
 _NEVER = -1e16
 
-
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `x` (..., L, d) over the True positions of `mask` (..., L): (..., d), zero where there are none."""
-    total = x.masked_fill(~mask[..., None], 0).sum(-2)
-    return total / mask.sum(-1, keepdim=True).clamp(min=1)
-
-
-class TargetAttention(nn.Module):
-    """Pools a history for each candidate: w_j = softmax_j(h_j^T W c), pooled = sum_j w_j h_j.
-
-    One head, no 1/sqrt(d): the operator that SESRec, UniSAR and GenSR share. The history is encoded once for all
-    candidates.
-    """
-
-    def __init__(self, d: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(d, d))
-        nn.init.xavier_normal_(self.weight)
-
-    def forward(self, keys: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
-        """Keys (B, L, d), mask (B, L), candidates (B, K, d) -> (B, K, d); zero where the history is empty."""
-        scores = (candidates @ self.weight.T) @ keys.transpose(1, 2)
-        weights = scores.masked_fill(~mask[:, None, :], _NEVER).softmax(-1)
-        return (weights @ keys) * mask.any(1)[:, None, None]
+Activation = Literal["relu", "gelu", "leaky_relu"]
+ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "leaky_relu": F.leaky_relu}
 
 
 class MultiHeadAttention(nn.Module):
@@ -78,38 +58,6 @@ class MultiHeadAttention(nn.Module):
         return self.out(torch.cat(pooled, -1) * allowed.any(-1, keepdim=True))
 
 
-class TransformerLayer(nn.Module):
-    """Post-norm layer: attention, then a ReLU network of width `hidden` (default d), each added and normalised.
-
-    With `keys` it is the cross-attention layer of two sequences; without, self-attention.
-    """
-
-    def __init__(self, d: int, heads: int, dropout: float, hidden: int | None = None):
-        super().__init__()
-        self.attention = MultiHeadAttention(d, heads, dropout)
-        self.network = FeedForward(d, hidden or d, dropout)
-        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
-        """`x` (B, L, d), `mask` of the keys or of pairs (see MultiHeadAttention) -> (B, L, d)."""
-        x = self.norm1(x + self.dropout(self.attention(x, keys, mask)))
-        return self.norm2(x + self.network(x))
-
-
-class Encoder(nn.Module):
-    """`layers` TransformerLayers in a row; no causal order unless the mask has one."""
-
-    def __init__(self, d: int, heads: int, layers: int, dropout: float, hidden: int | None = None):
-        super().__init__()
-        self.layers = nn.ModuleList(TransformerLayer(d, heads, dropout, hidden) for _ in range(layers))
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, mask)
-        return x
-
-
 class DecoderLayer(nn.Module):
     """Post-norm decoder layer: self-attention, cross-attention to a memory, ReLU network."""
 
@@ -136,18 +84,21 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(d, heads, dropout, hidden) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """Shapes as in DecoderLayer."""
         for layer in self.layers:
             x = layer(x, mask, memory, memory_mask)
         return x
 
 
 class FeedForward(nn.Module):
-    """Linear, ReLU, dropout, Linear, dropout."""
+    """Linear, activation, dropout, Linear, dropout."""
 
-    def __init__(self, d: int, hidden: int, dropout: float):
+    def __init__(self, d: int, hidden: int, dropout: float, activation: Activation = "relu"):
         super().__init__()
         self.inner, self.outer = nn.Linear(d, hidden), nn.Linear(hidden, d)
         self.dropout = Dropout(dropout)
+        self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.outer(self.dropout(F.relu(self.inner(x)))))
+        """(..., d) -> (..., d)."""
+        return self.dropout(self.outer(self.dropout(self.activation(self.inner(x)))))

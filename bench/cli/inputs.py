@@ -1,4 +1,4 @@
-"""One data set with one candidate set, opened from the options of `options.one_selection`."""
+"""Opens the data set and the candidates that options name, as `bench run` would open them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 def open_dataset(
     dataset: str, split: str | None, mode: str | None, settings: tuple[str, ...], data: Path | None
 ) -> "PreparedData":
-    """The data set as `bench run` would open it."""
+    """The data set with its split.
+
+    Raises:
+        UsageError: an unknown data set, setting or split.
+        RunError: its files are missing or cannot be read.
+    """
     from bench.data import sources
     from bench.experiments.prepared_data import open_data
     from bench.experiments.settings import Overrides
@@ -21,7 +26,7 @@ def open_dataset(
     return open_data(dataset, root=data, split_name=split, mode=mode, overrides=overrides)
 
 
-def open_selection(
+def open_dataset_and_candidates(
     dataset: str,
     split: str | None,
     mode: str | None,
@@ -31,9 +36,13 @@ def open_selection(
     candidate_seed: int,
     data: Path | None,
 ) -> "tuple[PreparedData, CandidateSet, tuple[str, ...]]":
-    """The data set, the candidates that `bench run` with the same options would rank, and the tasks at hand.
+    """The data set, the candidates that `bench run` with the same options would rank, and the tasks they serve.
 
-    A set is drawn for all tasks of the data, so that its fingerprint does not depend on those that are asked for.
+    Candidates are drawn for all tasks of the data, so that their fingerprint does not depend on the tasks in the options.
+
+    Raises:
+        UsageError: an unknown data set, setting, split, task or kind of candidates.
+        RunError: files are missing or cannot be read.
     """
     from bench.data.log import TASKS
     from bench.errors import unknown
@@ -47,5 +56,5 @@ def open_selection(
         raise unknown("candidates", candidates, [*STRATEGIES, "given:PATH"])
     prepared = open_dataset(dataset, split, mode, settings, data)
     asked = tasks_of(prepared, tasks or None)
-    made = open_candidates(prepared, candidates, asked, candidate_seed)
-    return prepared, made, tuple(task for task in asked if task in made.meta["tasks"])
+    opened = open_candidates(prepared, candidates, asked, candidate_seed)
+    return prepared, opened, tuple(task for task in asked if task in opened.meta["tasks"])
