@@ -20,7 +20,7 @@ from bench.evaluation.ranks import count
 from bench.experiments.candidate_export import export_candidates
 from bench.experiments.prepared_data import PreparedData
 from bench.experiments.score_import import check_name, import_scores, read_ranks
-from bench.store.results import Store
+from bench.store.results import Store, read_ranks
 
 
 def prepared_of(log: Log) -> PreparedData:
@@ -175,7 +175,7 @@ def test_an_import_is_a_run_beside_the_others(prepared, lists, tmp_path: Path) -
     assert stored == record and folder.name == record.id and record.id.startswith("their-model-v2-imported-")
     assert (record.kind, record.title, record.group, record.seed) == ("imported", "Their model (v2)", "imported", 4)
     (evaluation,) = record.evaluations.values()
-    ranks = store.ranks(folder, evaluation)
+    ranks = read_ranks(folder, evaluation)
     assert evaluation.fingerprint == lists.fingerprint == ranks.meta["candidates"] and evaluation.rows == {
         "rec": 20,
         "search": 20,
