@@ -19,7 +19,7 @@ class CopyDetector(ClosedForm):
     @property
     def window(self) -> Window:
         """The whole history."""
-        return Window(rec=0, search=0)
+        return Window(rec=None, search=None)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
         """Nothing: the history says it all."""

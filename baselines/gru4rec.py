@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from bench.baselines.recbole.bridge import RecBoleRanker
+from bench.baselines.recbole.bridge import DotProductRanker
 from bench.ranker.contract import Config, Fraction, PositiveInt, TrainConfig
 from bench.ranker.registry import register
 
@@ -19,7 +19,7 @@ class GRU4RecConfig(TrainConfig):
 
 
 @register("gru4rec", title="GRU4Rec", tasks=("rec",), group="rec", cite="Hidasi et al., ICLR 2016")
-class GRU4Rec(RecBoleRanker):
+class GRU4Rec(DotProductRanker):
     """A GRU over the recommendation clicks; score = projected state at the last click . item embedding.
 
     RecBole's network follows Tan et al. (DLRS 2016): every click with its past is a training row, instead of

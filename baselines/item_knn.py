@@ -25,7 +25,7 @@ class ItemKNN(ClosedForm):
     @property
     def window(self) -> Window:
         """The whole history."""
-        return Window(rec=0, search=0)
+        return Window(rec=None, search=None)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
         """The users of each item: `users` one item after the other, `offsets` (n_items + 2,)."""

@@ -22,7 +22,7 @@ class Lexical(ClosedForm):
     @property
     def window(self) -> Window:
         """As little history as there can be: none is read."""
-        return Window(rec=1, search=1, clicks=1)
+        return Window(rec=0, search=0)
 
     def words(self, batch: Batch) -> Tensor:
         """(B, W) distinct words of each query, 0 = none."""

@@ -14,6 +14,7 @@ from bench.ranker.contract import (
     TorchRanker,
     TrainConfig,
     TrainData,
+    Window,
 )
 from bench.ranker.registry import register
 
@@ -56,6 +57,11 @@ class LightGCN(TorchRanker):
         generator = context.generator("lightgcn")
         self.table = GraphTable(catalog.n_users, catalog.n_items, config.dim, config.layers, generator)
 
+    @property
+    def window(self) -> Window:
+        """As little history as there can be: none is read."""
+        return Window(rec=1, search=1, clicks=1)
+
     def precompute(self, train: TrainData) -> None:
         """Build the graph of the training clicks."""
         self.table.connect(train, self.context.device)
@@ -65,6 +71,10 @@ class LightGCN(TorchRanker):
         ranking, parts = self.table.loss(batch)
         return ranking + self.config.decay * parts["squares"], parts
 
-    def score(self, batch: Batch) -> Tensor:
-        """Inner products of the propagated rows, (B, K)."""
-        return self.table.score(batch)
+    def row_vectors(self, batch: Batch) -> Tensor:
+        """Propagated rows of the users, (B, dim)."""
+        return self.table.final[batch.user]
+
+    def item_vectors(self) -> Tensor:
+        """Propagated rows of the items, (n_items + 1, dim)."""
+        return self.table.final[self.catalog.n_users + 1 :]

@@ -17,8 +17,8 @@ class Popularity(ClosedForm):
 
     @property
     def window(self) -> Window:
-        """As little history as there can be: none is read."""
-        return Window(rec=1, search=1, clicks=1)
+        """None is read."""
+        return Window(rec=0, search=0)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
         """`count` (n_items + 1,): training events of each item."""

@@ -18,8 +18,8 @@ class QueryPopularity(ClosedForm):
 
     @property
     def window(self) -> Window:
-        """As little history as there can be: none is read."""
-        return Window(rec=1, search=1, clicks=1)
+        """None is read."""
+        return Window(rec=0, search=0)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
         """Table `clicks` of (query, item), and `popularity` (n_items + 1,) as ranks in [0, 1)."""

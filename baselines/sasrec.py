@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from bench.baselines.recbole.bridge import RecBoleRanker
+from bench.baselines.recbole.bridge import DotProductRanker
 from bench.ranker.contract import (
     Config,
     Fraction,
@@ -30,7 +30,7 @@ class SASRecConfig(TrainConfig):
 
 
 @register("sasrec", title="SASRec", tasks=("rec",), group="rec", cite="Kang and McAuley, ICDM 2018")
-class SASRec(RecBoleRanker):
+class SASRec(DotProductRanker):
     """Causal self-attention over the recommendation clicks; score = state at the last click . item embedding.
 
     Where RecBole's network differs from the paper's: layer normalisation after each block instead of before, no

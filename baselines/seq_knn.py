@@ -100,7 +100,7 @@ def neighbours(user: np.ndarray, item: np.ndarray, reach: int, n_items: int) -> 
 def votes(state: dict[str, Tensor], batch: Batch, last: int, n_items: int) -> Tensor:
     """(B, K) sum of the similarities of each candidate with the last `last` units of the history."""
     table = PairTable.of(state, "neighbours", n_items + 1)
-    items, _, _, _ = batch.merged(last)
+    items = batch.merged(last).items
     score = torch.zeros(batch.cand.shape, device=batch.cand.device)
     for column in range(last):
         past = items[:, column, None]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
-from bench.experiments.run import Outcome, Request
+from bench.experiments.run import CommandResult, RunRequest
 from bench.experiments.run import run as run_request
 from bench.experiments.settings import Overrides
 from bench.messages import split_commas
@@ -26,7 +26,7 @@ def run(
     set: Mapping[str, Mapping[str, Any]] | None = None,
     quiet: bool = False,
     **options: Any,
-) -> Outcome:
+) -> CommandResult:
     """Fit and rank models; what is there already is not repeated.
 
     Args:
@@ -43,13 +43,13 @@ def run(
     Raises:
         bench.errors.UsageError: a wrong request; nothing has been started.
     """
-    known = Request.__dataclass_fields__
+    known = RunRequest.__dataclass_fields__
     for name in options:
         if name not in known or name in ("overrides",):
             raise UsageError(f"bench.run has no option '{name}'; known: {', '.join(sorted(known))}")
     from bench.experiments.progress import PlainReporter, Reporter
 
-    request = Request(
+    request = RunRequest(
         models=models if isinstance(models, str) else ",".join(models),
         dataset=_names(dataset),
         tasks=_names(tasks) if tasks else None,

@@ -208,7 +208,8 @@ class GenSR(TorchRanker):
 
     def _inserts(self, batch: Batch) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """The user's two views (B, width) each, zero without a history, and c_hat, s_hat, e_i, t_i: (B, K, 4, width)."""
-        items, _, _, mask = batch.merged(self.config.history)
+        history = batch.merged(self.config.history)
+        items, mask = history.items, history.mask
         candidates = self.cf[batch.cand]
         collaborative = self.cf_view.encoder(self.cf[items], mask)
         filtered = self.cf_view.filter(candidates, collaborative, mask)

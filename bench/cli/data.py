@@ -49,7 +49,7 @@ def prepare(
 ) -> None:
     """Prepare data sets from their raw files; prints folder and fingerprint."""
     from bench.data import sources
-    from bench.experiments.data_statistics import folder_of
+    from bench.experiments.prepared_data import log_folder
     from bench.experiments.settings import Overrides
 
     overrides = Overrides.parse(settings)
@@ -61,7 +61,7 @@ def prepare(
         log = sources.load(name, given, data, fresh=force)
         counts = log.manifest["counts"]
         print(f"{name}: {counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items")
-        print(f"  folder      {folder_of(log, data)}")
+        print(f"  folder      {log_folder(log, data)}")
         print(f"  fingerprint {log.fingerprint}")
 
 

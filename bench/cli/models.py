@@ -42,7 +42,7 @@ def list_(form: str) -> None:
 @options.debug
 @click.pass_context
 def check(ctx: click.Context, names: tuple[str, ...]) -> None:
-    """Run the conformance checks that bench's own models pass on a model by name; exit code 1 when one fails."""
+    """Run the checks that the models of bench pass on a model by name; exit code 1 when one fails."""
     from bench.ranker import registry
 
     for name in names:

@@ -11,7 +11,7 @@ from bench.errors import UsageError, unknown
 from bench.messages import one_line
 
 if TYPE_CHECKING:
-    from bench.experiments.run import Outcome
+    from bench.experiments.run import CommandResult
     from bench.store.results import Store
 
 # Words of a --config file that are not spelled like the parameter of `command`.
@@ -117,6 +117,13 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     show_default=True,
     help="quick bounds the number of training steps, nothing else.",
 )
+@click.option(
+    "--validation-rows",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Validate on at most N rows of each task, chosen by a hash; part of a fit's key.  [default: all]",
+)
 @options.device
 @click.option(
     "--threads",
@@ -144,12 +151,12 @@ def command(ctx: click.Context, **given: Any) -> None:
     bench run --models unified --seeds 0,1,2 --set unisar.lr=0.0005 --budget full
     bench run --models popularity --candidates uniform,popularity,full
     """
-    from bench.experiments.run import Request, run
+    from bench.experiments.run import RunRequest, run
     from bench.experiments.settings import Overrides
 
     file_settings = Overrides.parse(ctx.meta.get("settings of the file", ()))
     quiet = given.pop("quiet")
-    request = Request(
+    request = RunRequest(
         overrides=Overrides.parse(given.pop("settings")).over(file_settings),
         tasks=given.pop("tasks") or None,
         force=not given.pop("resume"),
@@ -173,7 +180,7 @@ def _markdown_table(store: "Store") -> str:
     return markdown(store)
 
 
-def _close(outcome: "Outcome", out: Path) -> None:
+def _close(outcome: "CommandResult", out: Path) -> None:
     """Where the results are, and how to see them."""
     counts = f"{len(outcome.runs)} finished ({outcome.fresh} new), {len(outcome.failed)} failed"
     print(f"{counts}; results in {out}, `bench table{options.out_hint(out)}` shows them")

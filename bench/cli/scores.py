@@ -58,12 +58,12 @@ def _where_shown(store: "Store", record: "RunRecord", out: Path) -> str:
 
     fingerprint = next(iter(record.evaluations))
     dataset = f"--dataset {shell_word(record.dataset['name'])}"
-    for words, choice in (
-        ("", {}),
-        (f" {dataset} --candidates {fingerprint[:12]}", {"dataset": record.dataset["name"], "candidates": fingerprint}),
+    for words, name, candidates in (
+        ("", None, None),
+        (f" {dataset} --candidates {fingerprint[:12]}", record.dataset["name"], fingerprint),
     ):
         try:
-            groups = select(store, **choice)
+            groups = select(store, dataset=name, candidates=candidates)
         except UsageError:
             continue  # what stands in the folder does not go into one table
         if any(run.record.id == record.id for group in groups for row in group.rows for run in row.runs):

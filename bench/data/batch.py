@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.data.history import Histories, Window
 from bench.data.log import SEARCH, TASKS
+from bench.data.merged import MergedHistory, length_mask
 from bench.data.split import LogSplit
 
 
@@ -55,12 +56,12 @@ class Batch:
     @property
     def rec_mask(self) -> Tensor:
         """(B, Lr) bool, True on real positions."""
-        return _mask(self.rec_len, self.rec_items.shape[1])
+        return length_mask(self.rec_len, self.rec_items.shape[1])
 
     @property
     def search_mask(self) -> Tensor:
         """(B, Ls) bool."""
-        return _mask(self.search_len, self.search_query.shape[1])
+        return length_mask(self.search_len, self.search_query.shape[1])
 
     @property
     def merged_len(self) -> Tensor:
@@ -70,31 +71,34 @@ class Batch:
     @property
     def merged_mask(self) -> Tensor:
         """(B, La) bool."""
-        return _mask(self.merged_len, self.merged_task.shape[1])
+        return length_mask(self.merged_len, self.merged_task.shape[1])
 
     @property
     def search_click_mask(self) -> Tensor:
         """(B, Ls, Cs) bool, True on clicked items of real searches."""
         return (self.search_items > 0) & self.search_mask[..., None]
 
-    def merged(self, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The last `length` units of both behaviours, oldest first, right padded.
-
-        Returns (items, queries, tasks, mask), each (B, length): the clicked item (of a search its first), the query of
-        a search (0 for rec), the task (0 = rec, 1 = search), and True on real positions; 0 in padding slots.
-        """
+    def merged(self, length: int) -> MergedHistory:
+        """The last `length` acts of both behaviours, L = `length` positions."""
         total = self.merged_len[:, None]
         kept = total.clamp(max=length)
         column = torch.arange(length, device=self.user.device)
-        mask = column < kept
-        place = (total - kept + column).clamp(max=self.merged_task.shape[1] - 1)
-        task = torch.where(mask, self.merged_task.gather(1, place), 0)
-        index = torch.where(mask, self.merged_column.gather(1, place), 0)
-        rec = self.rec_items.gather(1, index.clamp(max=self.rec_items.shape[1] - 1))
-        at = index.clamp(max=self.search_query.shape[1] - 1)
-        search = mask & (task == SEARCH)
-        items = torch.where(search, self.search_items[..., 0].gather(1, at), torch.where(mask, rec, 0))
-        return items, torch.where(search, self.search_query.gather(1, at), 0), task, mask
+        mask = column < kept  # (B, L)
+        position = total - kept + column
+        task = torch.where(mask, _pick(self.merged_task, position), 0)
+        index = torch.where(mask, _pick(self.merged_column, position), 0)
+        search = task == SEARCH
+        rec = mask & ~search
+        clicks = torch.where(search[..., None], _pick(self.search_items, index), 0)  # (B, L, Cs)
+        clicks[..., 0] += torch.where(rec, _pick(self.rec_items, index), 0)
+        times = torch.where(search, _pick(self.search_times, index), _pick(self.rec_times, index))
+        return MergedHistory(
+            clicks=clicks,
+            queries=torch.where(search, _pick(self.search_query, index), 0),
+            tasks=task,
+            times=torch.where(mask, times, 0),
+            length=kept[:, 0],
+        )
 
 
 @dataclass
@@ -129,7 +133,7 @@ class SequenceBatch:
     @property
     def mask(self) -> Tensor:
         """(B, L) bool, True on real positions."""
-        return _mask(self.length, self.items.shape[1])
+        return length_mask(self.length, self.items.shape[1])
 
     @property
     def target(self) -> Tensor:
@@ -204,8 +208,13 @@ def _shapes(batch: "Batch | SequenceBatch") -> str:
     return f"{type(batch).__name__}({len(batch)} rows; {', '.join(shapes)})"
 
 
-def _mask(length: Tensor, width: int) -> Tensor:
-    return torch.arange(width, device=length.device) < length[:, None]
+def _pick(values: Tensor, index: Tensor) -> Tensor:
+    """(B, L, ...) entries of `values` (B, W, ...) at `index` (B, L), cut to the width; zeros where W is 0."""
+    if values.shape[1] == 0:
+        return values.new_zeros((*index.shape, *values.shape[2:]))
+    index = index.clamp(max=values.shape[1] - 1)
+    index = index.reshape(*index.shape, *[1] * (values.dim() - 2)).expand(*index.shape, *values.shape[2:])
+    return values.gather(1, index)
 
 
 def tensor(values: np.ndarray) -> Tensor:

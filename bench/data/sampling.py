@@ -1,6 +1,6 @@
-"""The one engine that draws items a user has not seen: evaluation candidates and training negatives alike.
+"""The engine that draws items a user has not seen: evaluation candidates and the training negatives of every stream.
 
-Every row owns an endless stream of draws keyed by (purpose, row); the first `count` distinct, draw_negatives items of the
+Every row owns an endless stream of draws keyed by (purpose, row); the first `count` distinct unseen items of the
 stream are taken. So the result depends neither on the order of rows nor on how they are cut into chunks.
 """
 
@@ -33,6 +33,14 @@ class SeenItems:
     def count(self, user: np.ndarray) -> np.ndarray:
         """Number of distinct items of each user."""
         return np.where(user < len(self._count), self._count[np.minimum(user, len(self._count) - 1)], 0)
+
+    def of(self, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All items of users (R,): the places in `user` (n,), ascending, and the items (n,), ascending per place."""
+        first = np.searchsorted(self._keys, np.asarray(user).astype(np.int64) * (self.n_items + 1))
+        counts = self.count(user)
+        owner = np.repeat(np.arange(len(first)), counts)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return owner, self._keys[np.repeat(first, counts) + within] % (self.n_items + 1)
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Users (P,) and items (P,) of all pairs, sorted."""
@@ -103,7 +111,10 @@ def draw_negatives(
     Args:
         purpose: key of the purpose (`hashing.key`).
         rows: (R,) uint64 row identities.
-        user, positive: (R,); the positive is never drawn.
+        user: (R,) whose rows they are.
+        positive: (R,) items that are never drawn.
+        seen: pairs that are never drawn.
+        count: items per row.
         weights: relative probability of each item; default uniform.
         taken: (R, T) items that the row has already and that may not be drawn again, 0 = none. Where they leave fewer
             than `count` items, all of these are drawn, and zeros follow.

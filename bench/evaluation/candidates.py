@@ -7,8 +7,10 @@ repeats. The positive's column is uniform and is kept apart from what a model se
 import hashlib
 import json
 import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ _NAMED = 20
 _STEP, _ENTRIES = 20_000, 8_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CandidateSet:
     """Lists for R event rows of a split.
 
@@ -52,7 +54,11 @@ class CandidateSet:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    def __repr__(self) -> str:
+        of = f"{self.meta.get('part', 'test')} rows of {', '.join(self.meta.get('tasks', ()))}"
+        return f"CandidateSet({self.label}, {len(self):,} {of}, seed {self.meta.get('seed')}, {self.fingerprint[:12]})"
+
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of what was drawn, for whom and from what."""
         digest = hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode())
@@ -102,7 +108,11 @@ class CandidateSet:
 
 def _check_kept(folder: Path, stem: str, lists: pa.Table, answers: pa.Table, record: dict[str, Any]) -> None:
     """Raise RunError where the files under a fingerprint's name do not hold the set that has this fingerprint."""
-    for name, expected in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers), (f"{stem}.json", record)):
+    for name, expected in (
+        (f"{stem}.parquet", lists),
+        (f"{stem}.positions.parquet", answers),
+        (f"{stem}.json", record),
+    ):
         path = folder / name
         try:
             if isinstance(expected, dict):
@@ -127,6 +137,8 @@ def draw(
     negatives: int = NEGATIVES,
     workers: int = 1,
     chunk: int = 100_000,
+    *,
+    limit: int = 0,
 ) -> CandidateSet:
     """Draw the candidates of a part of a split.
 
@@ -150,22 +162,23 @@ def draw(
             raise UsageError(f"{strategy} candidates are for search rows; add search to --tasks or use uniform")
     if strategy == "shown" and log.shown is None:
         raise UsageError(f"{log.name} does not say what its searches displayed; use uniform or same-query candidates")
-    rows = np.sort(np.concatenate([split.rows(part, task) for task in tasks]))
+    rows = np.sort(np.concatenate([_limited(split, split.rows(part, task), limit) for task in tasks]))
     if not len(rows):
-        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.name}")
+        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.label}")
     meta = {
         "strategy": strategy,
         "seed": seed,
         "negatives": negatives,
         "data": log.fingerprint,
-        "split": split.name,
+        "split": split.label,
         "part": part,
         "tasks": list(tasks),
+        **({"rows_per_task": limit} if limit else {}),
     }
     item = events.item[rows]
     if strategy == "full":
         return CandidateSet(rows, None, item.astype(np.int64) - 1, meta | {"negatives": "all"})
-    seen = SeenItems(events.user, events.item, len(log.items))
+    seen = seen_items(split)
     weights = None
     if strategy == "popularity":
         weights = ItemWeights(np.bincount(events.item[split.train], minlength=len(log.items) + 1))
@@ -190,6 +203,14 @@ def draw(
     return CandidateSet(rows, items, position, meta)
 
 
+def _limited(split: LogSplit, rows: np.ndarray, limit: int) -> np.ndarray:
+    """The `limit` rows with the smallest hashes, or all where there are no more or the limit is 0."""
+    if not limit or len(rows) <= limit:
+        return rows
+    drawn = hashing.draw(hashing.key("rows", split.log.name), row_keys(split.log.events, rows))
+    return rows[np.argpartition(drawn, limit - 1)[:limit]]
+
+
 def _left_out(split: LogSplit, rows: np.ndarray, few: np.ndarray, part: str, negatives: int) -> dict[str, Any]:
     """What the record says of rows without enough negatives: their number, and whose they are.
 
@@ -210,8 +231,19 @@ def _left_out(split: LogSplit, rows: np.ndarray, few: np.ndarray, part: str, neg
 
 
 def seen_items(split: LogSplit) -> SeenItems:
-    """Every (user, item) pair of the log: what may never be a negative."""
-    return SeenItems(split.log.events.user, split.log.events.item, len(split.log.items))
+    """Every (user, item) pair of the log: what may never be a negative. Made once for a split."""
+    known = _SEEN.get(id(split))
+    if known is None or known[0]() is not split:
+        events, number = split.log.events, id(split)
+        known = (
+            weakref.ref(split, lambda _: _SEEN.pop(number, None)),
+            SeenItems(events.user, events.item, len(split.log.items)),
+        )
+        _SEEN[number] = known
+    return known[1]
+
+
+_SEEN: dict[int, tuple[weakref.ref[LogSplit], SeenItems]] = {}  # by the identity of the split
 
 
 def _lists(

@@ -128,10 +128,10 @@ def _signed_sums(values: NDArray[np.float64], seed: int, flips: int) -> Iterator
         words = draws.view(np.uint64)
         for first in range(0, words.shape[1], _WORDS_AT_ONCE):
             # Transposed as words of eight groups: reading single columns would fetch the whole array for each.
-            some = np.ascontiguousarray(words[:, first : first + _WORDS_AT_ONCE].T)  # (w, block)
-            some = some.view(np.uint8).reshape(len(some), len(draws), 8)
-            for number, group_sums in enumerate(table[8 * first : 8 * (first + len(some))]):
-                sums += group_sums.take(some[number // 8, :, number % 8])
+            turned = np.ascontiguousarray(words[:, first : first + _WORDS_AT_ONCE].T)  # (w, block)
+            by_group = turned.view(np.uint8).reshape(len(turned), len(draws), 8)
+            for number, group_sums in enumerate(table[8 * first : 8 * (first + len(turned))]):
+                sums += group_sums.take(by_group[number // 8, :, number % 8])
         yield sums
 
 

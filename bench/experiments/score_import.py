@@ -88,7 +88,7 @@ def import_scores(
         short,
         str(seed),
         prepared.log.fingerprint,
-        prepared.split.name,
+        prepared.split.label,
         candidates.fingerprint,
     ]
     record = RunRecord(
@@ -198,7 +198,9 @@ def _mismatch(
     """What is wrong between a file and the candidates, a sentence a kind.
 
     Args:
-        pair, line: sorted keys of the file's entries and where each stands, (n,).
+        table: the file.
+        pair: sorted keys of its entries, (n,).
+        line: where each stands, (n,).
         expected: sorted keys of the candidates.
         name: key -> "row, item" for people.
     """

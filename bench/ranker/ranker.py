@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from bench.data.batch import Batch
 from bench.data.history import Window
 from bench.data.training import TrainData
+from bench.evaluation.long_lists import DotProduct
 from bench.ranker.config import Config
 from bench.ranker.context import Context, Validation
 
@@ -38,6 +40,11 @@ class Ranker(ABC):
     exempt: ClassVar[dict[str, str]] = {}
 
     def __init__(self, config: Any, context: Context):
+        own = type(self)
+        if own.score is Ranker.score and own.score_items is Ranker.score_items and not isinstance(self, DotProduct):
+            raise TypeError(
+                f"{own.__name__} has no score: it defines score, or encode and score_items, or row_vectors and item_vectors"
+            )
         self.config = config
         self.context = context
         self.catalog = context.catalog
@@ -51,9 +58,29 @@ class Ranker(ABC):
     def fit(self, train: TrainData, valid: Validation) -> dict[str, Any]:
         """Learn. Returns facts about the fit for the record (epochs, best epoch, whether it converged)."""
 
-    @abstractmethod
     def score(self, batch: Batch) -> Tensor:
-        """Scores of the candidates, float32 (B, K), higher is better; logits rather than probabilities."""
+        """Scores of the candidates, float32 (B, K), higher is better; logits rather than probabilities.
+
+        A model defines this, or the two steps `encode` and `score_items`, or, where its score is an inner product,
+        `row_vectors(batch)`, float32 (B, d), and `item_vectors()`, float32 (n_items + 1, d) with padding first.
+        """
+        return self.score_items(self.encode(batch), batch.cand)
+
+    def encode(self, batch: Batch) -> Any:
+        """What depends on the rows alone and not on their candidates, computed once for any number of candidates.
+
+        The candidates of the batch may be empty, (B, 0). Here: the row vectors of an inner product, else the batch.
+        """
+        return self.row_vectors(batch) if isinstance(self, DotProduct) else batch
+
+    def score_items(self, encoded: Any, cand: Tensor) -> Tensor:
+        """Scores of candidates (B, K) of rows that `encode` saw, float32 (B, K).
+
+        Here: the inner product, else `score` as a whole.
+        """
+        if isinstance(self, DotProduct):
+            return (encoded[:, None] * self.item_vectors()[cand]).sum(-1)  # (B, K, d) to (B, K)
+        return self.score(replace(encoded, cand=cand))
 
     def scoring(self) -> AbstractContextManager:
         """What the harness enters around scoring, such as the precision of the training."""

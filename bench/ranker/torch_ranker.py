@@ -49,7 +49,7 @@ class TorchRanker(Ranker, nn.Module):
         """The training batches; override to sample differently."""
         config = self.config
         if self.trains_on == "sequences":
-            return train.sequences(config.batch_size, length=config.history_rec)
+            return train.sequences(config.batch_size, length=config.history_rec, negatives=config.negatives)
         return train.events(
             config.batch_size, negatives=config.negatives, window=self.window, sampling=config.negative_sampling
         )

@@ -4,6 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.data import hashing
 from bench.data.batch import Batch
+from bench.data.prefetch import prefetched
 from bench.data.streams import Stream
 from bench.data.training import TrainData
 from bench.errors import RunError
@@ -18,12 +20,10 @@ from bench.evaluation.metrics import PRIMARY
 from bench.messages import comma_list
 from bench.ranker.config import TrainConfig
 from bench.ranker.context import Context, Validation
+from bench.ranker.loss_sums import LossSums
 from bench.ranker.optimizers import Optimizers, clip
 from bench.ranker.stage import Check, Stage
 from bench.ranker.trained_weights import TrainedWeights
-
-# Reading the loss makes a GPU wait for its queue, so there it is read every so many steps.
-_READ_EVERY = 50
 
 
 class Trainer:
@@ -130,6 +130,7 @@ class Trainer:
                     context.checkpoints.save(checkpoint | state)
         if state["best_state"] is not None:
             self._weights.load(state["best_state"])
+        self.module.eval()
         if stage.finish is not None:
             torch.manual_seed(_seed(context, stage, "finish"))
             stage.finish()
@@ -174,44 +175,32 @@ class Trainer:
         torch.manual_seed(hashing.seed(*seed))  # type: ignore[arg-type]  # a prefix and its parts
         own = {id(parameter) for parameter in optimizers.parameters}
         trained = [parameter for parameter in self.module.parameters() if id(parameter) in own]
-        exact = torch.float32 if device.type == "mps" else torch.float64
-        every = 1 if device.type == "cpu" else _READ_EVERY
-        totals: dict[str, Tensor] = {}
-        each, value, unread = config.accumulate, math.nan, low
-        batches = iter(stream.batches(low * each, (high - low) * each))
-        for step in range(low, high):
-            optimizers.zero_grad()
-            for _ in range(each):
-                batch = next(batches).to(device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.amp == "bf16"):
-                    result = stage.loss(batch)
-                loss, parts = result if isinstance(result, tuple) else (result, {})
-                (loss / each if each > 1 else loss).backward()
-                for name, part in {"loss": loss, **parts}.items():
-                    number = torch.as_tensor(part, device=device).detach().to(exact)
-                    totals[name] = totals[name] + number if name in totals else number
-            if (step + 1) % every == 0 or step + 1 == high:
-                value = float(loss.detach())
-                if not math.isfinite(float(totals["loss"])):
-                    first, last = unread - (epoch - 1) * steps + 1, step - (epoch - 1) * steps + 1
-                    where = f"step {last}" if first == last else f"steps {first} to {last}"
-                    raise RunError(
-                        f"the loss is not finite in epoch {epoch}, {where} of stage '{stage.name}'; a smaller lr may help"
-                    )
-                unread = step + 1
-            if config.clip:
-                clip(trained, config.clip)
-            optimizers.step(step)
-            self.context.progress.step(epoch, step + 1 - (epoch - 1) * steps, steps, value)
-        return {f"train/{name}": float(total) / ((high - low) * each) for name, total in totals.items()}
+        each, before = config.accumulate, (epoch - 1) * steps
+        sums = LossSums(device, f"epoch {epoch} of stage '{stage.name}'", low - before + 1)
+        with closing(prefetched(stream.batches(low * each, (high - low) * each))) as batches:
+            for step in range(low, high):
+                optimizers.zero_grad()
+                for _ in range(each):
+                    batch = next(batches).to(device)
+                    with torch.autocast(device.type, torch.bfloat16, enabled=config.amp == "bf16"):
+                        result = stage.loss(batch)
+                    loss, parts = result if isinstance(result, tuple) else (result, {})
+                    sums.add(loss, parts)
+                    (loss / each if each > 1 else loss).backward()
+                value = sums.read(step - before + 1, loss, last=step + 1 == high)
+                if config.clip:
+                    clip(trained, config.clip)
+                optimizers.step(step)
+                self.context.progress.step(epoch, step - before + 1, steps, value)
+        return sums.means()
 
     def _check(self, stage: Stage, valid: Validation | None, epoch: int, step: int) -> dict[str, float]:
         """Metrics of the validation rows, scored with the precision of the training; nothing where none selects."""
+        self.module.eval()
         if stage.select in ("loss", "last"):
             return {}
         if valid is None or self._score is None:
             raise RunError(f"stage '{stage.name}' selects by {stage.select}, but there are no validation rows to score")
-        self.module.eval()
         device, score = self.context.device, self._score
 
         def logits(batch: Batch) -> Tensor:

@@ -26,13 +26,13 @@ def caption(block: Block) -> list[str]:
     counts = comma_list(f"{task} {rows} rows of {users} users" for task, (users, rows) in block.rows_of.items())
     facts = [
         f"split {data['split']}",
-        f"mode {data['mode']}",
+        *([f"mode {data['mode']}"] if "mode" in data else []),
         *([f"budget {group.budget}"] if group.budget else []),  # scores made elsewhere have none
         f"seed{'s' if len(seeds) > 1 else ''} {flat_list(seeds)}",
     ]
     made_up = synthetic(data)
     lines = [
-        f"{data['title']}: {comma_list(facts)}",
+        f"{data.get('title') or data['name']}: {comma_list(facts)}",
         f"candidates {drawn.label}, seed {drawn.seed}, fingerprint {drawn.fingerprint[:12]}",
         *([f"synthetic: {made_up}"] if made_up else []),
         f"tested on {counts}; primary metric {PRIMARY}, means over users",

@@ -3,9 +3,8 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench.store.records import Evaluation, RunRecord
+from bench.store.records import DatasetFacts, Evaluation, RunRecord
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ class Row:
 class ComparableRuns:
     """The rows of one data set on one candidate set, in the order in which they are printed."""
 
-    dataset: dict[str, Any]  # as in RunRecord.dataset
+    dataset: DatasetFacts
     candidates: Evaluation  # label, seed and fingerprint of the candidates
     budget: str
     rows: tuple[Row, ...]

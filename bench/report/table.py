@@ -188,7 +188,7 @@ def _record(block: Block, row: Row, task: str, metric: Metric, estimate: Estimat
         "fingerprint": group.candidates.fingerprint,
         "data": group.dataset["fingerprint"],
         "split": group.dataset["split"],
-        "mode": group.dataset["mode"],
+        "mode": group.dataset.get("mode", ""),
         "seeds": flat_list(row.seeds),
         "budget": flat_list(sorted({run.record.budget for run in row.runs})),
         "synthetic": synthetic(group.dataset),

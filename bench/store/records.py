@@ -15,7 +15,11 @@ FORMAT = 3
 REMEDY = "free space or choose another folder with --out"
 
 
-class DamagedRecordWarning(UserWarning):
+class BenchWarning(UserWarning):
+    """Base of what a user must hear and no library may silence."""
+
+
+class DamagedRecordWarning(BenchWarning):
     """A record cannot be used; the command goes on without it."""
 
 
@@ -169,7 +173,9 @@ def _read(path: Path, missing: str) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(_unreadable(path, error)) from None
     if changed:
-        raise RunError(f"{path} was changed after it was written: its content does not give its sha256; {_remedy(path)}")
+        raise RunError(
+            f"{path} was changed after it was written: its content does not give its sha256; {_remedy(path)}"
+        )
     return content
 
 

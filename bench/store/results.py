@@ -100,7 +100,9 @@ class Store:
             return None
         record = read_run(folder)
         if record.id != run:
-            raise RunError(f"{folder} holds the record of another run, {record.id}; remove that folder and repeat the run")
+            raise RunError(
+                f"{folder} holds the record of another run, {record.id}; remove that folder and repeat the run"
+            )
         return record
 
     def run_folders(self) -> list[Path]:

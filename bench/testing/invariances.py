@@ -167,7 +167,7 @@ def with_junk(batch: Batch, n_items: int, n_queries: int) -> Batch:
 
     rec, search, merged = batch.rec_mask, batch.search_mask, batch.merged_mask
     # The columns of a unit must exist in both lists, for a model may gather before it masks.
-    columns = min(batch.rec_items.shape[1], batch.search_query.shape[1]) - 1
+    columns = max(min(batch.rec_items.shape[1], batch.search_query.shape[1]) - 1, 0)
     now = int(batch.time.max())
     return replace(
         batch,

@@ -10,25 +10,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.data.log import TASKS
-from bench.data.words import UNSPACED, covered, scripts, tokenize
 from bench.datasets.own_log.codes import EventCodes, event_codes
-from bench.datasets.own_log.columns import COLUMNS, FEATURE, KEYS, REQUIRED
+from bench.datasets.own_log.columns import KEYS, REQUIRED, kind_of
 from bench.datasets.own_log.formats import find_files, unread_files
+from bench.datasets.own_log.notes import event_notes, text_notes
 from bench.datasets.own_log.outlook import outline, outlook
 from bench.datasets.own_log.problem import Problem, quoted
 from bench.datasets.own_log.read import LogFile, read_file
 from bench.datasets.own_log.spelling import (
     meant_by,
     plain_id,
-    plain_text,
     rounded_by_spreadsheet,
     spelled_differently,
 )
 from bench.datasets.own_log.times import check_times
 
 _ONE_LINE = ("id", "label", "feature")
-# Texts whose scripts are looked at; more would say the same and take longer.
-_SAMPLE = 5_000
+_LINE_BREAK = "[\r\n]"
+_OPEN_QUOTE = "(a quote that is not closed?)"
 
 
 @dataclass
@@ -101,10 +100,12 @@ def inspect(folder: Path, now: float | None = None, *, split: bool = True) -> In
     inspection = Inspection(folder, files, problems, notes)
     if not problems:
         inspection.codes = event_codes(files["events"])
-        notes += _notes(inspection)
+        codes = inspection.codes
+        notes += event_notes(files["events"], codes, "queries" in files)
+        notes += text_notes(files, codes.queries, inspection.unclicked())
         if split:
-            catalogue = len(inspection.codes.items) + inspection.unclicked()
-            further, inspection.has_test_rows = outlook(outline(inspection.codes, catalogue))
+            catalogue = len(codes.items) + inspection.unclicked()
+            further, inspection.has_test_rows = outlook(outline(codes, catalogue))
             notes += further
     return inspection
 
@@ -112,50 +113,51 @@ def inspect(folder: Path, now: float | None = None, *, split: bool = True) -> In
 def _check_lines(file: LogFile, name: str) -> None:
     """No value but a text may go over several lines."""
     for column in file.table:
-        kind = COLUMNS[name].get(column, "feature")
+        kind = kind_of(name, column)
         if kind == "time":
-            texts = pa.array(file.table[column], pa.string())
-            broken = np.asarray(pc.match_substring_regex(texts, "[\r\n]"))
-            file.flag(broken, column, "a line break inside a time (a quote that is not closed?)")
+            # Times are all different: no list of distinct values for them.
+            broken = np.asarray(pc.match_substring_regex(pa.array(file.table[column], pa.string()), _LINE_BREAK))
+            file.flag(broken, column, f"a line break inside a time {_OPEN_QUOTE}")
         elif kind in _ONE_LINE:
-            _, values = file.coded(column)
-            what = {"user": "an id", "item": "an id"}.get(column, f"a {column.removeprefix(FEATURE)}")
-            what = "an id" if kind == "id" else f"a value of {column}" if kind == "feature" else what
-            file.flag_values(
-                _matches(values, "[\r\n]"), column, f"a line break inside {what} (a quote that is not closed?)"
-            )
+            what = "an id" if kind == "id" else "a value"
+            broken = _matches(file.coded(column)[1], _LINE_BREAK)
+            file.flag_values(broken, column, f"a line break inside {what} {_OPEN_QUOTE}")
 
 
 def _check_ids(file: LogFile, column: str) -> None:
-    codes, values = file.coded(column)
-    inner = pd.Index(pc.utf8_trim_whitespace(_array(values)).to_pandas())
+    _, values = file.coded(column)
+    inner = _trimmed(values)
     empty = np.asarray(inner == "")
-    broken = _matches(values, "[\r\n]")
+    broken = _matches(values, _LINE_BREAK)
     file.flag_values(empty, column, "no value", value=False)
     file.flag_values(np.asarray(inner != values) & ~empty & ~broken, column, "blanks around an id")
-    counts = np.bincount(codes, minlength=len(values))
-    if rounded := rounded_by_spreadsheet(values, counts):
+    _note_rounded(file, column)
+    if spellings := spelled_differently(values, plain_id(values)):
+        apart = "blanks, leading zeros or a decimal point alone tell them apart"
+        file.notes.append(f"column {column}: {spellings}; {apart}")
+
+
+def _note_rounded(file: LogFile, column: str) -> None:
+    codes, values = file.coded(column)
+    if rounded := rounded_by_spreadsheet(values, np.bincount(codes, minlength=len(values))):
         file.notes.append(
             f"column {column}: ids such as {quoted(rounded)} look as a spreadsheet writes long numbers, which it rounds; "
             "export the column as text"
-        )
-    if spellings := spelled_differently(values, plain_id(values)):
-        file.notes.append(
-            f"column {column}: {spellings}; blanks, leading zeros or a decimal point alone tell them apart"
         )
 
 
 def _check_tasks(events: LogFile) -> None:
     """Check task and query against each other; fill in the columns that may be missing."""
-    table = events.table
-    given = "task" in events
     for column in ("query", "session", "event"):
-        if column not in table:
+        if column in events:
+            _note_rounded(events, column)
+            events.replace_values(column, np.asarray(_trimmed(events.coded(column)[1]) == ""), "")
+        else:
             events.add_constant(column, "")
     codes, values = events.coded("query")
-    has_query = (np.asarray(pc.utf8_trim_whitespace(_array(values)).to_pandas()) != "")[codes]
-    if not given:
-        table["task"] = pd.Series(np.where(has_query, "search", "rec"), index=table.index, dtype="str")
+    has_query = np.asarray(values != "")[codes]
+    if "task" not in events:
+        events.table["task"] = pd.Series(np.where(has_query, "search", "rec"), dtype="str")
     task_codes, tasks = events.coded("task")
     events.flag_values(~tasks.isin(TASKS), "task", "unknown task (rec or search)")
     search, rec = (np.asarray(tasks == task)[task_codes] for task in ("search", "rec"))
@@ -178,90 +180,23 @@ def _check_known(events: LogFile, file: LogFile, key: str) -> None:
 def _report_swallowed(file: LogFile, key: str, unknown: pd.Index) -> None:
     """Report a text over several lines that holds the row of an id which is missing: its quote is not closed."""
     wanted = set(unknown)
-    for column in file.table:
-        if column != "text":
-            continue
-        texts = pa.array(file.table[column], pa.string())
-        for row in np.flatnonzero(np.asarray(pc.match_substring_regex(texts, "[\r\n]"))):
-            lines = texts[int(row)].as_py().splitlines()[1:]
-            inner = [part.strip(' "') for line in lines for part in line.split(",")]
-            swallowed = next((part for part in inner if part in wanted), None)
-            if swallowed is not None:
-                what = (
-                    f"a quote that opens here is not closed, the text goes on into the row of {key} {quoted(swallowed)}"
-                )
-                file.problems.append(Problem(file.name, what, column, int(file.rows[row])))
-                return
-
-
-def _notes(inspection: Inspection) -> list[str]:
-    """What is worth knowing of a folder without problems."""
-    files, codes = inspection.files, inspection.codes
-    assert codes is not None
-    notes = []
-    twice = int(codes.repeated.sum())
-    if twice:
-        notes.append(f"{twice:,} events are there more than once in all columns; each is used once")
-    notes += [
-        f"no {task} events; models of {task} cannot be compared on this log"
-        for code, task in enumerate(TASKS)
-        if not (codes.table["task"] == code).any()
-    ]
-    notes.append(f"{codes.tied.mean():.1%} of the events share user and time with another; a hash orders those")
-    if "queries" not in files and len(codes.queries):
-        if spellings := spelled_differently(codes.queries, plain_text(codes.queries)):
-            notes.append(
-                f"{files['events'].name}, column query: {spellings}; blanks, case or width of letters alone tell them apart"
-            )
-    items = files.get("items")
-    if items is None or not ("text" in items or "words" in items):
-        notes.append("items have no text; models that read text see ids only")
-    elif "text" in items:
-        notes.append(f"{(items.table['text'] != '').mean():.1%} of the items have a text")
-    if unclicked := inspection.unclicked():
-        notes.append(
-            f"{unclicked:,} items that nobody clicked are candidates all the same (--set log.unclicked_items=false leaves "
-            "them out)"
-        )
-    notes += _script_notes("items", items, "text", None) + _script_notes(
-        "queries", files.get("queries"), "text", codes.queries
-    )
-    features = [
-        f"{name}.{column}" for name, file in files.items() for column in file.table if column.startswith(FEATURE)
-    ]
-    return notes + ([f"features: {', '.join(features)}"] if features else [])
-
-
-def _script_notes(name: str, file: LogFile | None, column: str, ids: pd.Index | None) -> list[str]:
-    """Which scripts the texts hold whose words are not told apart by blanks, and which texts give no word at all."""
-    if file is not None and "words" in file:
-        return []
-    texts = file.table[column] if file is not None and column in file else ids
-    if texts is None or not len(texts):
-        return []
-    sample = [text for text in texts[:: -(-len(texts) // _SAMPLE)] if text]
-    counts = scripts(sample)
-    pairs = {script: count for script, count in counts.items() if script in UNSPACED}
-    unknown = {script: count for script, count in counts.items() if not covered(script)}
-    mute = [text for text in sample if not tokenize(text)]
-    notes = []
-    if pairs:
-        notes.append(f"{name}: {_shares(pairs, sample)}; pairs of neighbouring characters stand for words there")
-    if unknown:
-        notes.append(
-            f"{name}: {_shares(unknown, sample)}, whose words no rule here covers; give your own in a column words"
-        )
-    if mute:
-        notes.append(f"{name}: {len(mute) / len(sample):.1%} of the texts hold no word, such as {quoted(mute[0])}")
-    return notes
-
-
-def _shares(counts: dict[str, int], sample: list[str]) -> str:
-    return ", ".join(f"{count / len(sample):.1%} of the texts hold {script}" for script, count in counts.items())
+    texts = pa.array(file.table["text"] if "text" in file else [], pa.string())
+    for row in np.flatnonzero(np.asarray(pc.match_substring_regex(texts, _LINE_BREAK))):
+        lines = texts[int(row)].as_py().splitlines()[1:]
+        parts = [part.strip(' "') for line in lines for part in line.split(",")]
+        swallowed = next((part for part in parts if part in wanted), None)
+        if swallowed is not None:
+            what = f"a quote that opens here is not closed, the text goes on into the row of {key} {quoted(swallowed)}"
+            file.problems.append(Problem(file.name, what, "text", int(file.rows[row])))
+            return
 
 
 def _matches(values: pd.Index, pattern: str) -> np.ndarray:
     return np.asarray(pc.match_substring_regex(_array(values), pattern))
+
+
+def _trimmed(values: pd.Index) -> pd.Index:
+    return pd.Index(pc.utf8_trim_whitespace(_array(values)).to_pandas())
 
 
 def _array(values: pd.Index) -> pa.Array:

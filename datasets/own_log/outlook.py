@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from bench.data.build import assemble
+from bench.data.few_users import few_test_users
 from bench.data.log import Entities, Log
 from bench.data.sampling import SeenItems, few_unseen
 from bench.data.split import LogSplit, split
-from bench.data.test_rows import few_test_users
 from bench.datasets.own_log.codes import EventCodes, acts_and_sessions
 from bench.errors import UsageError
 from bench.messages import comma_list
@@ -46,14 +46,15 @@ def outlook(log: Log) -> tuple[list[str], bool]:
     try:
         parts = split(log, SPLIT)
     except UsageError as error:
-        return [str(error), *_other_splits(log)], False
+        return [str(error).removeprefix(f"{log.name}: "), *_other_splits(log)], False
     if not len(parts.test):
-        return [f"no test rows under split {SPLIT}, because {_because(parts)}", *_other_splits(log)], False
-    notes = [
-        f"{task}: {len(parts.rows('test', task)):,} test rows under split {SPLIT}"
-        + ("" if len(parts.rows("test", task)) else f", because {_because(parts)}")
-        for task in log.tasks
-    ]
+        return [f"no test rows under the split {SPLIT}, because {_because(parts)}", *_other_splits(log)], False
+    notes = []
+    for task in log.tasks:
+        rows = len(parts.rows("test", task))
+        noun = "row" if rows == 1 else "rows"
+        because = "" if rows else f", because {_because(parts)}"
+        notes.append(f"{task}: {rows:,} test {noun} under the split {SPLIT}{because}")
     return notes + few_test_users(parts) + _without_negatives(parts), True
 
 
@@ -84,10 +85,11 @@ def _without_negatives(parts: LogSplit) -> list[str]:
         return []
     users = np.unique(events.user[parts.test][short])
     names = comma_list(log.users.id[users[:_SHOWN]]) + (f" and {len(users) - _SHOWN:,} more" * (len(users) > _SHOWN))
+    many = 2 * short.sum() > len(parts.test)
+    then = "uniform candidates cannot be drawn" if many else "uniform candidates leave such rows out"
     return [
         f"{int(short.sum()):,} of {len(parts.test):,} test rows have fewer than {NEGATIVES} items left that their user "
-        f"never touched (users {names}; the catalogue has {len(log.items):,} items); uniform candidates leave such rows "
-        "out, --candidates full ranks all"
+        f"never touched (users {names}; the catalogue has {len(log.items):,} items); {then}, --candidates full ranks all"
     ]
 
 

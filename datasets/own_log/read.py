@@ -71,6 +71,13 @@ class LogFile:
         self.table[column] = pd.Series(value, index=self.table.index, dtype="str")
         self._coded[column] = np.zeros(len(self), dtype=np.int64), pd.Index([value], dtype=self.table[column].dtype)
 
+    def replace_values(self, column: str, chosen: np.ndarray, value: str) -> None:
+        """Put `value` in place of the distinct values (d,) of `coded` that are chosen."""
+        codes, values = self.coded(column)
+        if (chosen & np.asarray(values != value)).any():
+            self.table[column] = self.table[column].where(~chosen[codes], value)
+            del self._coded[column]
+
     def flag(self, bad: np.ndarray, column: str, what: str, value: bool = True) -> None:
         """Report the rows where `bad` (n,) is True as one problem, with the first row's value."""
         if bad.any():
@@ -252,11 +259,11 @@ def _times(column: pa.ChunkedArray, is_text: bool) -> pa.ChunkedArray:
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("ms", column.type.tz), safe=False).cast(pa.int64())
     if pa.types.is_floating(column.type):
-        # NaN is a missing time; what is not whole stays as it is, to be shown.
-        known = pc.if_else(pc.is_nan(column), None, column)
-        whole = pc.and_(pc.equal(known, pc.floor(known)), pc.less(pc.abs(known), 2.0**63))
-        texts = pc.if_else(whole, None, known).cast(pa.string())
-        return pc.coalesce(pc.if_else(whole, known, None).cast(pa.int64()).cast(pa.string()), texts)
+        values = column.to_numpy().astype(np.float64)  # NaN is a missing time
+        whole = (values == np.floor(values)) & (np.abs(values) < 2.0**63)
+        texts = np.char.mod("%.3f", values)
+        texts[whole] = values[whole].astype(np.int64).astype(str)
+        return pa.chunked_array([pa.array(texts, pa.string(), mask=np.isnan(values))])
     if is_text or pa.types.is_integer(column.type) or pa.types.is_null(column.type):
         return column
     raise _Unreadable(

@@ -127,19 +127,21 @@ class OwnLog(Source):
                 "notes": inspection.notes,
                 "time_zone": self.config.time_zone,
                 "words": word_rules() | {"words of one's own": ", ".join(own_words) or "none"},
-                "items nobody clicked": _unclicked(inspection, self.config, keep_unclicked),
+                "remarks": _remarks(inspection, self.config, keep_unclicked),
             },
             unclicked_items=keep_unclicked,
         )
 
 
-def _unclicked(inspection: Inspection, config: Config, kept: bool) -> str:
-    """What became of the items that occur in no event, for the manifest."""
+def _remarks(inspection: Inspection, config: Config, kept: bool) -> list[str]:
+    """What a run says of the catalogue: what became of the items that occur in no event."""
     count = inspection.unclicked()
     if not count:
-        return "none in the files"
-    reason = "" if kept else f" ({'unclicked_items=false' if not config.unclicked_items else f'core={config.core}'})"
-    return f"{count:,} {'kept as candidates' if kept else 'left out'}{reason}"
+        return []
+    if kept:
+        return [f"{count:,} items that nobody clicked are candidates, too"]
+    reason = f"core={config.core}" if config.unclicked_items else "unclicked_items=false"
+    return [f"{count:,} items that nobody clicked are left out ({reason})"]
 
 
 def _entities(inspection: Inspection, name: str, events: pd.DataFrame, unclicked: bool = False) -> pd.DataFrame:

@@ -68,7 +68,7 @@ def ready(name: str, sp: LogSplit, **config: Any) -> Ranker:
 
 
 def training(model: Ranker, sp: LogSplit) -> Batch:
-    return next(iter(TrainData(Batches(sp), ("rec",), 0).batches(64, 4, model.window, 0, 1)))
+    return next(iter(TrainData(Batches(sp), ("rec",), 0).events(64, negatives=4, window=model.window).batches(0, 1)))
 
 
 def exam(model: Ranker, sp: LogSplit, k: int = 9) -> Batch:
@@ -301,7 +301,7 @@ def test_shipped_defaults_and_options(small):
     with pytest.raises(UsageError, match="needs negatives"):
         model = ready("recbole:BPR", small)
         batch = training(model, small)
-        model.loss(replace(batch, cand=batch.item[:, None], label=torch.ones(len(batch), 1)))
+        model.loss(replace(batch, negatives=batch.negatives[:, :0]))
 
 
 @needs_recbole

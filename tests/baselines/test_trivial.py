@@ -259,7 +259,8 @@ def test_seq_knn_equals_the_sum_over_near_pairs(last, reach, small):
                 near[frozenset((int(events.item[i]), int(events.item[j])))] += 1
     total = Counter(events.item.tolist())
     batch = batch_of(small, model, k=40)
-    items, _, _, mask = batch.merged(last)
+    history = batch.merged(last)
+    items, mask = history.items, history.mask
     expected = np.zeros(batch.cand.shape)
     for row, cand in enumerate(batch.cand.tolist()):
         for column, item in enumerate(cand):

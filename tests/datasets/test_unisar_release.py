@@ -50,7 +50,10 @@ def test_events_split_and_features_are_the_releases(released):
     word = log.words.id[log.items.words[1]]
     item = int(log.items.id[1])
     assert word.tolist() == [str(item % 7 + 1), str(item % 5 + 20)] and log.items.text[1] == " ".join(word)
-    assert set(log.users.features) == {"onehot_feat1", "rec_active_level"} and set(log.items.features) == set()
+    assert set(log.users.features) == {"onehot_feat1", "rec_active_level"} and set(log.items.features) == {
+        "first_level_category",
+        "second_level_category",
+    }
     assert log.categories.id[log.items.categories[2]].tolist() == [
         f"{level}:{int(log.items.id[2]) % size}" for level, size in ((1, 4), (2, 9)) if int(log.items.id[2]) % size
     ]
@@ -67,7 +70,7 @@ def test_histories_are_the_prefixes_without_the_rows_own_act(released):
     for code, kind in enumerate(("rec", "src")):
         for user, item, _, n_rec, n_src, keyword, _, _ in content["rows"][kind]:
             row = place[str(user), str(item), code]
-            past = histories.gather(np.asarray([row]), Window(0, 0, 5))
+            past = histories.gather(np.asarray([row]), Window(None, None, 5))
             said = [i for i in content["users"][user]["rec_his"][:n_rec] if i != item]
             assert [int(i) for i in log.items.id[past.rec_items[0, : past.rec_len[0]]]] == said
             searched = content["users"][user]["src_session_his"][:n_src]

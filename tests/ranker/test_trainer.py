@@ -178,7 +178,7 @@ def test_steps_per_epoch_walk_through_the_passes(log):
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(log):
     model, train, valid = make(log)
     model.item.weight.data[1:] = float("inf")
-    with pytest.raises(RunError, match="epoch 1, step 1"):
+    with pytest.raises(RunError, match="step 1 of epoch 1"):
         model.fit(train, valid)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bench.data.log import file_sha256
 from bench.errors import RunError
 from bench.evaluation.metrics import Metric
 from bench.evaluation.ranks import Ranks
@@ -146,12 +147,12 @@ def test_ranks_on_other_rows_or_candidates_are_an_error(folder):
         table(folder.store)
 
 
-def test_a_record_that_names_ranks_on_other_candidates_is_an_error(folder):
-    place = folder.run("a", 1)
-    run = folder.store.folder(*place.split("/"))
+def test_ranks_that_say_other_candidates_than_their_record_are_an_error(folder):
+    run = folder.store.folder(*folder.run("a", 1).split("/"))
     record = folder.store.read(run)
-    (record.evaluations[FIRST],) = (replace(each, fingerprint=OTHER) for each in record.evaluations.values())
-    record.evaluations[OTHER] = record.evaluations.pop(FIRST)
+    path = run / record.evaluations[FIRST].ranks
+    replace(Ranks.load(path), meta={"candidates": OTHER}).save(path)
+    record.evaluations[FIRST] = replace(record.evaluations[FIRST], sha256=file_sha256(path))
     folder.store.write(run, record)
     with pytest.raises(RunError, match="holds ranks on other candidates"):
         table(folder.store)

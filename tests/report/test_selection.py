@@ -166,9 +166,10 @@ def test_other_folders_bring_several_data_sets_into_one_table(tmp_path):
     assert models(table(x.store, from_dirs=[y.store.folder(*place.split("/"))])) == {"a"}
 
 
-def test_unfinished_and_replaced_runs_are_not_read(folder):
-    place = folder.run("a", 1)
-    folder.command(place, folder.run("b", 2))
-    kept = folder.store.folder(*place.split("/"))
-    kept.rename(kept.with_name(f".{kept.name}.old.1"))
-    assert models(table(folder.store)) == models(table(folder.store, from_dirs=[folder.store.root])) == {"b"}
+def test_unfinished_and_hidden_runs_are_not_read(folder):
+    places = [folder.run(model, 1) for model in "abc"]
+    folder.command(*places)
+    a, b, _ = (folder.store.folder(*place.split("/")) for place in places)
+    a.rename(a.with_name(f".{a.name}"))
+    b.rename(b.with_name(f"{b.name}.part"))
+    assert models(table(folder.store)) == models(table(folder.store, from_dirs=[folder.store.root])) == {"c"}

@@ -23,13 +23,22 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention (Vaswani et al., 2017), dropout on the weights."""
+    """Multi-head attention (Vaswani et al., 2017), dropout on the weights.
+
+    Args:
+        d: width of queries, keys and values.
+        heads: they share `d`.
+        dropout: probability.
+
+    Raises:
+        UsageError: `heads` do not divide `d`.
+    """
 
     def __init__(self, d: int, heads: int, dropout: float):
         super().__init__()
         if d % heads:
             raise UsageError(f"d = {d} cannot be shared by {heads} heads; choose heads that divide d")
-        self.heads, self.dropout = heads, Dropout(dropout)
+        self.heads, self.dropout = heads, dropout
         self.weight = nn.Parameter(torch.empty(3 * d, d))  # query, key, value
         self.bias = nn.Parameter(torch.zeros(3 * d))
         self.out = nn.Linear(d, d)
@@ -37,10 +46,15 @@ class MultiHeadAttention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, keys: Tensor | None, mask: Tensor) -> Tensor:
-        """`x` (B, Lq, d) attends to `keys` (B, Lk, d), or to itself where that is None.
+        """Attend to `keys`, or to `x` itself where that is None.
 
-        `mask` says what may be attended to: (B, Lk) of the keys, or (B, Lq, Lk) of pairs (first axis may be 1). Returns
-        (B, Lq, d).
+        Args:
+            x: (B, Lq, d).
+            keys: (B, Lk, d).
+            mask: what may be attended to, (B, Lk) of the keys or (B, Lq, Lk) of pairs (first axis may be 1).
+
+        Returns:
+            (B, Lq, d).
         """
         d = x.shape[-1]
         if keys is None:
@@ -48,15 +62,13 @@ class MultiHeadAttention(nn.Module):
         else:
             q = F.linear(x, self.weight[:d], self.bias[:d])
             k, v = F.linear(keys, self.weight[d:], self.bias[d:]).chunk(2, -1)
-        allowed = mask[:, None] if mask.dim() == 2 else mask
+        allowed = mask[:, None] if mask.dim() == 2 else mask  # (B, 1 or Lq, Lk)
         bias = torch.zeros(allowed.shape, dtype=q.dtype, device=q.device).masked_fill_(~allowed, _NEVER)
-        pooled = []
-        # Heads one by one are views; all at once they would have to be copied into a batch axis, forward and backward.
-        for q_head, k_head, v_head in zip(*(part.split(d // self.heads, -1) for part in (q, k, v)), strict=True):
-            scores = torch.baddbmm(bias, q_head, k_head.transpose(1, 2), alpha=(d // self.heads) ** -0.5)
-            pooled.append(self.dropout(scores.softmax(-1)) @ v_head)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, h, L, d / h)
+        p = self.dropout if self.training else 0.0
+        pooled = F.scaled_dot_product_attention(q, k, v, bias[:, None], p)  # (B, h, Lq, d / h)
         # Where nothing is allowed the softmax came out uniform over what must not be seen.
-        return self.out(torch.cat(pooled, -1) * allowed.any(-1, keepdim=True))
+        return self.out(pooled.transpose(1, 2).flatten(2) * allowed.any(-1, keepdim=True))  # (B, Lq, d)
 
 
 class DecoderLayer(nn.Module):

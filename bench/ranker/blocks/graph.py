@@ -172,8 +172,10 @@ def click_table(context: Context, train: TrainData, config: TableConfig) -> dict
     if not len(clicks):
         raise RunError("a LightGCN table needs recommendation clicks, and the training part has none")
 
+    key = ",".join(f"{name}={value}" for name, value in config.model_dump().items()) + f",seed={context.seed}"
+
     def build() -> dict[str, Tensor]:
-        part, catalog = context.part("lightgcn"), context.catalog
+        part, catalog = context.part(f"lightgcn,{key}"), context.catalog
         generator = context.generator("lightgcn")
         table = GraphTable(catalog.n_users, catalog.n_items, config.dim, config.layers, generator)
         table.connect(clicks, part.device)
@@ -194,7 +196,6 @@ def click_table(context: Context, train: TrainData, config: TableConfig) -> dict
         Trainer(table, part).fit([stage], clicks, None)
         return {name: value.cpu().clone() for name, value in table.tables().items()}
 
-    key = ",".join(f"{name}={value}" for name, value in config.model_dump().items()) + f",seed={context.seed}"
     return context.cached("lightgcn", key, build)
 
 
