@@ -15,7 +15,7 @@ from bench.ranker.registry import register
 class Match:
     """How well candidates match a row's query, from the catalogue alone.
 
-    Where the queries were generated from items (`catalog.item_queries`), an item matches if the query is among those
+    Where the queries were generated from items (`catalog.matched_queries`), an item matches if the query is among those
     that could be generated for it. Real queries match to the extent that their distinct words occur among the item's
     words.
 
@@ -24,9 +24,9 @@ class Match:
     """
 
     def __init__(self, catalog: Catalog, device: torch.device):
-        self.generated = catalog.item_queries is not None
-        if catalog.item_queries is not None:
-            table, self._words = PairTable.of_lists(catalog.item_queries, catalog.n_queries + 1), None
+        self.generated = catalog.matched_queries is not None
+        if catalog.matched_queries is not None:
+            table, self._words = PairTable.of_lists(catalog.matched_queries, catalog.n_queries + 1), None
         elif len(catalog.item_word_lists.values) and len(catalog.query_word_lists.values):
             table = PairTable.of_lists(catalog.item_word_lists, catalog.n_words + 1)
             self._words = distinct(catalog.query_words).to(device)

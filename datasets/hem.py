@@ -119,6 +119,7 @@ class ProductSearch(Source):
                 "text": text.text,
                 "provenance": text.provenance,
                 "words": text.words,
+                "word_origins": text.word_origins,
                 "categories": [catalogue.categories.get(name, []) for name in item_ids],
                 "queries": [[str(number) for number in entry] for entry in carried],
             }
@@ -127,6 +128,7 @@ class ProductSearch(Source):
         table = pd.DataFrame({"id": ids, "text": queries, "words": [query.split() for query in queries]})
         published = self.config.relevance == "published"
         manifest = {
+            "queries from test relevance": self.config.carried == "relevance" or not published,
             "steps": steps,
             "coverage": text.coverage,
             "times": "order",

@@ -114,6 +114,7 @@ class Sequences(Source):
                 "text": text.text,
                 "provenance": text.provenance,
                 "words": text.words,
+                "word_origins": text.word_origins,
                 "categories": [catalogue.categories.get(name, []) for name in item_ids],
                 **({"queries": lists} if texts else {}),
             }

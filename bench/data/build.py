@@ -1,6 +1,7 @@
 """From raw tables to a Log: dense ids, the published total order, vocabularies. Every data source goes through here."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,19 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.data import hashing
-from bench.data.log import Entities, Events, Log
+from bench.data.log import WORD_ORIGINS, Entities, Events, Log, WordBags
 from bench.data.ragged import Ragged
 from bench.data.words import tokenize, word_rules
+
+
+@dataclass(frozen=True)
+class ReviewCounts:
+    """How often the review of an act has each word: one entry (n,) per (act, word)."""
+
+    words: np.ndarray  # (W,) str
+    act: np.ndarray  # (n,) as the column `act` of the events
+    word: np.ndarray  # (n,) places in `words`
+    count: np.ndarray  # (n,)
 
 
 def build(
@@ -23,24 +34,32 @@ def build(
     *,
     seed: int,
     manifest: dict[str, Any] | None = None,
+    reviews: ReviewCounts | None = None,
     unclicked_items: bool = False,
 ) -> Log:
     """Assemble a Log.
 
     Args:
+        name: of the data set.
+        mode: `mirror`, `disjoint` or `natural`, see `Log.mode`.
         events: columns `act` (any key of the real-world act), `user`, `item` (original ids), `time` (int64 ms), `task`
             (0/1), `query` (key into `queries`, "" for rec) and optionally `session` and `part` (0 train, 1
             validation, 2 test, -1 history only: the split `given`). Row order does not matter.
         items: `id`, `text`, and optionally `provenance`, `words` (lists of strings; default: tokens of the text),
-            `categories` (lists of strings), `queries` (lists of query keys that the item carries), `feature:<name>`.
-            Only items that occur in events are kept, unless `unclicked_items` says otherwise.
+            `word_origins` (for each of `words` one of WORD_ORIGINS), `categories` (lists of strings), `queries` (lists
+            of query keys that the item carries), `feature:<name>`. Only items that occur in events are kept, but for `unclicked_items`.
         queries: `id`, `text`, optionally `words`.
         users: `id`, optionally `feature:<name>`.
         seed: of the `order:` hash that breaks ties in time.
-        unclicked_items: keep items that occur in no event, as candidates.
+        manifest: further facts.
+        reviews: words of the reviews that belong to acts. Those that no item and no query has are left out.
+        unclicked_items: whether items without an event stay as candidates; their number stands in the manifest.
     """
     user_ids, user = _dense(events["user"])
-    item_ids, item = _dense(events["item"], items["id"] if unclicked_items else None)
+    clicked = pd.Index(events["item"].astype(str).unique())
+    item_ids = sorted_ids(clicked.union(items["id"].astype(str)) if unclicked_items else clicked)
+    item = (item_ids.get_indexer(events["item"].astype(str)) + 1).astype(np.int32)
+    manifest = (manifest or {}) | ({"items without an event": len(item_ids) - len(clicked)} if unclicked_items else {})
     query_rows = events["query"] != ""
     used = set(events.loc[query_rows, "query"])
     if "queries" in items:
@@ -63,6 +82,7 @@ def build(
         text=_with_padding(item_rows["text"].fillna("")),
         provenance=_with_padding(item_rows["provenance"]) if "provenance" in item_rows else None,
         words=_codes(item_words, vocabulary),
+        word_origins=_word_origins(item_rows, item_words),
         categories=_codes(categories, category_ids),
         queries=_codes(item_rows["queries"].tolist(), query_ids) if "queries" in item_rows else None,
         features=_features(item_rows),
@@ -86,6 +106,7 @@ def build(
         name,
         mode,
         columns,
+        reviews=_known_words(reviews, vocabulary, events["act"]) if reviews is not None else None,
         items=item_table,
         queries=Entities(
             id=_with_padding(query_ids), text=_with_padding(query_table["text"]), words=_codes(query_words, vocabulary)
@@ -111,16 +132,26 @@ def assemble(
     seed: int,
     manifest: dict[str, Any] | None = None,
     shown: tuple[np.ndarray, np.ndarray] | None = None,
+    reviews: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> Log:
     """A Log from columns that are codes already: the way of data too large for lists of strings.
 
     Args:
+        name: as in `build`, as are `mode`, `seed` and `manifest`.
+        mode: see `name`.
+        seed: see `name`.
+        manifest: see `name`.
         events: arrays (E,) in any order. `user`, `item` int32 from 1 and `query` int32 (0 for rec) are rows of the
             entity tables; `time` int64 ms; `task` int8; `act` and `session` any integers; optionally `part`.
-        items, queries, users, words, categories: complete tables, row 0 padding, sorted by original id.
+        items: the whole table, row 0 padding, sorted by original id; so are the other four.
+        queries: as `items`.
+        users: as `items`.
+        words: as `items`.
+        categories: as `items`.
+        reviews: acts (n,), as in `events`, words (n,) and how often the act's review has each.
         shown: sessions (n,), as in `events`, and items (n,) that they displayed and nobody clicked; each pair once.
     """
-    ordered, sessions = _ordered(events, seed)
+    ordered, sessions, acts = _ordered(events, seed)
     facts = {"name": name, "mode": mode, "order_seed": seed, **(manifest or {})}
     displayed = None
     if shown is not None:
@@ -131,7 +162,12 @@ def assemble(
         displayed = Ragged.from_pairs(
             session[there][order] + 1, shown[1][there][order].astype(np.int32), len(sessions) + 1
         )
-    return Log(ordered, items, queries, users, words, categories, facts, displayed).with_fingerprint()
+    bags = None
+    if reviews is not None:
+        act = acts.get_indexer(reviews[0])
+        there = act >= 0
+        bags = WordBags.of(act[there] + 1, reviews[1][there], reviews[2][there], len(acts) + 1)
+    return Log(ordered, items, queries, users, words, categories, facts, displayed, bags).with_fingerprint()
 
 
 def dense(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,15 +183,19 @@ def labels(ids: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray([""], dtype=object), texts])
 
 
-def _ordered(columns: dict[str, np.ndarray], seed: int) -> tuple[Events, pd.Index]:
-    """Events in the published total order, acts and sessions numbered in that order from 1; the sessions' own numbers."""
+def _ordered(columns: dict[str, np.ndarray], seed: int) -> tuple[Events, pd.Index, pd.Index]:
+    """Events in the published total order, acts and sessions numbered in that order from 1.
+
+    Also the sessions' and the acts' own numbers, in that order.
+    """
     user, item = columns["user"], columns["item"]
     tie = hashing.draw(hashing.key("order", seed), user, item)
     # Rows that agree on all of these are equal, so that the order of the raw rows never matters.
     order = _lexsort((user, columns["time"]), (tie, item, columns["query"], columns["task"]))
     session, sessions = pd.factorize(columns["session"][order])
+    act, acts = pd.factorize(columns["act"][order])
     events = Events(
-        event_id=pd.factorize(columns["act"][order])[0].astype(np.int64) + 1,
+        event_id=act.astype(np.int64) + 1,
         user=user[order],
         item=item[order],
         time=columns["time"][order],
@@ -164,7 +204,7 @@ def _ordered(columns: dict[str, np.ndarray], seed: int) -> tuple[Events, pd.Inde
         session=session.astype(np.int64) + 1,
         part=columns["part"][order] if "part" in columns else None,
     )
-    return events, pd.Index(sessions)
+    return events, pd.Index(sessions), pd.Index(acts)
 
 
 def _lexsort(first: tuple[np.ndarray, ...], then: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -205,9 +245,8 @@ def sorted_ids(ids: pd.Index) -> pd.Index:
     return texts.sort_values()
 
 
-def _dense(column: pd.Series, further: pd.Series | None = None) -> tuple[pd.Index, np.ndarray]:
-    ids = pd.Index(column.unique())
-    ids = sorted_ids(ids if further is None else ids.append(pd.Index(further)))
+def _dense(column: pd.Series) -> tuple[pd.Index, np.ndarray]:
+    ids = sorted_ids(pd.Index(column.unique()))
     return ids, (ids.get_indexer(column.astype(str)) + 1).astype(np.int32)
 
 
@@ -217,6 +256,27 @@ def _with_padding(values: Sequence | pd.Index | pd.Series) -> np.ndarray:
 
 def _word_lists(table: pd.DataFrame) -> list[list[str]]:
     return table["words"].tolist() if "words" in table else [tokenize(text) for text in table["text"].fillna("")]
+
+
+def _word_origins(table: pd.DataFrame, words: list[list[str]]) -> Ragged | None:
+    """Origin of each word of each item, or None where the source does not say."""
+    if "word_origins" not in table:
+        return None
+    lists = [entry if isinstance(entry, list) else [] for entry in table["word_origins"]]
+    if [len(entry) for entry in lists] != [len(entry) for entry in words]:
+        raise ValueError("`word_origins` must name one origin for each of `words`")
+    place = {origin: code for code, origin in enumerate(WORD_ORIGINS)}
+    return Ragged.from_lists([[], *([place[origin] for origin in entry] for entry in lists)])
+
+
+def _known_words(
+    reviews: ReviewCounts, vocabulary: pd.Index, acts: pd.Series
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Acts as numbered by the events' factorisation, word ids and counts of the words that the vocabulary has."""
+    word = vocabulary.get_indexer(pd.Index(reviews.words))[reviews.word] + 1
+    act = pd.Index(acts.unique()).get_indexer(reviews.act)
+    known = (word > 0) & (act >= 0)
+    return act[known], word[known], reviews.count[known]
 
 
 def _codes(lists: list[list[str]], ids: pd.Index) -> Ragged:

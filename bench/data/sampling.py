@@ -1,6 +1,6 @@
-"""The one engine that draws items a user has not seen: evaluation candidates and training negatives alike.
+"""The engine that draws items a user has not seen: evaluation candidates and the training negatives of every stream.
 
-Every row owns an endless stream of draws keyed by (purpose, row); the first `count` distinct, draw_negatives items of the
+Every row owns an endless stream of draws keyed by (purpose, row); the first `count` distinct unseen items of the
 stream are taken. So the result depends neither on the order of rows nor on how they are cut into chunks.
 """
 
@@ -103,7 +103,10 @@ def draw_negatives(
     Args:
         purpose: key of the purpose (`hashing.key`).
         rows: (R,) uint64 row identities.
-        user, positive: (R,); the positive is never drawn.
+        user: (R,) whose rows they are.
+        positive: (R,) items that are never drawn.
+        seen: pairs that are never drawn.
+        count: items per row.
         weights: relative probability of each item; default uniform.
         taken: (R, T) items that the row has already and that may not be drawn again, 0 = none. Where they leave fewer
             than `count` items, all of these are drawn, and zeros follow.

@@ -96,8 +96,8 @@ def split(log: Log, name: str = "leave-one-out", *, allow_empty: bool = False) -
             part, dropped = log.events.part.copy(), {"history-only rows": int((log.events.part < 0).sum())}
     held = int((part == _TEST).sum())
     dropped |= _drop_leaks(log, part)
-    parts = (np.flatnonzero(part == code) for code in (_TRAIN, _VALID, _TEST))
-    result = LogSplit(log, name, *parts, dropped, time_zone)
+    train, valid, test = (np.flatnonzero(part == code) for code in (_TRAIN, _VALID, _TEST))
+    result = LogSplit(log, name, train, valid, test, dropped, time_zone)
     if not len(result.test) and not allow_empty:
         raise UsageError(f"{log.name}: no test rows under the split {result.label}, because {_reason(result, held)}")
     return result

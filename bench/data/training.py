@@ -7,11 +7,12 @@ import numpy as np
 
 from bench.data.batch import Batch, Batches
 from bench.data.history import Window
+from bench.data.log import WordBags
 from bench.data.sampling import ItemWeights, SeenItems, few_unseen
 from bench.data.sequences import SequenceStream
 from bench.data.streams import EventStream
 from bench.data.views import Augment, ViewStream
-from bench.errors import RunError
+from bench.errors import NothingToReadError, RunError
 
 
 class TrainData:
@@ -48,6 +49,26 @@ class TrainData:
         """
         rows = self._batches.split.rows("train", task)
         return self._events.take(rows).columns()
+
+    def review_words(self, of: Literal["item", "user"]) -> WordBags:
+        """(n + 1,) bags of the words in the training reviews of each item or user, row 0 empty.
+
+        A review belongs to its event; a training event is one that has a training row, of either task. So the bags
+        hold no word of a held-out purchase, whatever the split.
+
+        Raises:
+            NothingToReadError: the data set has no reviews.
+        """
+        log = self._batches.split.log
+        if log.reviews is None:
+            raise NothingToReadError(f"{log.name} has no words of reviews")
+        rows = self._batches.split.train
+        # Twins and clicks of one event share its review: one row per event.
+        event, first = np.unique(self._events.event_id[rows], return_index=True)
+        owner = (self._events.item if of == "item" else self._events.user)[rows[first]]
+        words, counts = log.reviews.words.take(event), log.reviews.counts.take(event)
+        n_rows = len(log.items if of == "item" else log.users) + 1
+        return WordBags.of(owner[words.owners()], words.values, counts.values, n_rows)
 
     def events(
         self,

@@ -58,12 +58,14 @@ class ViewStream:
         for step in range(start, start + count):
             number, user, window = self._sequences.windows(step)
             (batch,) = self._sequences.batches(step, 1)
-            views = []
-            for name in ("first", "second"):
-                # One stream of draws per view and window, whatever else stands in the batch.
-                purpose = hashing.key("views", self._seed, number, name)
-                views.append(augmented(batch, self._augment, hashing.draw(purpose, user, window)))
-            yield ViewPair(*views, sequence=batch)
+            # One stream of draws per view and window, whatever else stands in the batch.
+            first, second = (
+                augmented(
+                    batch, self._augment, hashing.draw(hashing.key("views", self._seed, number, view), user, window)
+                )
+                for view in ("first", "second")
+            )
+            yield ViewPair(first, second, batch)
 
 
 def augmented(batch: SequenceBatch, augment: Augment, keys: np.ndarray) -> SequenceBatch:

@@ -70,6 +70,7 @@ class ItemText:
     text: list[str]
     provenance: list[str]
     words: list[list[str]]
+    word_origins: list[list[str]]
     coverage: dict[str, float]
 
 
@@ -87,12 +88,13 @@ def item_texts(parts: Sequence[dict[str, str]], fields: Sequence[str], stem: Ste
         parts: (n,) texts by field. Those of `reviews` are stems already; the names in `category` are cut as in queries.
     """
     cuts = {"category": lambda text: path_words([text]), "reviews": str.split}
-    texts, origins, words = [], [], []
+    texts, origins, words, word_origins = [], [], [], []
     for of_item in parts:
         known = {name: of_item[name] for name in fields if of_item.get(name)}
         texts.append(". ".join(known.values()))
         origins.append(" + ".join(known) or "none")
         cut = {name: cuts.get(name, text_words)(text) for name, text in known.items()}
         words.append([word if name == "reviews" else stem(word) for name, entry in cut.items() for word in entry])
+        word_origins.append([name for name, entry in cut.items() for _ in entry])
     coverage = {name: float(np.mean([name in origin.split(" + ") for origin in origins])) for name in (*fields, "none")}
-    return ItemText(texts, origins, words, coverage)
+    return ItemText(texts, origins, words, word_origins, coverage)
