@@ -171,7 +171,8 @@ def _refuse_mixture(entries: list[RankedRun]) -> None:
         options = " or ".join(f"--candidates {fingerprint[:12]}" for fingerprint in sorted(draws))
         if len(data) > 1:
             different = ", ".join(
-                f"{key[0][:12]} (split {key[1]}, mode {e.record.dataset.get('mode', '')})" for key, e in sorted(data.items())
+                f"{key[0][:12]} (split {key[1]}, mode {e.record.dataset.get('mode', '')})"
+                for key, e in sorted(data.items())
             )
             raise UsageError(
                 f"{name}: these runs stand on different data, {different}, and cannot share a table; choose {options}"
