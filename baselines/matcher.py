@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bench.baselines.counting import ClosedForm, PairTable, below_one, distinct, item_counts
+from bench.baselines.counting import ClosedForm, PairTable, distinct, item_counts, tie_breaks
 from bench.data.catalog import Catalog
 from bench.errors import NothingToReadError
 from bench.ranker.contract import Batch, Config, Context, TrainData, Window
@@ -39,6 +39,7 @@ class Match:
 
     @property
     def meaning(self) -> str:
+        """What a match is on this log, for the record."""
         if self.generated:
             return "the query is one of the item's generated queries"
         return "share of the query's words in the item's words"
@@ -71,9 +72,11 @@ class _Matching(ClosedForm):
 
     @property
     def window(self) -> Window:
+        """None is read."""
         return Window(rec=0, search=0)
 
     def evidence(self) -> dict[str, Any]:
+        """What a match is on this log."""
         return {"match": self.match.meaning}
 
 
@@ -82,6 +85,7 @@ class Matcher(_Matching):
     """Score = match of query and item in [0, 1]; no user, no learning (see `Match`)."""
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
+        """Nothing: the catalogue says it all."""
         return {}
 
     def score(self, batch: Batch) -> Tensor:
@@ -94,7 +98,8 @@ class MatcherPopularity(_Matching):
     """Lexicographic: the better match first; among equal matches the item with more training events, of either task."""
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
-        return {"popularity": below_one(item_counts(train, self.catalog.n_items))}
+        """`popularity` (n_items + 1,): training events of each item, as ranks in [0, 1)."""
+        return {"popularity": tie_breaks(item_counts(train, self.catalog.n_items))}
 
     def score(self, batch: Batch) -> Tensor:
         """(B, K): level of the match plus popularity in [0, 1)."""

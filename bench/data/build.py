@@ -1,6 +1,5 @@
 """From raw tables to a Log: dense ids, the published total order, vocabularies. Every data source goes through here."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,7 @@ import pyarrow as pa
 from bench.data import hashing
 from bench.data.log import WORD_ORIGINS, Entities, Events, Log, WordBags
 from bench.data.ragged import Ragged
-
-_TOKEN = re.compile(r"[^\W_]+")
+from bench.data.words import tokenize, word_rules
 
 
 @dataclass(frozen=True)
@@ -24,11 +22,6 @@ class ReviewCounts:
     act: np.ndarray  # (n,) as the column `act` of the events
     word: np.ndarray  # (n,) places in `words`
     count: np.ndarray  # (n,)
-
-
-def tokenize(text: str) -> list[str]:
-    """Lower-case words and numbers; the tokeniser of every data set whose text is readable."""
-    return _TOKEN.findall(text.lower())
 
 
 def build(
@@ -63,17 +56,16 @@ def build(
         unclicked_items: whether items without an event stay as candidates; their number stands in the manifest.
     """
     user_ids, user = _dense(events["user"])
-    clicked = pd.Index(events["item"].astype(str).unique())
-    item_ids = _sorted_ids(clicked.union(items["id"].astype(str)) if unclicked_items else clicked)
-    item = (item_ids.get_indexer(events["item"].astype(str)) + 1).astype(np.int32)
-    manifest = (manifest or {}) | ({"items without an event": len(item_ids) - len(clicked)} if unclicked_items else {})
+    item_ids, item = _dense(events["item"], items["id"] if unclicked_items else None)
+    if unclicked_items:
+        manifest = (manifest or {}) | {"items without an event": len(item_ids) - events["item"].nunique()}
     query_rows = events["query"] != ""
     used = set(events.loc[query_rows, "query"])
     if "queries" in items:
         used |= {
             key for keys, kept in zip(items["queries"], items["id"].isin(item_ids), strict=True) if kept for key in keys
         }
-    query_ids = _sorted_ids(pd.Index(list(used)))
+    query_ids = sorted_ids(pd.Index(list(used)))
     query = np.zeros(len(events), dtype=np.int32)
     query[query_rows] = query_ids.get_indexer(events.loc[query_rows, "query"]) + 1
 
@@ -81,9 +73,9 @@ def build(
     query_table = queries.set_index("id").reindex(query_ids)
     item_words = _word_lists(item_rows)
     query_words = _word_lists(query_table)
-    vocabulary = _sorted_ids(pd.Index(list({word for words in [*item_words, *query_words] for word in words})))
+    vocabulary = sorted_ids(pd.Index(list({word for words in [*item_words, *query_words] for word in words})))
     categories = item_rows["categories"].tolist() if "categories" in item_rows else [[] for _ in range(len(item_ids))]
-    category_ids = _sorted_ids(pd.Index(list({entry for entries in categories for entry in entries})))
+    category_ids = sorted_ids(pd.Index(list({entry for entries in categories for entry in entries})))
     item_table = Entities(
         id=_with_padding(item_ids),
         text=_with_padding(item_rows["text"].fillna("")),
@@ -107,6 +99,8 @@ def build(
     }
     if "part" in events:
         columns["part"] = events["part"].to_numpy(np.int8)
+    if "words" not in items or "words" not in queries:
+        manifest = {"words": word_rules(), **(manifest or {})}
     return assemble(
         name,
         mode,
@@ -196,7 +190,7 @@ def _ordered(columns: dict[str, np.ndarray], seed: int) -> tuple[Events, pd.Inde
     user, item = columns["user"], columns["item"]
     tie = hashing.draw(hashing.key("order", seed), user, item)
     # Rows that agree on all of these are equal, so that the order of the raw rows never matters.
-    order = np.lexsort((columns["task"], columns["query"], item, tie, columns["time"], user))
+    order = _lexsort((user, columns["time"]), (tie, item, columns["query"], columns["task"]))
     session, sessions = pd.factorize(columns["session"][order])
     act, acts = pd.factorize(columns["act"][order])
     events = Events(
@@ -212,6 +206,23 @@ def _ordered(columns: dict[str, np.ndarray], seed: int) -> tuple[Events, pd.Inde
     return events, pd.Index(sessions), pd.Index(acts)
 
 
+def _lexsort(first: tuple[np.ndarray, ...], then: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(n,) order by the columns of `first`, and by those of `then` where rows agree in `first`; few rows should.
+
+    Sorting by six columns takes three times as long as by two.
+    """
+    order = np.lexsort(first[::-1])
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for column in first:
+        same &= column[order[1:]] == column[order[:-1]]
+    # Places that agree with a neighbour; blocks of them keep their places as a whole.
+    tied = np.flatnonzero(np.r_[same, False] | np.r_[False, same]) if len(order) else order
+    block = np.cumsum(np.r_[True, ~same])[tied] if len(order) else order
+    rows = order[tied]
+    order[tied] = rows[np.lexsort((*(column[rows] for column in then[::-1]), block))]
+    return order
+
+
 def k_core(users: np.ndarray, items: np.ndarray, minimum: int = 5) -> np.ndarray:
     """(rows,) mask of the iterative k-core: every remaining user and item has at least `minimum` rows."""
     keep = np.ones(len(users), dtype=bool)
@@ -225,7 +236,7 @@ def k_core(users: np.ndarray, items: np.ndarray, minimum: int = 5) -> np.ndarray
         keep = refined
 
 
-def _sorted_ids(ids: pd.Index) -> pd.Index:
+def sorted_ids(ids: pd.Index) -> pd.Index:
     """Numeric order where all ids are integers, else alphabetical: never the order of the file."""
     texts = pd.Index(ids.astype(str).unique())
     if len(texts) and texts.str.fullmatch(r"-?\d{1,18}").all():
@@ -234,7 +245,7 @@ def _sorted_ids(ids: pd.Index) -> pd.Index:
 
 
 def _dense(column: pd.Series) -> tuple[pd.Index, np.ndarray]:
-    ids = _sorted_ids(pd.Index(column.unique()))
+    ids = sorted_ids(pd.Index(column.unique()))
     return ids, (ids.get_indexer(column.astype(str)) + 1).astype(np.int32)
 
 
@@ -278,6 +289,6 @@ def _features(table: pd.DataFrame) -> dict[str, np.ndarray]:
     features = {}
     for name in sorted(column for column in table.columns if column.startswith(prefix)):
         values = table[name].astype(str)
-        ids = _sorted_ids(pd.Index(values.unique()))
+        ids = sorted_ids(pd.Index(values.unique()))
         features[name.removeprefix(prefix)] = np.concatenate([[0], ids.get_indexer(values) + 1]).astype(np.int32)
     return features

@@ -34,6 +34,18 @@ class SeenItems:
         """Number of distinct items of each user."""
         return np.where(user < len(self._count), self._count[np.minimum(user, len(self._count) - 1)], 0)
 
+    def of(self, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All items of users (R,): the places in `user` (n,), ascending, and the items (n,), ascending per place."""
+        first = np.searchsorted(self._keys, np.asarray(user).astype(np.int64) * (self.n_items + 1))
+        counts = self.count(user)
+        owner = np.repeat(np.arange(len(first)), counts)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return owner, self._keys[np.repeat(first, counts) + within] % (self.n_items + 1)
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Users (P,) and items (P,) of all pairs, sorted."""
+        return np.divmod(self._keys, self.n_items + 1)
+
 
 class ItemWeights:
     """Relative probability of each item to be drawn; the table is made once and serves any number of draws.
@@ -44,8 +56,10 @@ class ItemWeights:
 
     def __init__(self, weights: np.ndarray):
         self.n_items = len(weights) - 1
-        # Items that can be drawn at all.
-        self.possible = int((weights[1:] > 0).sum())
+        # (n_items + 1,) items that can be drawn at all, and their number.
+        self.drawable = np.asarray(weights) > 0
+        self.drawable[0] = False
+        self.possible = int(self.drawable.sum())
         cumulative = np.cumsum(weights[1:].astype(np.float64))
         self._cumulative = cumulative / cumulative[-1]
 
@@ -59,6 +73,27 @@ def row_keys(events: Events, rows: np.ndarray) -> np.ndarray:
     """uint64 identity of event rows, independent of where they stand in a file."""
     columns = (events.user, events.event_id, events.item, events.task, events.query)
     return hashing.draw(np.uint64(0), *(column[rows] for column in columns))
+
+
+def few_unseen(
+    events: Events, rows: np.ndarray, seen: SeenItems, count: int, weights: ItemWeights | None = None
+) -> np.ndarray:
+    """(R,) bool: event rows for which fewer than `count` items are left that their user has not seen.
+
+    Args:
+        events: all events of the Log.
+        rows: (R,) rows of `events` whose user and item are in `seen`.
+        seen: the pairs that may not be drawn.
+        count: number of negatives that are needed.
+        weights: relative probability of each item; items with 0 are not left for anybody.
+    """
+    user = events.user[rows]
+    if weights is None:
+        return seen.n_items - seen.count(user) < count
+    owner, item = seen.pairs()
+    drawable = weights.drawable[item]
+    touched = np.bincount(owner[drawable], minlength=int(user.max(initial=0)) + 1)
+    return weights.possible - touched[user] < count
 
 
 def draw_negatives(
@@ -81,22 +116,25 @@ def draw_negatives(
         seen: pairs that are never drawn.
         count: items per row.
         weights: relative probability of each item; default uniform.
-        taken: (R, T) further items that may not be drawn, 0 = none.
+        taken: (R, T) items that the row has already and that may not be drawn again, 0 = none. Where they leave fewer
+            than `count` items, all of these are drawn, and zeros follow.
 
     Raises:
-        RunError: a user has fewer than `count` unseen items left.
+        RunError: a user has fewer than `count` items left, taken ones included; `few_unseen` says so beforehand.
     """
     n_items = seen.n_items
     possible = n_items if weights is None else weights.possible
     extra = 0 if taken is None else (taken > 0).sum(1)
     known = seen.contains(user, positive)
-    left = n_items - seen.count(user) - ~known - extra
+    left = n_items - seen.count(user) - ~known
     if len(rows) and left.min() < count:
         worst = int(np.argmin(left))
         raise RunError(
             f"user {int(user[worst])} has only {int(left[worst])} items left that the user never touched, {count} are needed as "
             f"negatives; the catalogue has {n_items} items, too small to draw from; use --candidates full"
         )
+    # Where items are taken fewer are needed; all that are left will do.
+    wanted = np.minimum(count, left - extra)
     out = np.zeros((len(rows), count), dtype=np.int32)
     open_rows = np.arange(len(rows) if count else 0)
     span = count + count // 4 + 8
@@ -119,8 +157,12 @@ def draw_negatives(
                     good &= items != taken[chunk, column][:, None]
             place = np.cumsum(good, axis=1)
             good &= place <= count
-            done = good.sum(1) == count
-            out[chunk[done]] = items[done][good[done]].reshape(-1, count)
+            done = good.sum(1) == wanted[chunk]
+            if taken is None:
+                out[chunk[done]] = items[done][good[done]].reshape(-1, count)
+            else:
+                row, slot = np.nonzero(good & done[:, None])
+                out[chunk[row], place[row, slot] - 1] = items[row, slot]
             unfinished.append(chunk[~done])
         open_rows = np.concatenate(unfinished)
         span *= 2

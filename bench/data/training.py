@@ -1,5 +1,6 @@
 """The training side of a split as models see it: streams of batches, and plain arrays."""
 
+import copy
 from collections.abc import Iterator
 from typing import Literal
 
@@ -8,7 +9,7 @@ import numpy as np
 from bench.data.batch import Batch, Batches
 from bench.data.history import Window
 from bench.data.log import WordBags
-from bench.data.sampling import ItemWeights, SeenItems
+from bench.data.sampling import ItemWeights, SeenItems, few_unseen
 from bench.data.sequences import SequenceStream
 from bench.data.streams import EventStream
 from bench.data.views import Augment, ViewStream
@@ -35,10 +36,24 @@ class TrainData:
         # A model may not learn from its negatives what the held-out items are: only training pairs are excluded.
         self._seen = SeenItems(self._events.user[split.train], self._events.item[split.train], n_items)
         self._popularity: ItemWeights | None = None
+        # Training rows that the last stream left out, because its negatives are more than what their user has not seen.
 
     def __len__(self) -> int:
         """Number of training rows of the tasks."""
         return len(self._rows)
+
+    def only(self, *tasks: str) -> "TrainData":
+        """The training rows of some tasks, as data of their own; histories and seen items stay those of all."""
+        other = copy.copy(self)
+        split = self._batches.split
+        other.tasks, other._rows = tasks, np.sort(np.concatenate([split.rows("train", task) for task in tasks]))
+        return other
+
+    def with_seed(self, seed: int) -> "TrainData":
+        """The same rows with other random choices."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def arrays(self, task: str | None = None) -> dict[str, np.ndarray]:
         """user, item, query, task, time, event_id of the training rows (of one of the two tasks, or of both).
@@ -88,7 +103,7 @@ class TrainData:
             RunError: no user has so many unseen items; rows of single users who have not are left out (`left_out`).
         """
         weights = self._item_weights() if sampling == "popularity" else None
-        rows = self._with_negatives(self._rows, negatives)
+        rows = self._with_negatives(self._rows, negatives, weights)
         return EventStream(self._batches, rows, self._seen, self.seed, batch_size, negatives, weights, window)
 
     def sequences(
@@ -145,20 +160,23 @@ class TrainData:
 
     def left_out(self, negatives: int) -> int:
         """Training rows of the tasks that a stream with `negatives` leaves out: their users know nearly every item."""
-        return int((self._unseen(self._rows) < negatives).sum())
+        return int(few_unseen(self._events, self._rows, self._seen, negatives, None).sum())
 
-    def _with_negatives(self, rows: np.ndarray, negatives: int) -> np.ndarray:
-        """The rows whose users have that many unseen items left."""
-        kept = rows[self._unseen(rows) >= negatives]
-        if len(rows) and not len(kept):
+    def _with_negatives(self, rows: np.ndarray, negatives: int, weights: ItemWeights | None = None) -> np.ndarray:
+        """The rows whose users have that many unseen items left.
+
+        Raises:
+            RunError: no row is left.
+        """
+        if not negatives:
+            return rows
+        few = few_unseen(self._events, rows, self._seen, negatives, weights)
+        if len(rows) and few.all():
             raise RunError(
                 f"no user of {self._batches.split.log.name} has {negatives} items without a training event, "
                 "so nothing can be drawn to train against; train with fewer negatives"
             )
-        return kept
-
-    def _unseen(self, rows: np.ndarray) -> np.ndarray:
-        return self._seen.n_items - self._seen.count(self._events.user[rows])
+        return rows[~few]
 
     def _item_weights(self) -> ItemWeights:
         if self._popularity is None:

@@ -95,9 +95,7 @@ class Preparation:
         )
 
     def _purchases(self, reviews: Reviews) -> tuple[pd.DataFrame, np.ndarray]:
-        """One row a (user, item), the earliest, of the k-core; and for each row of the file the purchase it belongs to,
-        or -1.
-        """
+        """One row per (user, item), the earliest, of the k-core; and each row's purchase, -1 for none."""
         rows = reviews.purchases()
         self.steps["review rows"] = len(rows)
         self.steps["users in the file"], self.steps["items in the file"] = (
@@ -164,9 +162,7 @@ class Preparation:
     def _published(
         self, user: np.ndarray, user_ids: np.ndarray, item: np.ndarray, item_ids: np.ndarray
     ) -> tuple[list[str], Ragged, np.ndarray]:
-        """Texts of the published queries, those each item carries, and (n,) the one drawn for each purchase, -1 for
-        none.
-        """
+        """Texts of the published queries, those of each item, and (n,) the one drawn for each purchase (-1: none)."""
         texts = read_queries(self.files["query_text.txt"])
         parts = [read_relevance(self.files[name], len(texts)) for name in ("train.qrels", "test.qrels")]
         relevance = pd.concat([part.astype({"user": str, "item": str}) for part in parts], ignore_index=True)

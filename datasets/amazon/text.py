@@ -45,7 +45,11 @@ def trained_purchases(
 
     Args:
         purchases: `act`, `user`, `item`, `time`, `query` ("?" where it has one, else "").
-        user, item: (n,) codes of the hashes.
+        user: (n,) codes of the hashes.
+        item: (n,) codes of the hashes.
+        mode: disjoint or mirror.
+        seed: of the data set.
+        splits: names of splits.
     """
     events = task_events(purchases, user, item, mode, seed)
     items = pd.DataFrame({"id": purchases["item"].unique(), "text": ""})
@@ -63,9 +67,7 @@ def trained_purchases(
 
 @dataclass(frozen=True)
 class ItemText:
-    """Entries of items (n,): readable text, where it comes from, words in normal form; and the share of items by
-    origin.
-    """
+    """Entries of items (n,): readable text, where it comes from, words in normal form; the share of items by origin."""
 
     text: list[str]
     provenance: list[str]
@@ -86,6 +88,8 @@ def item_texts(parts: Sequence[dict[str, str]], fields: Sequence[str], stem: Ste
 
     Args:
         parts: (n,) texts by field. Those of `reviews` are stems already; the names in `category` are cut as in queries.
+        fields: which of them, in this order.
+        stem: brings a word into its normal form.
     """
     cuts = {"category": lambda text: path_words([text]), "reviews": str.split}
     texts, origins, words, word_origins = [], [], [], []

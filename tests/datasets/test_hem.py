@@ -232,7 +232,7 @@ def test_truncated_and_missing_files(tmp_path):
     (folder / "category.txt.gz").unlink()
     with pytest.raises(RunError, match=r"but no category\.txt"):
         prepared(tmp_path)
-    with pytest.raises(RunError, match="neither a folder"):
+    with pytest.raises(RunError, match="there is no folder"):
         sources.load("hem:nowhere", {}, tmp_path)
     with pytest.raises(UsageError, match="needs a folder"):
         sources.load("hem:", {}, tmp_path)

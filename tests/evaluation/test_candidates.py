@@ -100,7 +100,7 @@ def test_popularity_follows_training_counts(make_log):
 
 def test_clear_refusals(make_log):
     parts = split(make_log())
-    with pytest.raises(RunError, match=r"has only \d+ items left"):
+    with pytest.raises(UsageError, match=r"\d+ of \d+ test rows have fewer than 39 items left .*--candidates full"):
         draw(parts, negatives=39)
     with pytest.raises(UsageError, match="same-query candidates are for search rows"):
         draw(parts, tasks=("rec",), strategy="same-query")
