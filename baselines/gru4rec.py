@@ -11,11 +11,17 @@ class GRU4RecConfig(TrainConfig):
     """Names are RecBole's; one layer of 100 units and batches of 64 are the authors', dropout is RecBole's."""
 
     embedding_size: PositiveInt = 100
+    """Width of the item embeddings."""
     hidden_size: PositiveInt = 100
+    """Units of a layer."""
     num_layers: PositiveInt = 1
+    """Layers of the GRU."""
     dropout_prob: Fraction = 0.3
+    """Dropout of the embeddings."""
     loss_type: Literal["CE", "BPR"] = "CE"
+    """Cross-entropy over all items, or BPR with the sampled negatives."""
     batch_size: PositiveInt = 64
+    """Rows of a training batch."""
 
 
 @register("gru4rec", title="GRU4Rec", tasks=("rec",), group="rec", cite="Hidasi et al., ICLR 2016")

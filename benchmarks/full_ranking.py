@@ -8,7 +8,7 @@ RecBole's trainer does not run on numpy 2 as it is, so its evaluation is re-enac
 `full_sort_predict`, the history set to minus infinity, the best 10 by `torch.topk`, the dense matrix of positives. It gets
 ready tensors, without the time of its data loader, and two sizes of batches: its default (4,096 scores) and that of this
 harness (256 rows). Our side is `bench.evaluation.scoring.rank` as a whole, from event rows to ranks, histories included.
-Printed are medians in seconds and the ratio to the faster of RecBole's two.
+Printed are medians in seconds of CPU and the ratio to the faster of RecBole's two.
 """
 
 import argparse
@@ -78,9 +78,10 @@ def predictions(name: str, model, batch: Batch) -> Callable[[slice], Tensor]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    """Seconds of CPU: on one thread those of a machine that does nothing else."""
+    started = time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def histories(batches: Batches, candidates: CandidateSet) -> Iterator[np.ndarray]:

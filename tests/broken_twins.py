@@ -126,6 +126,14 @@ class ReadsPadding(Sound):
         return (self.items(batch.rec_items) * (batch.rec_items > 0)[..., None]).mean(1)
 
 
+@_registered("loss-reads-padding")
+class LossReadsPadding(Sound):
+    """Keeps the vectors of the past small, those in padding slots among them."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        return super().loss(batch) + 0.1 * self.items(batch.rec_items).square().mean()
+
+
 @_registered("position-bonus")
 class PositionBonus(Sound):
     """Prefers early columns, as generated answers do."""
@@ -229,6 +237,7 @@ TWINS: dict[type[TorchRanker], tuple[str, set[str]]] = {
     HalfPrecision: ("dtype", set()),
     IgnoresQuery: ("query", set()),
     ReadsPadding: ("padding", set()),
+    LossReadsPadding: ("padding", set()),
     PositionBonus: ("column_order", {"candidate_subset"}),
     DeadParameter: ("gradients", set()),
     ForgetsOnResume: ("resume", set()),

@@ -2,6 +2,7 @@
 
 import random
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import bench.testing
 from bench.errors import UsageError
 from bench.ranker.contract import Ranker, TrainConfig, Window
 from bench.ranker.registry import register
+from bench.testing.subject import row_differences
 
 from .broken_twins import TWINS, Sound, TwinConfig, TwoStages
 
@@ -177,6 +179,25 @@ def test_a_condition_of_the_search_space_stands_in_the_config():
     knows = faulty("Knows", Config=Conditional, __init__=refuse_heads, search_space=space)
     report = bench.testing.check(knows, only=("search_space",))
     assert report.ok and "combinations of sizes" in sentence(report, "search_space"), report.text()
+
+
+def test_a_fit_that_starts_over_has_not_resumed():
+    def fit(self, train, valid):
+        checkpoints = self.context.checkpoints
+        self.context.checkpoints = SimpleNamespace(save=checkpoints.save, load=lambda: None)
+        return Sound.fit(self, train, valid)
+
+    report = bench.testing.check(faulty("StartsOver", fit=fit), only=("resume",))
+    assert re.search(r"repeats \d+ steps", sentence(report, "resume")), report.text()
+
+
+def test_differences_of_scores_see_what_is_not_a_number():
+    nan, scores = float("nan"), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    broken = torch.tensor([[1.0, nan], [3.0, 4.0]])
+    assert row_differences(scores, broken).tolist() == [float("inf"), 0.0]
+    assert row_differences(broken, broken).tolist() == [0.0, 0.0]
+    assert row_differences(scores, scores + 1e-7).tolist() == [0.0, 0.0]
+    assert (row_differences(scores, scores + 1e-3) > 0).all()
 
 
 def test_resume_names_the_stage():

@@ -36,9 +36,10 @@ _CELLS = 50_000_000
 
 
 class RecBoleConfig(TrainConfig):
-    """`options` go over the defaults that RecBole ships for the class; an option that it does not have is refused."""
+    """Settings of a bridged class: the Trainer's, and RecBole's own."""
 
     options: dict[str, Any] = Field(default_factory=dict)
+    """Put over the defaults that RecBole ships for the class; an option that it does not have is refused."""
 
 
 class RecBoleRanker(TorchRanker):
@@ -62,7 +63,7 @@ class RecBoleRanker(TorchRanker):
     def __init__(self, config: TrainConfig, context: Context):
         super().__init__(config, context)
         self._class: Any = classes.model_class(self.recbole)
-        self._settings = recbole_data.complete(
+        self._settings = recbole_data.with_harness_settings(
             recbole_data.settings(self.recbole, self.options()), self.config, context
         )
         self._sequential = classes.is_sequential(self._class)
@@ -94,18 +95,21 @@ class RecBoleRanker(TorchRanker):
         return self.config.model_dump(include=added)
 
     def evidence(self) -> dict[str, Any]:
+        """Version of RecBole and every setting that its class was built with."""
         import recbole
 
         resolved = dict(recbole_data.settings(self.recbole, self.options()))
         return {"recbole": recbole.__version__, "recbole settings": resolved}
 
     def precompute(self, train: TrainData) -> None:
+        """Build a general model, which reads the training clicks."""
         if not self._sequential:
             events = train.arrays("rec")
             columns = [torch.as_tensor(events[name], dtype=torch.long) for name in ("user", "item", "time")]
             self._build(torch.stack(columns), self._seed)
 
     def fit(self, train: TrainData, valid: Validation) -> dict[str, Any]:
+        """By the Trainer; a counting model in one pass without gradients."""
         from recbole.utils import ModelType
 
         if self._class.type != ModelType.TRADITIONAL and self.recbole not in classes.COUNTING:
@@ -170,17 +174,21 @@ class RecBoleRanker(TorchRanker):
         return scores
 
     def train(self, mode: bool = True) -> "RecBoleRanker":
+        """As torch's; embeddings that a graph model kept are propagated anew."""
         self._forget()
         return super().train(mode)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As torch's; embeddings that a graph model kept are propagated anew."""
         self._forget()
         return super().load_state_dict(*args, **kwargs)
 
     def state(self) -> dict[str, Tensor]:
+        """Parameters and buffers, and what a class learns outside of them."""
         return super().state() | {f"other.{name}": value.detach().cpu() for name, value in self._others().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave; a general model is built from the clicks in it."""
         if not self._sequential:
             self._build(state["events"], int(state["drawn"]))
         others = {name: value for name, value in state.items() if name.startswith("other.")}
@@ -199,7 +207,7 @@ class RecBoleRanker(TorchRanker):
         data = Data(self.catalog.n_users, self.catalog.n_items, self._settings, events)
         self._settings["seed"] = seed % 2**32
         with classes.seeded(seed):
-            self.net = classes.mended(self._class)(self._settings, data)
+            self.net = classes.repaired(self._class)(self._settings, data)
         self.net.to(self.context.device)
         if events is not None:
             # Some classes derive more than their parameters from clicks and seed, so both are part of the state.
@@ -339,3 +347,7 @@ def bridge(class_name: str) -> type[RecBoleRanker]:
         package="recbole",
     )
     return ranker
+
+
+# What `bench models --recbole` lists.
+bridge.members = classes.listing  # type: ignore[attr-defined]  # a function that carries another one

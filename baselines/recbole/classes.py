@@ -123,17 +123,18 @@ def listing() -> list[dict[str, str]]:
 
 
 def is_sequential(cls: type) -> bool:
+    """Whether a class reads sequences of clicks."""
     from recbole.model.abstract_recommender import SequentialRecommender
 
     return issubclass(cls, SequentialRecommender)
 
 
-def mended(cls: type) -> type:
-    """The class with what current libraries broke put right: LightGCN and NGCF used internals of scipy."""
+def repaired(cls: type) -> type:
+    """The class, repaired where current libraries broke it: LightGCN and NGCF read internals of scipy."""
     if cls.__name__ not in ("LightGCN", "NGCF"):
         return cls
 
-    class Mended(cls):
+    class Repaired(cls):
         def get_norm_adj_mat(self) -> Tensor:
             """D^(-1/2) A D^(-1/2) of the graph of users and items, 1e-7 added to the degrees as in RecBole."""
             user = torch.as_tensor(self.interaction_matrix.row, dtype=torch.long)
@@ -144,8 +145,8 @@ def mended(cls: type) -> type:
             values = (scale[places[0]] * scale[places[1]]).float()
             return torch.sparse_coo_tensor(places, values, (size, size)).coalesce()
 
-    Mended.__name__ = cls.__name__
-    return Mended
+    Repaired.__name__ = cls.__name__
+    return Repaired
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`bench runs`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,7 +23,7 @@ def list_(dataset: str | None, form: str, out: Path) -> None:
     """Finished runs, oldest first."""
     from bench.store.results import Store
 
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "run": record.id,
             "dataset": record.dataset["name"],

@@ -161,8 +161,8 @@ def draw_negatives(
             if taken is None:
                 out[chunk[done]] = items[done][good[done]].reshape(-1, count)
             else:
-                row, column = np.nonzero(good & done[:, None])
-                out[chunk[row], place[row, column] - 1] = items[row, column]
+                row, slot = np.nonzero(good & done[:, None])
+                out[chunk[row], place[row, slot] - 1] = items[row, slot]
             unfinished.append(chunk[~done])
         open_rows = np.concatenate(unfinished)
         span *= 2

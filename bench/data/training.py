@@ -37,7 +37,6 @@ class TrainData:
         self._seen = SeenItems(self._events.user[split.train], self._events.item[split.train], n_items)
         self._popularity: ItemWeights | None = None
         # Training rows that the last stream left out, because its negatives are more than what their user has not seen.
-        self.left_out = 0
 
     def __len__(self) -> int:
         """Number of training rows of the tasks."""
@@ -99,6 +98,9 @@ class TrainData:
             negatives: items drawn for each row; 0 draws nothing.
             window: how much of the past a row carries.
             sampling: "uniform" over the items, or proportional to their "popularity" in training.
+
+        Raises:
+            RunError: no user has so many unseen items; rows of single users who have not are left out (`left_out`).
         """
         weights = self._item_weights() if sampling == "popularity" else None
         rows = self._with_negatives(self._rows, negatives, weights)
@@ -156,8 +158,12 @@ class TrainData:
         sampling: Literal["uniform", "popularity"] = "popularity" if popularity else "uniform"
         return self.events(batch_size, negatives=negatives, window=window, sampling=sampling).batches(start, count)
 
+    def left_out(self, negatives: int) -> int:
+        """Training rows of the tasks that a stream with `negatives` leaves out: their users know nearly every item."""
+        return int(few_unseen(self._events, self._rows, self._seen, negatives, None).sum())
+
     def _with_negatives(self, rows: np.ndarray, negatives: int, weights: ItemWeights | None = None) -> np.ndarray:
-        """The rows whose users have enough unseen items; counts the others in `left_out`.
+        """The rows whose users have that many unseen items left.
 
         Raises:
             RunError: no row is left.
@@ -165,11 +171,10 @@ class TrainData:
         if not negatives:
             return rows
         few = few_unseen(self._events, rows, self._seen, negatives, weights)
-        self.left_out = int(few.sum())
         if len(rows) and few.all():
             raise RunError(
-                f"no training row has {negatives} items left that its user never touched; the catalogue of "
-                f"{self._seen.n_items} items is too small to draw negatives from"
+                f"no user of {self._batches.split.log.name} has {negatives} items without a training event, "
+                "so nothing can be drawn to train against; train with fewer negatives"
             )
         return rows[~few]
 

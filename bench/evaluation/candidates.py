@@ -7,6 +7,7 @@ repeats. The positive's column is uniform and is kept apart from what a model se
 import hashlib
 import json
 import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +37,7 @@ _NAMED = 20
 _STEP, _ENTRIES = 20_000, 8_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CandidateSet:
     """Lists for R event rows of a split.
 
@@ -52,6 +53,10 @@ class CandidateSet:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        of = f"{self.meta.get('part', 'test')} rows of {', '.join(self.meta.get('tasks', ()))}"
+        return f"CandidateSet({self.label}, {len(self):,} {of}, seed {self.meta.get('seed')}, {self.fingerprint[:12]})"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -173,7 +178,7 @@ def draw(
     item = events.item[rows]
     if strategy == "full":
         return CandidateSet(rows, None, item.astype(np.int64) - 1, meta | {"negatives": "all"})
-    seen = SeenItems(events.user, events.item, len(log.items))
+    seen = seen_items(split)
     weights = None
     if strategy == "popularity":
         weights = ItemWeights(np.bincount(events.item[split.train], minlength=len(log.items) + 1))
@@ -226,8 +231,19 @@ def _left_out(split: LogSplit, rows: np.ndarray, few: np.ndarray, part: str, neg
 
 
 def seen_items(split: LogSplit) -> SeenItems:
-    """Every (user, item) pair of the log: what may never be a negative."""
-    return SeenItems(split.log.events.user, split.log.events.item, len(split.log.items))
+    """Every (user, item) pair of the log: what may never be a negative. Made once for a split."""
+    known = _SEEN.get(id(split))
+    if known is None or known[0]() is not split:
+        events, number = split.log.events, id(split)
+        known = (
+            weakref.ref(split, lambda _: _SEEN.pop(number, None)),
+            SeenItems(events.user, events.item, len(split.log.items)),
+        )
+        _SEEN[number] = known
+    return known[1]
+
+
+_SEEN: dict[int, tuple[weakref.ref[LogSplit], SeenItems]] = {}  # by the identity of the split
 
 
 def _lists(

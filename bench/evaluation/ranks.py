@@ -27,7 +27,7 @@ _COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ranks:
     """Counts of every evaluated row, all columns (n,); `item` is the positive, `query` is 0 for rec.
 
@@ -59,6 +59,11 @@ class Ranks:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{int((self.task == code).sum()):,} {name}" for code, name in enumerate(TASKS))
+        model = f"{self.meta['model']}: " if "model" in self.meta else ""
+        return f"Ranks({model}{rows} rows, lists of up to {int(self.candidates.max(initial=0)):,})"
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -166,7 +171,8 @@ def count(
         scores: float32 (B, C), higher is better.
         position: column of the positive, (B,).
         valid: (B, C), False where a shorter list is padded; padding is neither counted nor checked.
-        model, first_row: name of the model and number of the batch's first row, for the messages.
+        model: its name, for messages.
+        first_row: number of the batch's first row, for messages.
 
     Returns:
         better, tied: int32 (B,).

@@ -21,6 +21,7 @@ class Reporter:
         """A fact worth a line."""
 
     def warn(self, line: str) -> None:
+        """A line on stderr that is shown also by the quiet reporter."""
         print(f"warning: {line}", file=sys.stderr, flush=True)
 
     @contextmanager
@@ -33,22 +34,23 @@ class FitView:
     """Hears of steps, epochs and ranked rows (the contract's `Progress` and the `tick` of scoring)."""
 
     def begin(self, epochs: int) -> None:
-        pass
+        """A stage starts; it takes at most so many epochs."""
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        pass
+        """A step of an epoch is done."""
 
     def epoch(self, epoch: int, values: dict[str, Any]) -> None:
-        pass
+        """An epoch is done; `values` is its line of the curve."""
 
     def ranking(self, done: int, total: int) -> None:
-        pass
+        """So many of all rows are ranked."""
 
 
 class PlainReporter(Reporter):
-    """One line an event, for pipes and logs."""
+    """One line per event, for pipes and logs."""
 
     def note(self, line: str) -> None:
+        """The line on stdout."""
         print(line, flush=True)
 
     @contextmanager
@@ -100,9 +102,11 @@ class RichReporter(Reporter):
         self._console = Console(stderr=True, highlight=False)
 
     def note(self, line: str) -> None:
+        """The line above the bar."""
         self._console.print(line, markup=False)
 
     def warn(self, line: str) -> None:
+        """The line above the bar, marked."""
         self._console.print(f"warning: {line}", markup=False, style="yellow")
 
     @contextmanager

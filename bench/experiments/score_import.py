@@ -67,7 +67,7 @@ def import_scores(
         RunError: the file does not fit the candidates, or scores of that name and seed are there already.
     """
     short, started, clock = check_name(name), now(), time.perf_counter()
-    ranks = read_ranks(path, prepared, candidates, tasks)
+    ranks = rank_scores(path, prepared, candidates, tasks)
     digest = file_sha256(path)
     run = f"{short}-imported-{digest[:12]}"
     for _, other in store.runs():
@@ -131,7 +131,7 @@ def import_scores(
     return record
 
 
-def read_ranks(
+def rank_scores(
     path: Path, prepared: PreparedData, candidates: CandidateSet, tasks: tuple[str, ...] | None = None
 ) -> Ranks:
     """Ranks of a file of scores; see `import_scores`."""
@@ -198,7 +198,9 @@ def _mismatch(
     """What is wrong between a file and the candidates, a sentence a kind.
 
     Args:
-        pair, line: sorted keys of the file's entries and where each stands, (n,).
+        table: the file.
+        pair: sorted keys of its entries, (n,).
+        line: where each stands, (n,).
         expected: sorted keys of the candidates.
         name: key -> "row, item" for people.
     """

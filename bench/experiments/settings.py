@@ -26,6 +26,7 @@ class Overrides:
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, name: str) -> dict[str, Any]:
+        """The values for a name."""
         return self.values.get(name, {})
 
     @classmethod

@@ -14,8 +14,11 @@ _HARNESS = ("bench.evaluation.scoring", "bench.ranker.contract", "bench.ranker.t
 _FITTING = Path(__file__).with_name("fitting.py")
 
 
+@functools.cache
 def fit_sources(model: type, backbone: bool = False) -> str:
     """Hash of the sources that decide a fit: those that the model's module reaches, and the harness around it.
+
+    Read once per process, so that an edit while a command works changes nothing for its further jobs.
 
     Args:
         model: class of the model.

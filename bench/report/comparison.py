@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from bench.errors import RunError
-from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, PerUser, check_identities
+from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, PerUser
 from bench.evaluation.metrics import values as metric_values
+from bench.evaluation.plausibility import check_identities
 from bench.evaluation.ranks import Ranks
 from bench.evaluation.significance import Comparison, compare, holm, mean_over_seeds
 from bench.messages import comma_list, flat_list, one_line

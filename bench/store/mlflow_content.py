@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.data.log import TASKS
-from bench.errors import RunError, unknown
-from bench.evaluation.metrics import DEFAULT, Metric
+from bench.errors import RunError
+from bench.evaluation.metrics import DEFAULT
 from bench.messages import first_line
+from bench.store.metric_names import mlflow_name
 from bench.store.records import CommandRecord, Evaluation, RunRecord, content_digest
 from bench.store.results import CURVE, Store, checked_file, read_ranks
 
@@ -66,7 +66,7 @@ def run_key(record: RunRecord) -> str:
 def run_content(store: Store, folder: Path, record: RunRecord) -> RunContent:
     """A finished run with all its evaluations.
 
-    The metrics of one evaluation (the uniform one where there are several) have the plain names of `metric_name`; those
+    The metrics of one evaluation (the uniform one where there are several) have the plain names of `mlflow_name`; those
     of the others are prefixed with their label.
 
     Raises:
@@ -123,13 +123,6 @@ def command_content(command: CommandRecord) -> RunContent:
     return RunContent(command.id, "", "", milliseconds(command.started), None, "RUNNING", params, tags)
 
 
-def metric_name(task: str, metric: Metric) -> str:
-    """Name of a task's metric in MLflow, which forbids `@`: `rec/N_10`."""
-    if task not in TASKS:
-        raise unknown("task", task, TASKS)
-    return f"{task}/{str(metric).replace('@', '_')}"
-
-
 def milliseconds(text: str) -> int | None:
     """ISO time to ms since the epoch; a time without a zone is local, no time is None."""
     return round(datetime.fromisoformat(text).timestamp() * 1000) if text else None
@@ -158,7 +151,7 @@ def _evaluation_metrics(folder: Path, evaluation: Evaluation) -> dict[str, float
     metrics = _numbers(evaluation.leaks, "leaks") | {"seconds/evaluation": evaluation.seconds}
     for task in ranks.tasks:
         of_task = ranks.only(task)
-        metrics |= {metric_name(task, metric): of_task.mean(metric) for metric in DEFAULT}
+        metrics |= {mlflow_name(task, metric): of_task.mean(metric) for metric in DEFAULT}
         metrics |= {f"rows/{task}": len(of_task), f"ties/{task}": of_task.tie_rate}
     return metrics
 

@@ -5,6 +5,7 @@ Each check takes a Subject, returns a sentence, and raises Failed with what it s
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,10 +77,24 @@ def candidate_subset(subject: Subject) -> str:
 
 
 def padding(subject: Subject) -> str:
-    """Junk beyond the lengths (ids, times, kinds) changes nothing."""
-    junk = with_junk(subject.batch, subject.planted.catalog.n_items, subject.planted.catalog.n_queries)
+    """Junk beyond the lengths (ids, times, kinds) changes no score, and no loss of a batch of events."""
+    n_items, n_queries = subject.planted.catalog.n_items, subject.planted.catalog.n_queries
+    junk = with_junk(subject.batch, n_items, n_queries)
     _require_same(subject.reference, subject.scores(junk), "junk was written into padding slots")
-    return "junk in padding slots changes nothing"
+    losses = 0
+    if subject.has_stages:
+        fitted: Any = subject.fitted
+        for stage in fitted.stages(subject.train):
+            batch = next(iter(stage.stream(subject.train).batches(0, 1)))
+            if isinstance(batch, Batch):
+                usual, changed = (subject.loss(stage, each) for each in (batch, with_junk(batch, n_items, n_queries)))
+                if row_differences(usual[None, None], changed[None, None]).any():
+                    raise Failed(
+                        f"the loss of stage '{stage.name}' went from {float(usual):.6g} to {float(changed):.6g} when junk "
+                        "was written into padding slots"
+                    )
+                losses += 1
+    return f"junk in padding slots changes nothing{', no loss either' if losses else ''}"
 
 
 def single_row(subject: Subject) -> str:

@@ -205,6 +205,14 @@ class Subject:
             raise Failed(f"score returned {type(scores).__name__}; a float32 tensor is expected")
         return scores.detach()
 
+    def loss(self, stage: Stage, batch: Batch) -> Tensor:
+        """() the loss of a copy of the batch in a stage of the fitted model, without dropout and from one generator state."""
+        _ = evaluating(self.fitted)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            result = stage.loss(clone(batch))
+        return (result[0] if isinstance(result, tuple) else result).detach()
+
 
 class RisingValidation:
     """A Validation without rows: its value grows with each check, so that a fit ends with its last weights.

@@ -169,6 +169,16 @@ def test_matcher_of_real_queries_is_the_share_of_their_words():
     assert "words" in model.evidence()["match"]
 
 
+def test_a_query_without_words_matches_nothing():
+    log = worded(["red shoe", "blue shoe", "shoe", "hat"], ["red shoe", ""])
+    sp = split(log)
+    for name in ("matcher", "bm25", "tfidf"):
+        model = fitted(name, sp)
+        batch = worded_batch(sp, model)
+        table = dict(zip(log.queries.text[batch.query.numpy()], model.score(batch).tolist(), strict=True))
+        assert table[""] == [0.0, 0.0, 0.0, 0.0] and max(table["red shoe"]) > 0, name
+
+
 def test_matchers_refuse_a_log_without_words_and_generated_queries():
     log = worded(["", "", "", ""], ["", " "])
     with pytest.raises(RunError, match=r"neither generated queries nor words"):

@@ -363,14 +363,14 @@ def test_stats_of_a_data_set(bench, data: Path) -> None:
 
 
 def test_mlflow_is_written_without_a_word_and_its_ui_opens_on_the_right_store(results, tracked, monkeypatch) -> None:
-    done = results.run("--models", "popularity", "--quiet")
+    done = results.run("--models", "popularity", "--seeds", "1", "--quiet")
     assert (done.exit_code, done.output) == (0, "")
     monkeypatch.setattr("bench.store.mlflow_view.rebuild", lambda store, uri: len(list(store.runs())))
     called: list[list[str]] = []
-    monkeypatch.setattr("subprocess.call", lambda words: called.append(words) or 0)
+    monkeypatch.setattr("bench.cli.child_process.run_until_signal", lambda words: called.append(words) or 0)
     done = results.bench("ui", "--rebuild", "--port", "5123")
     assert done.exit_code == 0, done.output
-    assert "2 runs in the MLflow store" in done.stdout and "http://127.0.0.1:5123" in done.stdout
+    assert "3 runs in the MLflow store" in done.stdout and "http://127.0.0.1:5123" in done.stdout
     assert f"sqlite:///{results.out}/mlflow/mlflow.db" in called[0] and "5123" in called[0]
 
 

@@ -1,16 +1,19 @@
 """Batches and the lists that models read off them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.data.batch import Batch, Batches
+from bench.data.build import build
 from bench.data.history import Window
 from bench.data.merged import session_numbers
 from bench.data.split import split
 from bench.data.training import TrainData
+from bench.errors import RunError
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +120,20 @@ def test_a_model_that_reads_no_history_gets_none(make_messy, window):
 
 def test_a_batch_prints_on_one_short_line(batch):
     assert repr(batch).startswith("Batch(") and len(repr(batch)) < 400 and "\n" not in repr(batch)
+
+
+def test_a_user_who_knows_nearly_every_item_is_left_out_of_training_and_counted():
+    events = [(n, "all", f"i{n}", n) for n in range(12)] + [(100 + n, "few", f"i{n}", n) for n in range(6)]
+    table = pd.DataFrame(events, columns=["act", "user", "item", "time"]).assign(query="", task=0)
+    items = pd.DataFrame({"id": [f"i{n}" for n in range(12)], "text": ""})
+    queries = pd.DataFrame({"id": [], "text": []}, dtype=str)
+    log = build("tiny", "natural", table, items, queries, seed=0)
+    data = TrainData(Batches(split(log)), ("rec",), 0)
+    few = int(np.flatnonzero(log.users.id == "few")[0])
+    assert data.left_out(2) == 0 and data.left_out(4) == 10 and len(data) == 14
+    (rows,) = data.events(50, negatives=4, window=Window()).batches(0, 1)
+    assert set(rows.user.tolist()) == {few} and len(rows) == 4
+    (windows,) = data.sequences(50, length=20, negatives=4).batches(0, 1)
+    assert windows.user.tolist() == [few]
+    with pytest.raises(RunError, match="train with fewer negatives"):
+        data.events(50, negatives=9, window=Window())

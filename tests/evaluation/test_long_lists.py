@@ -171,7 +171,7 @@ def test_broken_scores_of_two_steps_stop_with_the_model_named(make_log):
     with pytest.raises(RunError, match="mine returned the score nan in row"):
         rank(scorer, batches, candidates, Window(5, 5), model="mine")
     scorer.score_items = lambda encoded, cand: torch.zeros(len(cand), 3)
-    with pytest.raises(RunError, match=r"mine returned scores of shape \(24, 3\)"):
+    with pytest.raises(RunError, match=r"mine returned scores of shape \(\d+, 3\)"):
         rank(scorer, batches, candidates, Window(5, 5), model="mine")
 
 

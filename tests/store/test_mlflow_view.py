@@ -19,7 +19,8 @@ from bench.errors import UsageError
 from bench.evaluation.metrics import DEFAULT, PRIMARY
 from bench.evaluation.ranks import Ranks
 from bench.store import mlflow_view
-from bench.store.mlflow_content import allowed_name, metric_name, run_content
+from bench.store.metric_names import from_mlflow_name, mlflow_name
+from bench.store.mlflow_content import allowed_name, run_content
 from bench.store.mlflow_database import quiet
 from bench.store.mlflow_view import Tracker, TrackingWarning
 from bench.store.results import checksums
@@ -163,10 +164,11 @@ def test_final_metrics_come_from_the_ranks(store, make_run, make_command, comple
             means = [gain[mine & (ranks.user == user)].mean() for user in np.unique(ranks.user[mine])]
             assert run.data.metrics[f"{prefix}{task}/N_10"] == pytest.approx(np.mean(means), abs=1e-12)
             for metric in DEFAULT:
-                assert run.data.metrics[prefix + metric_name(task, metric)] == ranks.only(task).mean(metric)
+                assert run.data.metrics[prefix + mlflow_name(task, metric)] == ranks.only(task).mean(metric)
+                assert from_mlflow_name(mlflow_name(task, metric)) == (task, metric)
     assert run.data.tags["bench.candidates"] == f"{UNIFORM},{HARD}"
     with pytest.raises(UsageError, match="did you mean search"):
-        metric_name("serach", PRIMARY)
+        mlflow_name("serach", PRIMARY)
 
 
 def test_two_candidate_sets_with_one_label_do_not_share_names(store, make_run):

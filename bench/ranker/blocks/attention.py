@@ -5,6 +5,7 @@ implementations return NaN; so users without a history, or without one of two be
 stands in padding slots never reaches a result.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from bench.ranker.blocks.dropout import Dropout
 _NEVER = -1e16
 
 Activation = Literal["relu", "gelu", "leaky_relu"]
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "leaky_relu": F.leaky_relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "leaky_relu": F.leaky_relu}
 
 
 class MultiHeadAttention(nn.Module):

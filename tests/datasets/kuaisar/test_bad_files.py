@@ -4,8 +4,6 @@ import zipfile
 
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bench.data import sources
 from bench.errors import RunError
@@ -161,11 +159,6 @@ def test_missing_files_say_where_to_get_them(tmp_path):
         sources.load("kuaisar", {}, tmp_path)
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 3), st.integers(-(2**40), 2**40), st.sampled_from([0, 10**17, -(10**17)])), max_size=30
-    )
-)
 def test_an_encrypted_zip_says_so(place):
     path = place.root / "kuaisar" / "KuaiSAR_v2.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -152,6 +152,11 @@ def test_variants_of_the_core(place):
         place(core=500)
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(-(2**40), 2**40), st.sampled_from([0, 10**17, -(10**17)])), max_size=30
+    )
+)
 def test_groups_are_tuples_by_first_occurrence(rows):
     columns = [np.asarray(column, dtype=np.int64) for column in zip(*rows, strict=True)] or [
         np.zeros(0, dtype=np.int64)
