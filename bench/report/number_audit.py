@@ -12,7 +12,8 @@ from itertools import combinations
 from pathlib import Path
 
 from bench.errors import RunError, UsageError
-from bench.evaluation.metrics import Metric, check_identities, parse
+from bench.evaluation.metrics import Metric, parse
+from bench.evaluation.plausibility import check_identities
 from bench.messages import comma_list, one_line, reason
 
 COLUMNS = ("dataset", "task", "model", "metric", "value")
