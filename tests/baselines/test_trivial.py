@@ -159,7 +159,7 @@ def test_matcher_is_membership_in_the_generated_queries(small):
 
 def test_matcher_of_real_queries_is_the_share_of_their_words():
     log = worded(["red shoe", "blue shoe", "shoe", "hat"], ["red shoe", "red red green"])
-    sp = split(log)
+    sp = all_in_training(log)
     model = fitted("matcher", sp)
     batch = worded_batch(sp, model)
     table = dict(zip(log.queries.text[batch.query.numpy()], model.score(batch).tolist(), strict=True))
@@ -171,7 +171,7 @@ def test_matcher_of_real_queries_is_the_share_of_their_words():
 
 def test_a_query_without_words_matches_nothing():
     log = worded(["red shoe", "blue shoe", "shoe", "hat"], ["red shoe", ""])
-    sp = split(log)
+    sp = all_in_training(log)
     for name in ("matcher", "bm25", "tfidf"):
         model = fitted(name, sp)
         batch = worded_batch(sp, model)
@@ -182,9 +182,9 @@ def test_a_query_without_words_matches_nothing():
 def test_matchers_refuse_a_log_without_words_and_generated_queries():
     log = worded(["", "", "", ""], ["", " "])
     with pytest.raises(RunError, match=r"neither generated queries nor words"):
-        fitted("matcher", split(log))
+        fitted("matcher", all_in_training(log))
     with pytest.raises(RunError, match="no words for bm25 to match"):
-        fitted("bm25", split(log))
+        fitted("bm25", all_in_training(log))
 
 
 @pytest.mark.parametrize(("name", "second"), [("matcher-popularity", "popularity"), ("matcher-seq-knn", "seq-knn")])
@@ -301,6 +301,12 @@ DOCUMENTS = ["red shoe for a red dress", "blue shoe", "a long text about a hat a
 QUERIES = ["red shoe", "shoe shoe hat", "a coat zzz"]
 
 
+def all_in_training(log: Log) -> LogSplit:
+    """Every event trains; for scores of rows that are looked at by hand."""
+    none = np.empty(0, dtype=np.int64)
+    return LogSplit(log, "all-in-training", np.arange(len(log.events)), none, none, {})
+
+
 def worded(documents: list[str], queries: list[str]) -> Log:
     """Real queries: one user searches each query once for every document; items carry no query lists."""
     names = [f"i{number}" for number in range(len(documents))]
@@ -323,7 +329,7 @@ def worded_batch(sp: LogSplit, model: Ranker) -> Batch:
 
 
 def by_query(documents: list[str], queries: list[str], name: str, **config: Any) -> dict[str, list[float]]:
-    sp = split(worded(documents, queries))
+    sp = all_in_training(worded(documents, queries))
     model = fitted(name, sp, **config)
     batch = worded_batch(sp, model)
     return dict(zip(sp.log.queries.text[batch.query.numpy()], model.score(batch).tolist(), strict=True))
