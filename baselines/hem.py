@@ -1,0 +1,85 @@
+"""HEM: users, items, queries and words in one space; users and items generate words (Ai et al., SIGIR 2017)."""
+
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.data.ragged import Ragged
+from bench.ranker.blocks.product_search import ProductSearch, ProductSearchConfig, WordBags
+from bench.ranker.contract import Batch, Context, Field, TrainData
+from bench.ranker.registry import register
+
+
+class HEMConfig(ProductSearchConfig):
+    """The family's settings and the weight of the query; published: dim 100 to 400, SGD .5 with linear decay, L2 .005."""
+
+    query_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """lambda, which multiplies the QUERY: 1 ignores the user, 0 ignores the query."""
+
+
+@register("hem", title="HEM", tasks=("search",), group="search", cite="Ai et al., SIGIR 2017")
+class HEM(ProductSearch):
+    """M = lambda phi(q) + (1 - lambda) G[u], s = <M, E[i]> + b_i (eq. 8); the user vector knows no time and no history.
+
+    Loss: the search term on M, and two language models of equal weight: E[i] predicts words of the item's text and G[u]
+    words that the user wrote in training reviews (eq. 5). Where a data set has no reviews, a user's words are those of
+    the text of the items that the user clicked in training, and the record says so.
+
+    Deviations: an event draws `text_words` words instead of being repeated once per word of its review; user vectors
+    start at zero as published, item vectors do not, so that no two scores tie before training.
+    """
+
+    Config: ClassVar[type] = HEMConfig
+    uses_user: ClassVar[bool] = True
+    search_space: ClassVar[dict[str, Any]] = ProductSearch.search_space | {
+        "query_weight": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    }
+
+    def __init__(self, config: HEMConfig, context: Context):
+        super().__init__(config, context)
+        self.users = nn.Embedding(self.catalog.n_users + 1, config.dim)
+        nn.init.zeros_(self.users.weight)
+        self._user_bags: WordBags | None = None
+        self._user_words = ""
+
+    def precompute(self, train: TrainData) -> None:
+        """Make the users' bags of words from the training side alone."""
+        written = self.catalog.user_review_words
+        if written is not None:
+            self._user_words, lists = "training reviews of the user", written
+        else:
+            clicks = train.arrays()
+            self._user_words = "text of the items that the user clicked in training"
+            lists = _words_of_clicks(
+                clicks["user"], clicks["item"], self.catalog.item_text_words(categories=self.config.words == "all"),
+                self.catalog.n_users,
+            )
+        self._user_bags = WordBags(lists).to(self.context.device)
+
+    def evidence(self) -> dict[str, Any]:
+        """Where the users' words come from."""
+        return super().evidence() | {"words of users": self._user_words}
+
+    def intent(self, batch: Batch) -> Tensor:
+        """(B, d) query and user, weighted."""
+        weight = self.config.query_weight
+        return weight * self.query_encoder(batch.query) + (1 - weight) * self.users(batch.user)
+
+    def text_loss(self, batch: Batch) -> Tensor:
+        """Items predict words of their text, users words of their own."""
+        assert self._user_bags is not None, "precompute has not been called"
+        words, real = self._user_bags(batch.user, self.config.text_words)
+        return super().text_loss(batch) + self.contrast_words(self.users(batch.user), words, real)
+
+    def squares(self, batch: Batch) -> Tensor:
+        """As the family's, with the rows of the users."""
+        return super().squares(batch) + self.users(batch.user).square().sum()
+
+
+def _words_of_clicks(user: np.ndarray, item: np.ndarray, text: Ragged, n_users: int) -> Ragged:
+    """The words (n_users + 1 bags) of the items that each user clicked."""
+    pairs = np.unique(np.stack([user, item], 1), axis=0)
+    words = text.take(pairs[:, 1])
+    return Ragged.from_pairs(np.repeat(pairs[:, 0], words.lengths), words.values, n_users + 1)
