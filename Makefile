@@ -7,9 +7,9 @@ ARGS ?=
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup
 
-.PHONY: run test check lint typecheck wheel install clean
+.PHONY: run test check lint typecheck docs wheel install clean
 
 run: $(VENV)/.ready
 	$(BIN)/bench run --models gensr,unisar --dataset ml-100k $(ARGS)
@@ -31,6 +31,9 @@ typecheck: $(VENV)/.ready-dev
 	rm -rf build/typecheck
 	$(PIP) --no-deps --no-build-isolation --target build/typecheck .
 	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p bench
+
+docs: $(VENV)/.ready-dev
+	$(BIN)/python -m bench.cli.reference > docs/cli.md
 
 wheel: $(VENV)/.ready-dev
 	$(BIN)/python -m build --wheel --no-isolation

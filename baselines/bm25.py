@@ -5,63 +5,26 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from bench.baselines.counting import ClosedForm, PairTable, distinct
-from bench.errors import NothingToReadError
-from bench.ranker.contract import (
-    Batch,
-    Config,
-    Field,
-    TrainData,
-    Window,
-)
+from bench.baselines.counting import PairTable
+from bench.baselines.lexical import Lexical
+from bench.ranker.contract import Config, Field, PositiveFloat, TrainData
 from bench.ranker.registry import register
 
 
 class BM25Config(Config):
-    """`k1`: saturation of repeated words; `b`: share of the normalisation by document length."""
+    """The two free numbers of BM25, as Lucene sets them."""
 
-    k1: Annotated[float, Field(gt=0, le=10)] = 1.2
+    k1: Annotated[PositiveFloat, Field(le=10)] = 1.2
+    """Saturation of repeated words."""
     b: Annotated[float, Field(ge=0, le=1)] = 0.75
-
-
-class Lexical(ClosedForm):
-    """Base of models that add up a weight for every distinct word of the query that a candidate has.
-
-    A subclass makes the table of (item, word) weights in `learn` under the name "weights". Nothing is learnt from
-    events.
-    """
-
-    uses_query: ClassVar[bool] = True
-    uses_history: ClassVar[bool] = False
-
-    @property
-    def window(self) -> Window:
-        return Window(rec=1, search=1, clicks=1)
-
-    def words(self, batch: Batch) -> Tensor:
-        """(B, W) distinct words of each query, 0 = none."""
-        return distinct(self.catalog.query_words.to(batch.query.device)[batch.query])
-
-    def score(self, batch: Batch) -> Tensor:
-        """(B, K) sum of the weights, 0 where no word is shared."""
-        table = PairTable.of(self.learnt, "weights", self.catalog.n_words + 1)
-        words = self.words(batch)
-        score = torch.zeros(batch.cand.shape, device=batch.cand.device)
-        for column in range(words.shape[1]):
-            score += table.lookup(batch.cand, words[:, column, None])
-        return score
-
-    def require_words(self) -> None:
-        """Raises NothingToReadError where items or queries have no words."""
-        for kind, lists in (("items", self.catalog.item_word_lists), ("queries", self.catalog.query_word_lists)):
-            if not len(lists.values):
-                name = self.entry.name
-                raise NothingToReadError(f"the {kind} of {self.catalog.name} have no words for {name} to match")
+    """Share of the normalisation by document length."""
 
 
 @register("bm25", title="BM25", tasks=("search",), group="trivial", cite="Robertson and Zaragoza, FnTIR 2009")
 class BM25(Lexical):
-    """Score of an item with words T = sum over the distinct words w of the query of
+    """Sum of the weights of the words that query and item share.
+
+    Score of an item with words T = sum over the distinct words w of the query of
 
         ln(1 + (N - df + .5) / (df + .5)) * tf (k1 + 1) / (tf + k1 (1 - b + b |T| / mean |T|))
 
@@ -74,6 +37,11 @@ class BM25(Lexical):
     config: BM25Config
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
+        """Table `weights` of (item, word).
+
+        Raises:
+            NothingToReadError: items or queries have no words.
+        """
         import bm25s
         from bm25s.tokenization import Tokenized
 

@@ -28,14 +28,17 @@ class ClosedForm(Ranker):
         """The state, from the training events (and the catalogue)."""
 
     def fit(self, train: TrainData, valid: Validation) -> dict[str, Any]:
+        """Count once; `valid` is not looked at."""
         started = time.perf_counter()
         self.load_state(self.learn(train))
         return {"epochs": 0, "converged": True, "parameters": 0, "seconds": time.perf_counter() - started}
 
     def state(self) -> dict[str, Tensor]:
+        """The learnt tensors on the CPU."""
         return {name: value.cpu().contiguous() for name, value in self.learnt.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over learnt tensors, on the device of the run."""
         self.learnt = {name: value.to(self.context.device) for name, value in state.items()}
 
 
@@ -59,10 +62,12 @@ class PairTable:
         return torch.where(self.keys[place] == wanted, self.values[place], 0.0)
 
     def state(self, name: str) -> dict[str, Tensor]:
+        """The two tensors, named after the table."""
         return {f"{name}.keys": self.keys, f"{name}.values": self.values}
 
     @classmethod
     def of(cls, state: dict[str, Tensor], name: str, width: int) -> "PairTable":
+        """The table that `state` of a table called `name` holds."""
         return cls(state[f"{name}.keys"], state[f"{name}.values"], width)
 
     @classmethod
@@ -89,7 +94,7 @@ def past_items(batch: Batch) -> Tensor:
     return torch.cat([rec, batch.search_items.masked_fill(~batch.search_click_mask, 0).flatten(1)], 1)
 
 
-def below_one(counts: Tensor) -> Tensor:
+def tie_breaks(counts: Tensor) -> Tensor:
     """The counts' order as evenly spaced values in [0, 1), equal counts alike.
 
     Added to whole numbers they break ties and nothing else. The values are 1 / (number of different counts) apart, so

@@ -15,15 +15,18 @@ from bench.ranker.registry import register
 
 
 class DINConfig(TrainConfig):
-    """Names are RecBole's; d 64 for the item and layers of 80 and 40 are the authors', whose
-    batches have 32 rows.
-    """
+    """Names are RecBole's; d 64 for the item and layers of 80 and 40 are the authors', whose batches have 32 rows."""
 
     embedding_size: PositiveInt = 64
+    """Width of the item embeddings."""
     mlp_hidden_size: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default_factory=lambda: [80, 40])
+    """Widths of the layers, of the attention network and of the one that scores."""
     dropout_prob: Fraction = 0.0
+    """Dropout of the layers."""
     pooling_mode: Literal["mean", "max", "sum"] = "mean"
+    """RecBole's pooling of features with several values; a history is pooled by attention."""
     batch_size: PositiveInt = 128
+    """Clicks of a training batch; each is a row per candidate."""
 
 
 @register("din", title="DIN", tasks=("rec",), group="rec", cite="Zhou et al., KDD 2018")

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from bench.baselines.recbole.bridge import RecBoleRanker
+from bench.baselines.recbole.bridge import DotProductRanker
 from bench.ranker.contract import Config, Fraction, PositiveInt, TrainConfig
 from bench.ranker.registry import register
 
@@ -11,15 +11,21 @@ class GRU4RecConfig(TrainConfig):
     """Names are RecBole's; one layer of 100 units and batches of 64 are the authors', dropout is RecBole's."""
 
     embedding_size: PositiveInt = 100
+    """Width of the item embeddings."""
     hidden_size: PositiveInt = 100
+    """Units of a layer."""
     num_layers: PositiveInt = 1
+    """Layers of the GRU."""
     dropout_prob: Fraction = 0.3
+    """Dropout of the embeddings."""
     loss_type: Literal["CE", "BPR"] = "CE"
+    """Cross-entropy over all items, or BPR with the sampled negatives."""
     batch_size: PositiveInt = 64
+    """Rows of a training batch."""
 
 
 @register("gru4rec", title="GRU4Rec", tasks=("rec",), group="rec", cite="Hidasi et al., ICLR 2016")
-class GRU4Rec(RecBoleRanker):
+class GRU4Rec(DotProductRanker):
     """A GRU over the recommendation clicks; score = projected state at the last click . item embedding.
 
     RecBole's network follows Tan et al. (DLRS 2016): every click with its past is a training row, instead of

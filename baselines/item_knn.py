@@ -24,9 +24,11 @@ class ItemKNN(ClosedForm):
 
     @property
     def window(self) -> Window:
-        return Window(rec=0, search=0)
+        """The whole history."""
+        return Window(rec=None, search=None)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
+        """The users of each item: `users` one item after the other, `offsets` (n_items + 2,)."""
         events = train.arrays()
         width = self.catalog.n_users + 1
         pair = np.unique(events["item"].astype(np.int64) * width + events["user"])

@@ -2,10 +2,9 @@
 
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.ranker.blocks.graph import adjacency, bpr, initial, propagate
+from bench.ranker.blocks.graph import GraphTable
 from bench.ranker.contract import (
     Batch,
     Context,
@@ -15,6 +14,7 @@ from bench.ranker.contract import (
     TorchRanker,
     TrainConfig,
     TrainData,
+    Window,
 )
 from bench.ranker.registry import register
 
@@ -29,8 +29,11 @@ class LightGCNConfig(TrainConfig):
     lr: PositiveFloat = 1e-2
     patience: PositiveInt = 50
     dim: PositiveInt = 64
+    """Width of a row."""
     layers: PositiveInt = 3
+    """Hops of the propagation."""
     decay: NonNegativeFloat = 1e-4
+    """Weight of half the squared layer-0 rows of a batch, divided by its size."""
 
 
 @register("lightgcn", title="LightGCN", tasks=("rec",), group="rec", cite="He et al., SIGIR 2020")
@@ -50,35 +53,28 @@ class LightGCN(TorchRanker):
 
     def __init__(self, config: LightGCNConfig, context: Context):
         super().__init__(config, context)
-        users, items = self.catalog.n_users, self.catalog.n_items
-        self.ego = nn.Parameter(initial(users, items, config.dim, context.generator("lightgcn")))
-        # What scores: refreshed from `ego` and the graph at the end of every epoch, saved with the weights.
-        self.register_buffer("final", torch.zeros_like(self.ego))
-        self._graph: Tensor | None = None
+        catalog = self.catalog
+        generator = context.generator("lightgcn")
+        self.table = GraphTable(catalog.n_users, catalog.n_items, config.dim, config.layers, generator)
+
+    @property
+    def window(self) -> Window:
+        """As little history as there can be: none is read."""
+        return Window(rec=1, search=1, clicks=1)
 
     def precompute(self, train: TrainData) -> None:
         """Build the graph of the training clicks."""
-        clicks = train.arrays("rec")
-        graph = adjacency(clicks["user"], clicks["item"], self.catalog.n_users, self.catalog.n_items)
-        self._graph = graph.to(self.context.device)
-
-    def train(self, mode: bool = True) -> "LightGCN":
-        """As of any module; leaving training mode propagates the rows once for all scores."""
-        if not mode and self.training and self._graph is not None:
-            with torch.no_grad():
-                self.final.copy_(propagate(self._graph, self.ego, self.config.layers))  # type: ignore[operator]
-        return super().train(mode)
+        self.table.connect(train, self.context.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """BPR on propagated rows, and half the squared layer-0 rows of the batch over its size."""
-        final = propagate(self._graph, self.ego, self.config.layers)  # type: ignore[arg-type]
-        items = batch.cand[batch.label == 0].view(len(batch), -1) + self.catalog.n_users + 1  # type: ignore[operator]
-        clicked = batch.item + self.catalog.n_users + 1  # type: ignore[operator]
-        ranking = bpr(final[batch.user], final[clicked], final[items])
-        rows = self.ego[torch.cat([batch.user, clicked, items.flatten()])]
-        decay = 0.5 * rows.square().sum() / len(batch)
-        return ranking + self.config.decay * decay, {"bpr": ranking, "squares": decay}
+        ranking, parts = self.table.loss(batch)
+        return ranking + self.config.decay * parts["squares"], parts
 
-    def score(self, batch: Batch) -> Tensor:
-        final: Tensor = self.final  # type: ignore[assignment]
-        return (final[batch.user][:, None] * final[batch.cand + self.catalog.n_users + 1]).sum(-1)
+    def row_vectors(self, batch: Batch) -> Tensor:
+        """Propagated rows of the users, (B, dim)."""
+        return self.table.final[batch.user]
+
+    def item_vectors(self) -> Tensor:
+        """Propagated rows of the items, (n_items + 1, dim)."""
+        return self.table.final[self.catalog.n_users + 1 :]

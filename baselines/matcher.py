@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bench.baselines.counting import ClosedForm, PairTable, below_one, distinct, item_counts
+from bench.baselines.counting import ClosedForm, PairTable, distinct, item_counts, tie_breaks
 from bench.data.catalog import Catalog
 from bench.errors import NothingToReadError
 from bench.ranker.contract import Batch, Config, Context, TrainData, Window
@@ -15,7 +15,7 @@ from bench.ranker.registry import register
 class Match:
     """How well candidates match a row's query, from the catalogue alone.
 
-    Where the queries were generated from items (`catalog.item_queries`), an item matches if the query is among those
+    Where the queries were generated from items (`catalog.matched_queries`), an item matches if the query is among those
     that could be generated for it. Real queries match to the extent that their distinct words occur among the item's
     words.
 
@@ -24,9 +24,9 @@ class Match:
     """
 
     def __init__(self, catalog: Catalog, device: torch.device):
-        self.generated = catalog.item_queries is not None
-        if catalog.item_queries is not None:
-            table, self._words = PairTable.of_lists(catalog.item_queries, catalog.n_queries + 1), None
+        self.generated = catalog.matched_queries is not None
+        if catalog.matched_queries is not None:
+            table, self._words = PairTable.of_lists(catalog.matched_queries, catalog.n_queries + 1), None
         elif len(catalog.item_word_lists.values) and len(catalog.query_word_lists.values):
             table = PairTable.of_lists(catalog.item_word_lists, catalog.n_words + 1)
             self._words = distinct(catalog.query_words).to(device)
@@ -39,6 +39,7 @@ class Match:
 
     @property
     def meaning(self) -> str:
+        """What a match is on this log, for the record."""
         if self.generated:
             return "the query is one of the item's generated queries"
         return "share of the query's words in the item's words"
@@ -71,9 +72,11 @@ class _Matching(ClosedForm):
 
     @property
     def window(self) -> Window:
-        return Window(rec=1, search=1, clicks=1)
+        """None is read."""
+        return Window(rec=0, search=0)
 
     def evidence(self) -> dict[str, Any]:
+        """What a match is on this log."""
         return {"match": self.match.meaning}
 
 
@@ -82,6 +85,7 @@ class Matcher(_Matching):
     """Score = match of query and item in [0, 1]; no user, no learning (see `Match`)."""
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
+        """Nothing: the catalogue says it all."""
         return {}
 
     def score(self, batch: Batch) -> Tensor:
@@ -94,7 +98,8 @@ class MatcherPopularity(_Matching):
     """Lexicographic: the better match first; among equal matches the item with more training events, of either task."""
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
-        return {"popularity": below_one(item_counts(train, self.catalog.n_items))}
+        """`popularity` (n_items + 1,): training events of each item, as ranks in [0, 1)."""
+        return {"popularity": tie_breaks(item_counts(train, self.catalog.n_items))}
 
     def score(self, batch: Batch) -> Tensor:
         """(B, K): level of the match plus popularity in [0, 1)."""

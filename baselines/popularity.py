@@ -17,9 +17,11 @@ class Popularity(ClosedForm):
 
     @property
     def window(self) -> Window:
-        return Window(rec=1, search=1, clicks=1)
+        """None is read."""
+        return Window(rec=0, search=0)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
+        """`count` (n_items + 1,): training events of each item."""
         return {"count": item_counts(train, self.catalog.n_items)}
 
     def score(self, batch: Batch) -> Tensor:

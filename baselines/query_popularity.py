@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from bench.baselines.counting import ClosedForm, PairTable, below_one, item_counts
+from bench.baselines.counting import ClosedForm, PairTable, item_counts, tie_breaks
 from bench.ranker.contract import Batch, TrainData, Window
 from bench.ranker.registry import register
 
@@ -18,12 +18,14 @@ class QueryPopularity(ClosedForm):
 
     @property
     def window(self) -> Window:
-        return Window(rec=1, search=1, clicks=1)
+        """None is read."""
+        return Window(rec=0, search=0)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
+        """Table `clicks` of (query, item), and `popularity` (n_items + 1,) as ranks in [0, 1)."""
         searches = train.arrays("search")
         clicks = PairTable.count(searches["query"], searches["item"], self.catalog.n_items + 1)
-        return {"popularity": below_one(item_counts(train, self.catalog.n_items)), **clicks.state("clicks")}
+        return {"popularity": tie_breaks(item_counts(train, self.catalog.n_items)), **clicks.state("clicks")}
 
     def score(self, batch: Batch) -> Tensor:
         """(B, K): clicks plus popularity in [0, 1)."""

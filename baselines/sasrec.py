@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from bench.baselines.recbole.bridge import RecBoleRanker
+from bench.baselines.recbole.bridge import DotProductRanker
 from bench.ranker.contract import (
     Config,
     Fraction,
@@ -17,20 +17,31 @@ class SASRecConfig(TrainConfig):
     """Names are RecBole's; the sizes are the paper's (d 50, 2 blocks, 1 head, inner layer as wide as d, dropout .5)."""
 
     n_layers: PositiveInt = 2
+    """Blocks of self-attention."""
     n_heads: PositiveInt = 1
+    """Heads of a block."""
     hidden_size: PositiveInt = 50
+    """Width d of item embeddings and states."""
     inner_size: PositiveInt = 50
+    """Width of the feed-forward layer."""
     hidden_dropout_prob: Fraction = 0.5
+    """Dropout of embeddings and layers."""
     attn_dropout_prob: Fraction = 0.5
+    """Dropout of attention weights."""
     hidden_act: Literal["relu", "gelu"] = "relu"
+    """Activation of the feed-forward layer."""
     layer_norm_eps: PositiveFloat = 1e-12
+    """Added to the variance in layer normalisation."""
     initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the weights at the start."""
     loss_type: Literal["CE", "BPR"] = "CE"
+    """Cross-entropy over all items, or BPR with the sampled negatives."""
     batch_size: PositiveInt = 128
+    """Rows of a training batch."""
 
 
 @register("sasrec", title="SASRec", tasks=("rec",), group="rec", cite="Kang and McAuley, ICDM 2018")
-class SASRec(RecBoleRanker):
+class SASRec(DotProductRanker):
     """Causal self-attention over the recommendation clicks; score = state at the last click . item embedding.
 
     Where RecBole's network differs from the paper's: layer normalisation after each block instead of before, no

@@ -21,10 +21,12 @@ from bench.ranker.registry import register
 
 
 class SeqKNNConfig(Config):
-    """`last`: events of the history that vote; `reach`: positions in a training sequence that count as neighbours."""
+    """How far back the history votes, and how far apart neighbours are."""
 
-    last: Annotated[int, Field(ge=1, le=1000)] = 5
+    last: Annotated[PositiveInt, Field(le=1000)] = 5
+    """Units at the end of the history that vote."""
     reach: PositiveInt = 10
+    """Positions in a training sequence that count as neighbours."""
 
 
 @register("seq-knn", title="Sequence-kNN", tasks=("rec", "search"), group="trivial")
@@ -42,9 +44,11 @@ class SeqKNN(ClosedForm):
 
     @property
     def window(self) -> Window:
+        """The last `last` clicks and searches."""
         return Window(rec=self.config.last, search=self.config.last)
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
+        """Similarities of item pairs; see `neighbours`."""
         events = train.arrays()
         return neighbours(events["user"], events["item"], self.config.reach, self.catalog.n_items)
 
@@ -64,6 +68,7 @@ class MatcherSeqKNN(SeqKNN):
         self.match = Match(context.catalog, context.device)
 
     def evidence(self) -> dict[str, Any]:
+        """What a match is on this log."""
         return {"match": self.match.meaning}
 
     def score(self, batch: Batch) -> Tensor:
@@ -95,7 +100,7 @@ def neighbours(user: np.ndarray, item: np.ndarray, reach: int, n_items: int) -> 
 def votes(state: dict[str, Tensor], batch: Batch, last: int, n_items: int) -> Tensor:
     """(B, K) sum of the similarities of each candidate with the last `last` units of the history."""
     table = PairTable.of(state, "neighbours", n_items + 1)
-    items, _, _, _ = batch.merged(last)
+    items = batch.merged(last).items
     score = torch.zeros(batch.cand.shape, device=batch.cand.device)
     for column in range(last):
         past = items[:, column, None]

@@ -5,8 +5,8 @@ import scipy.sparse as sparse
 import torch
 from torch import Tensor
 
-from bench.baselines.bm25 import Lexical
 from bench.baselines.counting import PairTable
+from bench.baselines.lexical import Lexical
 from bench.ranker.contract import Batch, TrainData
 from bench.ranker.registry import register
 
@@ -19,6 +19,11 @@ class TfIdf(Lexical):
     """
 
     def learn(self, train: TrainData) -> dict[str, Tensor]:
+        """Table `weights` of (item, word), and `idf` per word (n_words + 1,).
+
+        Raises:
+            NothingToReadError: items or queries have no words.
+        """
         self.require_words()
         lists, n_words = self.catalog.item_word_lists, self.catalog.n_words
         shape = (self.catalog.n_items + 1, n_words + 1)

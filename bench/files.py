@@ -85,16 +85,18 @@ def exclusive_folder(folder: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(path: Path, doing: str, what: str) -> Iterator[None]:
-    """Hold a lock file; a second process waits, and says so in the log.
+def exclusive(path: Path, doing: str, what: str, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold a lock file; a second process waits, also one on another machine that shares the folder.
 
     Args:
         path: the lock file; its folder is made.
         doing: what the other process does, for the log: "making FOLDER".
         what: what cannot be written, for the message.
+        waiting: is called once with a line for the user before a wait; what it raises takes the place of the wait.
+            By default the line goes to the log.
 
     Raises:
-        RunError: the place is read-only.
+        RunError: the place is read-only, or its file system has no locks.
     """
     import logging
 
@@ -106,8 +108,13 @@ def exclusive(path: Path, doing: str, what: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            logging.getLogger(__name__).warning("another process is %s; waiting for it", doing)
+            if waiting is None:
+                logging.getLogger(__name__).warning("another process is %s; waiting for it", doing)
+            else:
+                waiting(f"another process is {doing}")
             lock.acquire()
+    except NotImplementedError as error:
+        raise RunError(f"the file system of {path.parent} has no file locks; choose a folder on another one") from error
     except OSError as error:
         raise RunError(f"cannot write {what} to {path.parent}: {reason(error)}") from error
     try:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import RunError
+from bench.foreign import unchanged_process
+from bench.messages import first_line
 
 TREE = "bench"
 
@@ -55,16 +57,23 @@ def declarations(kind: str, packages: Sequence[str], group: str, decorator: str)
 
 
 def load(kind: str, name: str, target: str) -> Any:
-    """Import what a declaration names.
+    """Import what a declaration names; what another package's module does to the process on import is put back.
 
     Raises:
         RunError: its module or the name in it cannot be imported.
     """
     module, _, attribute = target.partition(":")
+    if module.split(".")[0] == TREE:
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise RunError(f"{kind} '{name}' ({target}) cannot be imported: {first_line(error)}") from error
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise RunError(f"{kind} '{name}' ({target}) cannot be imported: {error}") from error
+        with unchanged_process():
+            return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever another package's import ends in
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise RunError(f"{kind} '{name}' ({target}) cannot be imported: {why}") from error
 
 
 def _of_package(package: str, decorator: str) -> Iterator[Declaration]:
@@ -77,16 +86,25 @@ def _of_package(package: str, decorator: str) -> Iterator[Declaration]:
 
 
 def _of_file(path: Path, module: str, package: str, decorator: str) -> Iterator[Declaration]:
-    source = path.read_text(encoding="utf-8")
-    if f"@{decorator}(" not in source:
-        return
-    for node in ast.parse(source).body:
+    try:
+        source = path.read_text(encoding="utf-8")
+        nodes = ast.parse(source).body if f"@{decorator}(" in source else []
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RunError(f"{path} ({package}) cannot be read: {first_line(error)}") from error
+    for node in nodes:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
             continue
         for call in node.decorator_list:
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
-                facts = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
-                yield Declaration(ast.literal_eval(call.args[0]), f"{module}:{node.name}", package, facts)
+                try:
+                    name = ast.literal_eval(call.args[0])
+                    facts = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+                except (ValueError, IndexError):
+                    raise RunError(
+                        f"{path}, line {node.lineno}: @{decorator}(...) of {node.name} must have literal arguments, "
+                        "a name first"
+                    ) from None
+                yield Declaration(name, f"{module}:{node.name}", package, facts)
 
 
 def _of_entry_point(point: importlib.metadata.EntryPoint, decorator: str) -> Declaration:

@@ -94,16 +94,18 @@ def shown(root: Path, options: argparse.Namespace) -> tuple[float, str]:
 
 
 def batches(root: Path, options: argparse.Namespace) -> tuple[float, str]:
-    from bench.data.batch import Batches, TrainData
+    from bench.data.batch import Batches
     from bench.data.history import Window
     from bench.data.split import split
+    from bench.data.training import TrainData
 
     log = _log(root)
     mapped = not log.events.item.flags.owndata and not log.events.item.flags.writeable
     train = TrainData(Batches(split(log, "last-day")), ("rec", "search"), seed=0)
-    next(iter(train.batches(options.batch_size, 4, Window(), 0, 1)))
+    stream = train.events(options.batch_size, negatives=4, window=Window())
+    next(stream.batches(0, 1))
     started = time.perf_counter()
-    for _ in train.batches(options.batch_size, 4, Window(), 1, options.batches):
+    for _ in stream.batches(1, options.batches):
         pass
     seconds = time.perf_counter() - started
     kind = "mapped" if mapped else "not mapped"

@@ -15,9 +15,9 @@ from pydantic import Field
 from bench.data import hashing
 from bench.data.build import build
 from bench.data.log import Log
-from bench.data.sources import Source, SourceConfig, source
+from bench.data.sources import FolderSource, SourceConfig, source
 from bench.datasets.amazon.catalogue import Catalogue, catalogue_files, read_catalogue
-from bench.datasets.amazon.files import find, folder_of
+from bench.datasets.amazon.files import find, title_files
 from bench.datasets.amazon.metadata import read_titles
 from bench.datasets.amazon.relevance import PUBLISHER, read_queries, read_relevance
 from bench.datasets.amazon.text import chosen_fields, item_texts
@@ -29,22 +29,22 @@ _TRAIN, _VALID, _TEST = 0, 1, 2
 
 
 class Config(SourceConfig):
-    """`relevance`: `published` trains on train.qrels and tests on test.qrels; `test-only` needs test.qrels alone and
-    holds out one purchase of each user with three or more for test and one for validation, by a hash (that is not the
-    published protocol).
-
-    `valid_share`: share of the training purchases that validates, by a hash; the benchmark has no validation part.
-    `carried`: which queries an item is known to carry. `public`: those of train.qrels, and where category files lie
-    beside them the test queries whose words all occur in the item's category names. `relevance`: also those of
-    test.qrels, which for an item that nobody bought in the test part says nothing. `text`: what an item's text is made
-    of.
-    """
+    """How the benchmark becomes a Log."""
 
     mode: Literal["natural"] = "natural"
+    """Every event is a search."""
     relevance: Literal["published", "test-only"] = "published"
+    """`published` trains on train.qrels and tests on test.qrels. `test-only` needs test.qrels alone and holds out one
+    purchase of each user with three or more for test and one for validation, by a hash; that is not the published
+    protocol."""
     valid_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of the training purchases that validates, by a hash; the benchmark has no validation part."""
     carried: Literal["public", "relevance"] = "public"
+    """Which queries an item is known to carry. `public`: those of train.qrels, and where category files lie beside
+    them the test queries whose words all occur in the item's category names. `relevance`: also those of test.qrels,
+    which for an item that nobody bought in the test part says nothing."""
     text: str = "title,category,brand"
+    """What an item's text is made of, by comma."""
 
 
 @source(
@@ -54,14 +54,13 @@ class Config(SourceConfig):
     cite="Ai et al., SIGIR 2017",
     synthetic="queries (category paths of the product)",
 )
-class ProductSearch(Source):
+class ProductSearch(FolderSource):
+    """A category of the benchmark, in the folder that the argument names."""
+
     Config = Config
 
-    @property
-    def folder(self) -> Path:
-        return folder_of(self.root, self.argument, "hem")
-
     def raw_files(self) -> dict[str, Path]:
+        """Queries, relevance, and what lies beside them: category files and titles."""
         chosen_fields(self.config.text, _FIELDS)
         folder = self.folder
         names = ["query_text.txt", "test.qrels"] + (["train.qrels"] if self.config.relevance == "published" else [])
@@ -72,14 +71,10 @@ class ProductSearch(Source):
             raise RunError(
                 f"{folder} has no {', '.join(missing)}; get it from {PUBLISHER} and put it there, packed or not{hint}"
             )
-        titles = sorted({path for ending in ("", ".gz") for path in folder.glob(f"*title*.csv{ending}")})
-        return (
-            {name: path for name, path in found.items() if path}
-            | catalogue_files(folder)
-            | {f"titles {path.name}": path for path in titles}
-        )
+        return {name: path for name, path in found.items() if path} | catalogue_files(folder) | title_files(folder)
 
     def prepare(self, files: dict[str, Path]) -> Log:
+        """Relevance triples as search events, in the order of the lines."""
         queries = read_queries(files["query_text.txt"])
         steps = {"query lines": len(queries)}
         triples = []
@@ -119,6 +114,7 @@ class ProductSearch(Source):
                 "text": text.text,
                 "provenance": text.provenance,
                 "words": text.words,
+                "word_origins": text.word_origins,
                 "categories": [catalogue.categories.get(name, []) for name in item_ids],
                 "queries": [[str(number) for number in entry] for entry in carried],
             }
@@ -127,6 +123,7 @@ class ProductSearch(Source):
         table = pd.DataFrame({"id": ids, "text": queries, "words": [query.split() for query in queries]})
         published = self.config.relevance == "published"
         manifest = {
+            "queries from test relevance": self.config.carried == "relevance" or not published,
             "steps": steps,
             "coverage": text.coverage,
             "times": "order",

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from bench.data import hashing
-from bench.data.build import build, k_core, tokenize
+from bench.data.build import build, k_core
 from bench.data.log import Log
 from bench.data.sources import Source, SourceConfig, source
+from bench.data.words import tokenize
 from bench.datasets.recbole import read_atomic
 from bench.errors import RunError
 
@@ -29,13 +30,12 @@ _MD5 = {
 
 
 class Config(SourceConfig):
-    """`mode`: `disjoint` gives each rating to one task by a hash, `mirror` makes it a rec and a search event.
-
-    `queries`: E = one of the movie's genres with its decade, A = all its genres together.
-    """
+    """How ratings become a Log."""
 
     mode: Literal["disjoint", "mirror"] = "disjoint"
+    """Whether a rating is an event of one task, chosen by a hash, or of both."""
     queries: Literal["E", "A"] = "E"
+    """By which query a movie is searched: E = one of its genres with its decade, A = all its genres together."""
 
 
 @source(
@@ -46,9 +46,12 @@ class Config(SourceConfig):
     synthetic="queries (genre and decade of the movie)",
 )
 class MovieLens100K(Source):
+    """The files that RecBole's package carries."""
+
     Config = Config
 
     def raw_files(self) -> dict[str, Path]:
+        """Ratings, movies and users, checked by md5."""
         spec = importlib.util.find_spec("recbole")
         if spec is None or not spec.submodule_search_locations:
             raise RunError("ml-100k comes with RecBole, which is not installed: pip install --no-deps recbole==1.2.1")
@@ -67,6 +70,7 @@ class MovieLens100K(Source):
         return files
 
     def prepare(self, files: dict[str, Path]) -> Log:
+        """Ratings of the 5-core as events."""
         ratings = read_atomic(files["ml-100k.inter"]).table
         items = _items(read_atomic(files["ml-100k.item"]).table, self.config.queries)
         users = read_atomic(files["ml-100k.user"]).table.rename(columns={"user_id": "id"})

@@ -9,19 +9,20 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass as plain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-from pydantic import Field
+from pydantic import PositiveInt
 
 from bench.data import hashing
-from bench.data.build import build, k_core, tokenize
+from bench.data.build import build, k_core
 from bench.data.log import Log
-from bench.data.sources import Source, SourceConfig, source
-from bench.errors import RunError, UsageError
+from bench.data.sources import FolderSource, SourceConfig, source
+from bench.data.words import tokenize
+from bench.errors import RunError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 # In seconds the year 5138, in milliseconds March 1973: no log's times lie on the wrong side of it.
@@ -29,21 +30,24 @@ _MILLISECONDS_FROM = 1e11
 
 
 class Config(SourceConfig):
-    """`user`, `item`, `time`: names of the fields in the .inter file; `time_unit`: what its times count.
-
-    `core`: the iterative k-core (1 = all rows). `text`: item fields that make an item's text, with commas (default: all
-    token_seq fields). `queries`: the item field (token or token_seq) whose values become queries. `mode` says how a row
-    becomes events then: `disjoint` gives it to one task by a hash, `mirror` makes it an event of both.
-    """
+    """How atomic files become a Log."""
 
     mode: Literal["disjoint", "mirror"] = "disjoint"
+    """With `queries`: whether a row is an event of one task, chosen by a hash, or of both."""
     user: str = "user_id"
+    """Field of the user in the .inter file."""
     item: str = "item_id"
+    """Field of the item."""
     time: str = "timestamp"
+    """Field of the time."""
     time_unit: Literal["s", "ms"] = "s"
-    core: Annotated[int, Field(ge=1)] = 5
+    """What the times count."""
+    core: PositiveInt = 5
+    """Iterative k-core: fewest rows of a user and of an item; 1 keeps all."""
     text: str = ""
+    """Item fields that make an item's text, by comma; empty: all token_seq fields."""
     queries: str = ""
+    """The item field (token or token_seq) whose values become queries; empty: no searches."""
 
 
 @plain(frozen=True)
@@ -155,16 +159,14 @@ def read_atomic(path: Path) -> Atomic:
     split="leave-one-out",
     synthetic="queries (values of an item field)",
 )
-class RecBoleFiles(Source):
+class RecBoleFiles(FolderSource):
+    """The atomic files of the folder that the argument names."""
+
     Config = Config
 
     def raw_files(self) -> dict[str, Path]:
-        if not self.argument:
-            raise UsageError("recbole: needs the folder of the files, recbole:DIR")
-        given = Path(self.argument).expanduser()
-        folder = next((path for path in (given, self.root / given) if path.is_dir()), None)
-        if folder is None:
-            raise RunError(f"recbole:{given}: there is no folder {given}, nor {self.root / given}")
+        """The .inter file, and .item and .user where there are any."""
+        folder = self.folder
         found = sorted(folder.glob("*.inter"))
         if len(found) != 1:
             names = ", ".join(path.name for path in found) or "none"
@@ -176,6 +178,7 @@ class RecBoleFiles(Source):
         return {kind: path for kind, path in files.items() if path.exists()}
 
     def prepare(self, files: dict[str, Path]) -> Log:
+        """Rows as clicks, with searches from an item field where one is named."""
         config: Config = self.config
         inter = read_atomic(files["inter"])
         rows = _interactions(inter, config)

@@ -6,18 +6,18 @@ by the categories of its item, after Ai et al. (SIGIR 2017); without them the da
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import PositiveInt
 
 from bench.data.build import build, k_core
 from bench.data.log import Log
 from bench.data.ragged import Ragged
-from bench.data.sources import Source, SourceConfig, source
+from bench.data.sources import FolderSource, SourceConfig, source
 from bench.datasets.amazon.catalogue import catalogue_files, read_catalogue
-from bench.datasets.amazon.files import find, folder_of, read_lines
+from bench.datasets.amazon.files import find, read_lines
 from bench.datasets.amazon.queries import drawn_queries, path_queries, task_events
 from bench.datasets.amazon.text import chosen_fields, item_texts
 from bench.datasets.amazon.words import Stem, stemmer
@@ -28,20 +28,21 @@ _TEXTS = {"item_text.txt": "text", "item_generative_indexing_phase_0.txt": "text
 
 
 class Config(SourceConfig):
-    """`queries`: `path` = all categories of the item, general to special, as one query; `single` = one of its
-    categories; `none`.
-
-    Both need the category files. Category files list a set: the order general to special is that of the number of
-    items. `top_level` keeps the category that most items have. `core`: the iterative k-core (1 = the sequences as they
-    are).
-    """
+    """How sequences become a Log."""
 
     mode: Literal["disjoint", "mirror"] = "disjoint"
-    core: Annotated[int, Field(ge=1)] = 1
+    """Whether an interaction is an event of one task, chosen by a hash, or of both."""
+    core: PositiveInt = 1
+    """Iterative k-core: fewest interactions of a user and of an item; 1 keeps the sequences as they are."""
     queries: Literal["path", "single", "none"] = "path"
+    """`path`: all categories of the item as one query, general to special; `single`: one of its categories. Both need
+    the category files, which list a set: general to special is the order by number of items."""
     top_level: bool = False
+    """Keep the category that most items have."""
     stem: Literal["s", "krovetz", "none"] = "s"
+    """How words are cut."""
     text: str = "text,category,brand"
+    """What an item's text is made of, by comma."""
 
 
 @source(
@@ -50,14 +51,13 @@ class Config(SourceConfig):
     split="leave-one-out",
     synthetic="queries (categories of the item)",
 )
-class Sequences(Source):
+class Sequences(FolderSource):
+    """Sequences of the folder that the argument names."""
+
     Config = Config
 
-    @property
-    def folder(self) -> Path:
-        return folder_of(self.root, self.argument, "sequences")
-
     def raw_files(self) -> dict[str, Path]:
+        """The sequences, and what lies beside them: category files and texts."""
         chosen_fields(self.config.text, _FIELDS)
         folder = self.folder
         sequences = find(folder, "user_sequence.txt")
@@ -70,6 +70,7 @@ class Sequences(Source):
         return {"user_sequence.txt": sequences} | catalogue_files(folder) | ({"item text": text} if text else {})
 
     def prepare(self, files: dict[str, Path]) -> Log:
+        """Interactions with the place in their sequence as time, and queries from categories."""
         config = self.config
         rows = read_sequences(files["user_sequence.txt"])
         steps = {
@@ -114,6 +115,7 @@ class Sequences(Source):
                 "text": text.text,
                 "provenance": text.provenance,
                 "words": text.words,
+                "word_origins": text.word_origins,
                 "categories": [catalogue.categories.get(name, []) for name in item_ids],
                 **({"queries": lists} if texts else {}),
             }

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from bench.errors import RunError, UsageError
 from bench.models.gensr_prompt import NO, TEXTS, YES, Prompt, Prompts, single_token
 from bench.ranker.backbone import SMALL, item_texts, query_texts
-from bench.ranker.blocks.attention import Encoder, MultiHeadAttention, masked_mean
-from bench.ranker.blocks.graph import train_table
+from bench.ranker.blocks.attention import MultiHeadAttention
+from bench.ranker.blocks.contrast import user_contrast
+from bench.ranker.blocks.encoder import Encoder
+from bench.ranker.blocks.graph import TableConfig, click_table
+from bench.ranker.blocks.pooling import masked_mean
 from bench.ranker.contract import (
     Batch,
     Context,
@@ -72,24 +75,25 @@ class GenSRConfig(TrainConfig):
     cf_batch_size: PositiveInt = 2048
 
 
-class View(nn.Module):
+class InterestView(nn.Module):
     """One view of the history: positions and Transformer encoder (eq. 3, 4), soft filter by a candidate (eq. 5, 6)."""
 
     def __init__(self, width: int, hidden: int, config: GenSRConfig):
         super().__init__()
-        self.position = nn.Embedding(config.history, width) if config.positions else None
-        self.encoder = Encoder(width, config.heads, config.layers, config.dropout, hidden)
+        # Counted back from the newest click, so that a short history and the end of a long one read alike.
+        self.encoder = Encoder(
+            width,
+            config.heads,
+            config.layers,
+            config.dropout,
+            hidden,
+            positions="learned" if config.positions else "none",
+            length=config.history,
+            from_end=True,
+        )
         self.filter = MultiHeadAttention(width, config.heads, config.dropout)
-        if self.position is not None:
-            nn.init.normal_(self.position.weight, std=0.02)
-
-    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
-        """History (B, L, width), oldest first, mask (B, L) -> (B, L, width)."""
-        if self.position is not None:
-            # Counted back from the newest click, so that a short history and the end of a long one read alike.
-            age = (mask.sum(1, keepdim=True) - 1 - torch.arange(mask.shape[1], device=mask.device)).clamp(min=0)
-            x = x + self.position(age)
-        return self.encoder(x, mask)
+        if config.positions:
+            nn.init.normal_(self.encoder.position.weight, std=0.02)
 
 
 @register("gensr", title="GenSR", tasks=("rec", "search"), group="unified", cite="Zhao et al., SIGIR 2025")
@@ -111,6 +115,9 @@ class GenSR(TorchRanker):
         for part in ("q", "k", "relative_attention_bias")
     }
     config: GenSRConfig
+    titles: Tensor  # (n_items + 1, W) int32 token ids of each item's text
+    cf: Tensor  # (n_items + 1, cf_dim) the frozen CF table
+    scale: Tensor  # () root mean square of a word embedding's entries
 
     def __init__(self, config: GenSRConfig, context: Context):
         super().__init__(config, context)
@@ -135,8 +142,8 @@ class GenSR(TorchRanker):
         # Root mean square of a word embedding's entries: the scale of what is inserted among words.
         scale = self.words.weight.detach().square().mean().sqrt() if config.match_norm else torch.ones(())
         self.register_buffer("scale", scale)
-        self.cf_view = View(config.cf_dim, config.cf_dim, config)
-        self.semantic_view = View(width, width, config)
+        self.cf_view = InterestView(config.cf_dim, config.cf_dim, config)
+        self.semantic_view = InterestView(width, width, config)
         self.project = nn.Linear(config.cf_dim, width)
 
     @property
@@ -150,34 +157,12 @@ class GenSR(TorchRanker):
 
     def precompute(self, train: TrainData) -> None:
         """Fill the frozen CF table: LightGCN on the recommendation clicks of the training part."""
-        config, clicks = self.config, train.arrays("rec")
-        if not len(clicks["user"]):
-            raise RunError("gensr needs recommendation clicks for its CF table and the training part has none")
-        settings = {
-            name: value for name, value in vars(config).items() if name.startswith("cf_") and name != "cf_table"
-        }
-
-        def build() -> dict[str, Tensor]:
-            return train_table(
-                clicks["user"],
-                clicks["item"],
-                self.catalog.n_users,
-                self.catalog.n_items,
-                config.cf_dim,
-                config.cf_layers,
-                config.cf_epochs,
-                config.cf_lr,
-                config.cf_decay,
-                self.context.generator("lightgcn"),
-                config.cf_batch_size,
-                self.context.device,
-            )
-
-        key = ",".join(f"{name}={value}" for name, value in sorted(settings.items())) + f",seed={self.context.seed}"
-        tables = self.context.cached("lightgcn", key, build)
+        config = self.config
+        settings = {name: getattr(config, f"cf_{name}") for name in TableConfig.model_fields}
+        tables = click_table(self.context, train, TableConfig(**settings))
         table = tables["item" if config.cf_table == "propagated" else "item_ego"]
         # One number for the whole table: the view works at unit scale, and popular items keep their longer rows.
-        self.cf.copy_(table / table[1:].square().mean().sqrt() if config.match_norm else table)  # type: ignore[operator]
+        self.cf.copy_(table / table[1:].square().mean().sqrt() if config.match_norm else table)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Pretrained and new weights by learning rate, matrices and vectors by weight decay."""
@@ -194,7 +179,7 @@ class GenSR(TorchRanker):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Instruction tuning and contrast: task + lambda * contrast (eq. 8)."""
         views, inserts = self._inserts(batch)
-        answers = torch.where(batch.label > 0, self.yes, self.no)  # type: ignore[operator]
+        answers = torch.where(batch.label > 0, self.yes, self.no)
         total = inserts.new_zeros(())
         for task in (0, 1):
             rows = torch.nonzero(batch.task == task).flatten()
@@ -204,7 +189,7 @@ class GenSR(TorchRanker):
         task_loss = total / answers.numel()
         if not self.config.contrast:
             return task_loss, {"task": task_loss}
-        contrast = info_nce(*views, batch.user, self.config.temperature)
+        contrast = user_contrast(*views, batch.user, self.config.temperature)
         return task_loss + self.config.contrast * contrast, {"task": task_loss, "contrast": contrast}
 
     def score(self, batch: Batch) -> Tensor:
@@ -223,13 +208,14 @@ class GenSR(TorchRanker):
 
     def _inserts(self, batch: Batch) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """The user's two views (B, width) each, zero without a history, and c_hat, s_hat, e_i, t_i: (B, K, 4, width)."""
-        items, _, _, mask = batch.merged(self.config.history)
-        candidates: Tensor = self.cf[batch.cand]  # type: ignore[index]
-        collaborative = self.cf_view.encode(self.cf[items], mask)  # type: ignore[index]
+        history = batch.merged(self.config.history)
+        items, mask = history.items, history.mask
+        candidates = self.cf[batch.cand]
+        collaborative = self.cf_view.encoder(self.cf[items], mask)
         filtered = self.cf_view.filter(candidates, collaborative, mask)
         titles = self._title(torch.cat([items, batch.cand], 1))
         past, wanted = titles.split([items.shape[1], batch.cand.shape[1]], 1)
-        semantic = self.semantic_view.encode(past / self.scale, mask)
+        semantic = self.semantic_view.encoder(past / self.scale, mask)
         interests = self.semantic_view.filter(wanted / self.scale, semantic, mask)
         inserts = torch.stack(
             [
@@ -247,7 +233,7 @@ class GenSR(TorchRanker):
     def _title(self, items: Tensor) -> Tensor:
         """Mean word embedding of the first tokens of each item's text: (B, n) ids to (B, n, width)."""
         distinct, inverse = items.unique(return_inverse=True)
-        table = F.embedding_bag(self.titles[distinct], self.words.weight, mode="mean", padding_idx=self.prompts.pad)  # type: ignore[index]
+        table = F.embedding_bag(self.titles[distinct], self.words.weight, mode="mean", padding_idx=self.prompts.pad)
         return table[inverse]
 
     def _answer(self, prompt: Prompt, inserts: Tensor) -> Tensor:
@@ -260,22 +246,6 @@ class GenSR(TorchRanker):
         start = torch.full((rows * count, 1), self.start, device=inserts.device)
         out = self.lm(inputs_embeds=embedded, attention_mask=mask, decoder_input_ids=start, use_cache=False)
         return out.logits[:, 0]
-
-
-def info_nce(left: Tensor, right: Tensor, user: Tensor, temperature: float) -> Tensor:
-    """Contrast of two views of users (eq. 10), both directions averaged: (B, d), (B, d), (B,) -> scalar.
-
-    Cosine similarity over tau; the other users of the batch are negatives. Further rows of the same user are left out
-    of the denominator, and rows whose view is the zero vector (no history) out of the batch.
-    """
-    kept = (left.abs().sum(1) > 0) & (right.abs().sum(1) > 0)
-    left, right, user = F.normalize(left[kept], dim=1), F.normalize(right[kept], dim=1), user[kept]
-    if not len(user):
-        return left.sum() * 0
-    same = (user[:, None] == user) & ~torch.eye(len(user), dtype=torch.bool, device=user.device)
-    similarity = (left @ right.T / temperature).masked_fill(same, -torch.inf)
-    target = torch.arange(len(user), device=user.device)
-    return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
 
 
 def _titles(tokenizer: Any, texts: list[str], limit: int) -> Tensor:

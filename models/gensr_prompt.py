@@ -40,6 +40,9 @@ class Prompts(nn.Module):
         limit: tokens of a query that are kept.
     """
 
+    _offsets: Tensor  # (n_queries + 2,) where the tokens of each query start in `_words`
+    _words: Tensor  # (total,) token ids of all queries
+
     def __init__(self, tokenizer: Any, queries: list[str], limit: int):
         super().__init__()
         self.queries = queries
@@ -63,17 +66,17 @@ class Prompts(nn.Module):
         """Prompts of one task (0 = rec, 1 = search) for query ids (P,); rec prompts do not read them."""
         head: Tensor = getattr(self, f"_{TASKS[task]}_head")
         tail: Tensor = getattr(self, f"_{TASKS[task]}_tail")
-        start = self._offsets[query]  # type: ignore[index]
-        length = (self._offsets[query + 1] - start) * (task == SEARCH)  # type: ignore[index]
+        start = self._offsets[query]
+        length = (self._offsets[query + 1] - start) * (task == SEARCH)
         total = len(head) + length + len(tail)
         column = torch.arange(int(total.max()), device=query.device)
         # A column reads from the head, the query or the tail.
         after = column - len(head) - length[:, None]
         ids = torch.where(after >= 0, tail[after.clamp(0, len(tail) - 1)], head[column.clamp(max=len(head) - 1)])
-        if len(self._words):  # type: ignore[arg-type]
+        if len(self._words):
             inside = (column >= len(head)) & (after < 0)
-            place = (start[:, None] + column - len(head)).clamp(0, len(self._words) - 1)  # type: ignore[arg-type]
-            ids = torch.where(inside, self._words[place], ids)  # type: ignore[index]
+            place = (start[:, None] + column - len(head)).clamp(0, len(self._words) - 1)
+            ids = torch.where(inside, self._words[place], ids)
         mask = column < total[:, None]
         inserts = torch.nonzero((ids < 0) & mask)[:, 1].view(len(query), INSERTS)
         return Prompt(torch.where((ids < 0) | ~mask, self.pad, ids), inserts, mask)

@@ -1,16 +1,17 @@
-"""A sound little model and ten twins of it, each broken in one way that has spoilt published numbers.
+"""Sound little models and twins of them, each broken in one way that has spoilt published numbers.
 
-They prove the conformance battery: it passes the sound one and stops each twin at the check made for its fault.
+They prove the conformance checks: the sound ones pass, and each twin fails at the check made for its fault.
 """
 
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.data.batch import Batch
-from bench.ranker.contract import Context, PositiveInt, TorchRanker, TrainConfig
+from bench.ranker.contract import Context, PositiveInt, Stage, TorchRanker, TrainConfig, TrainData
 from bench.ranker.registry import register
 
 
@@ -31,6 +32,7 @@ class Sound(TorchRanker):
     uses_query = True
     uses_history = True
     uses_user = True
+    search_space: ClassVar[dict[str, Any]] = {"d": [8, 16, 32], "lr": ("loguniform", 1e-3, 1e-1)}
 
     def __init__(self, config: TwinConfig, context: Context):
         super().__init__(config, context)
@@ -124,6 +126,14 @@ class ReadsPadding(Sound):
         return (self.items(batch.rec_items) * (batch.rec_items > 0)[..., None]).mean(1)
 
 
+@_registered("loss-reads-padding")
+class LossReadsPadding(Sound):
+    """Keeps the vectors of the past small, those in padding slots among them."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        return super().loss(batch) + 0.1 * self.items(batch.rec_items).square().mean()
+
+
 @_registered("position-bonus")
 class PositionBonus(Sound):
     """Prefers early columns, as generated answers do."""
@@ -146,6 +156,77 @@ class DeadParameter(Sound):
         return past + self.gate(past).detach()
 
 
+@_registered("forgets-on-resume")
+class ForgetsOnResume(Sound):
+    """Sharpens its scores with every step, by a number that no checkpoint holds."""
+
+    steps = 0
+
+    def loss(self, batch: Batch) -> Tensor:
+        self.steps += 1
+        return F.cross_entropy(self.score(batch) * (1 + 0.1 * self.steps), batch.label)
+
+
+@_registered("one-task-missing")
+class OneTaskMissing(Sound):
+    """Weighs the tasks by their share of all tasks, and divides by the share of searches."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        return super().loss(batch) / ("search" in self.context.tasks)
+
+
+@_registered("user-in-search")
+class UserInSearch(Sound):
+    """Says that the user counts in recommendation alone, and reads him in searches as well."""
+
+    uses_user = ("rec",)
+
+
+@_registered("sound-in-two-stages")
+class TwoStages(Sound):
+    """Item vectors first, by the user alone; then the rest."""
+
+    def __init__(self, config: TwinConfig, context: Context):
+        super().__init__(config, context)
+        self.register_buffer("popular", torch.zeros(self.catalog.n_items + 1))
+
+    def item_loss(self, batch: Batch) -> Tensor:
+        return F.cross_entropy((self.users(batch.user)[:, None] * self.items(batch.cand)).sum(-1), batch.label)
+
+    def stages(self, train: TrainData) -> list[Stage]:
+        items = [{"params": [*self.items.parameters(), *self.users.parameters()]}]
+        rest = [{"params": [*self.queries.parameters(), *self.out.parameters(), *self.items.parameters()]}]
+        first = Stage("items", self.config, self.item_loss, self.stream, lambda: items, finish=self.remember)
+        return [first, Stage("fit", self.config, self.loss, self.stream, lambda: rest)]
+
+    def remember(self) -> None:
+        """Between the stages: the lengths of the item vectors as they are now."""
+        self.popular.copy_(self.items.weight.detach().norm(dim=1))
+
+    def score(self, batch: Batch) -> Tensor:
+        return super().score(batch) + 0.1 * self.popular[batch.cand]
+
+
+@_registered("forgets-between-stages")
+class ForgetsBetweenStages(TwoStages):
+    """What the first stage leaves to the second is no buffer, so a fit that resumes in the second has lost it."""
+
+    def __init__(self, config: TwinConfig, context: Context):
+        super().__init__(config, context)
+        del self.popular
+        self.popular = torch.zeros(self.catalog.n_items + 1)
+
+
+@_registered("stage-without-a-parameter")
+class StageWithoutAParameter(TwoStages):
+    """No stage trains the queries."""
+
+    def stages(self, train: TrainData) -> list[Stage]:
+        first, last = super().stages(train)
+        parameters = [*self.out.parameters(), *self.items.parameters()]
+        return [first, replace(last, parameters=lambda: [{"params": parameters}])]
+
+
 # Twin -> the check made for its fault, and the others that see a consequence of it.
 TWINS: dict[type[TorchRanker], tuple[str, set[str]]] = {
     ReadsPositive: ("hidden_positive", set()),
@@ -156,6 +237,12 @@ TWINS: dict[type[TorchRanker], tuple[str, set[str]]] = {
     HalfPrecision: ("dtype", set()),
     IgnoresQuery: ("query", set()),
     ReadsPadding: ("padding", set()),
+    LossReadsPadding: ("padding", set()),
     PositionBonus: ("column_order", {"candidate_subset"}),
     DeadParameter: ("gradients", set()),
+    ForgetsOnResume: ("resume", set()),
+    OneTaskMissing: ("rec_alone", set()),
+    UserInSearch: ("user", set()),
+    ForgetsBetweenStages: ("resume", {"state"}),
+    StageWithoutAParameter: ("gradients", set()),
 }

@@ -1,20 +1,23 @@
-"""The conformance battery can fail: each fault is stopped at the check made for it, and the sound twin passes."""
+"""The conformance checks can fail: each fault is stopped at the check made for it, and the sound twin passes."""
 
 import random
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt, model_validator
 from torch import nn
 
 import bench.testing
 from bench.errors import UsageError
-from bench.ranker.contract import Ranker, TrainConfig
+from bench.ranker.contract import Ranker, TrainConfig, Window
 from bench.ranker.registry import register
+from bench.testing.subject import row_differences
 
-from .broken_twins import TWINS, Sound
+from .broken_twins import TWINS, Sound, TwinConfig, TwoStages
 
 
 def faulty(name: str, *, tasks: tuple[str, ...] = ("rec", "search"), **attributes: object) -> type[Sound]:
@@ -27,8 +30,9 @@ def sentence(report: bench.testing.Report, check: str) -> str:
     return next(result.sentence for result in report.results if result.check == check)
 
 
-def test_sound_twin_passes_every_check():
-    report = bench.testing.check(Sound)
+@pytest.mark.parametrize("sound", [Sound, TwoStages])
+def test_sound_twins_pass_every_check(sound):
+    report = bench.testing.check(sound)
     assert report.ok, report.text()
     assert [result.check for result in report.results] == list(bench.testing.CHECKS)
     assert {result.status for result in report.results} == {"passed"}
@@ -44,10 +48,6 @@ def test_broken_twin_fails_at_the_check_for_its_fault(twin):
     assert f"{intended:<16}  FAILED" in report.text() and not report.ok
 
 
-def test_there_are_ten_twins():
-    assert len(TWINS) == 10
-
-
 FAULTS = {
     "query": {"uses_query": False},
     "history": {"uses_history": False},
@@ -61,6 +61,8 @@ FAULTS = {
     },
     "fit": {"fit": lambda self, train, valid: 1 / 0},
     "budgets": {"quick": {"epochs": 1, "lr": 0.01}},
+    "resume": {"fit": lambda self, train, valid: {}},
+    "search_alone": {"window": property(lambda self: Window(rec=1 // ("rec" in self.context.tasks)))},
 }
 
 
@@ -91,7 +93,7 @@ def test_unused_input_that_is_declared_used():
 
     report = bench.testing.check(faulty("Blind", wish=wish), only=("query", "history", "user"))
     assert report.failed == ["query", "history", "user"]
-    assert "0 of 8 rows" in sentence(report, "history")
+    assert re.search(r"0 of \d rows of rec", sentence(report, "history"))
 
 
 def test_query_must_not_reach_rec_rows():
@@ -104,7 +106,105 @@ def test_query_must_not_reach_rec_rows():
 
 def test_uses_query_needs_search_rows():
     report = bench.testing.check(faulty("RecOnly", tasks=("rec",)), only=("query",))
-    assert "have no query" in sentence(report, "query")
+    assert "have no such query" in sentence(report, "query")
+
+
+def read_in_rec(self, batch):
+    """The user counts in rec rows alone."""
+    person = self.users(batch.user) * (batch.task == 0)[:, None]
+    return self.out(self.past(batch) + person + (batch.task == 1)[:, None] * self.queries(batch.query))
+
+
+@pytest.mark.parametrize(
+    ("uses_user", "words"),
+    [
+        (("rec",), None),
+        (True, "uses_user is True in search, but another user id changed the scores of only 0 of"),
+        (False, "uses_user is False in rec, but another user id changed the scores of"),
+        (("search",), "uses_user is False in rec"),
+        (("rec", "chat"), "uses_user holds for chat, but the model serves rec and search"),
+    ],
+)
+def test_an_input_may_be_read_in_one_task(uses_user, words):
+    cls = faulty("RecReader", wish=read_in_rec, uses_user=uses_user)
+    report = bench.testing.check(cls, only=("user", "rec_alone", "search_alone"))
+    assert report.ok if words is None else words in sentence(report, "user"), report.text()
+
+
+class Headed(TwinConfig):
+    heads: PositiveInt = 2
+
+
+def refuse_heads(self, config, context):
+    if config.d % config.heads:
+        raise UsageError(f"d = {config.d} cannot be shared by {config.heads} heads")
+    Sound.__init__(self, config, context)
+
+
+class Conditional(Headed):
+    @model_validator(mode="after")
+    def _heads_divide(self):
+        if self.d % self.heads:
+            raise ValueError("heads must divide d")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"depth": [1, 2]}, "names depth, which is no setting"),
+        ({"d": [16, 0]}, r"d = 0: .*greater than 0"),
+        ({"d": [16, 32.0]}, r"d = 32.0: .*valid integer"),
+        ({"lr": ("loguniform", 0, 1)}, "no range for loguniform"),
+        ({"lr": ("uniform", 1e-2, 1e-3)}, "no range for uniform"),
+        ({"lr": ("normal", 0, 1)}, "a range is"),
+        ({"lr": (0.001, 0.1)}, "a range is"),
+        ({"lr": ("loguniform", 1e-4, 1e-3)}, "leaves out the default lr = 0.01"),
+        ({"d": [8, 32]}, "leaves out the default d = 16"),
+        ({"d": []}, "a list of values"),
+        ({"d": [16, 16]}, "twice"),
+        ({"weight_decay": ("uniform", -0.1, 0.1)}, r"weight_decay = -0.1"),
+    ],
+)
+def test_search_space_fits_the_config(space, words):
+    report = bench.testing.check(faulty("Searched", search_space=space), only=("search_space",))
+    assert report.failed == ["search_space"] and re.search(words, sentence(report, "search_space")), report.text()
+
+
+def test_a_condition_of_the_search_space_stands_in_the_config():
+    space = {"d": [8, 12, 16], "heads": [1, 2, 3]}
+    dies = faulty("Dies", Config=Headed, __init__=refuse_heads, search_space=space)
+    report = bench.testing.check(dies, only=("search_space",))
+    assert "heads = 3" in sentence(report, "search_space") and report.failed == ["search_space"]
+    knows = faulty("Knows", Config=Conditional, __init__=refuse_heads, search_space=space)
+    report = bench.testing.check(knows, only=("search_space",))
+    assert report.ok and "combinations of sizes" in sentence(report, "search_space"), report.text()
+
+
+def test_a_fit_that_starts_over_has_not_resumed():
+    def fit(self, train, valid):
+        checkpoints = self.context.checkpoints
+        self.context.checkpoints = SimpleNamespace(save=checkpoints.save, load=lambda: None)
+        return Sound.fit(self, train, valid)
+
+    report = bench.testing.check(faulty("StartsOver", fit=fit), only=("resume",))
+    assert re.search(r"repeats \d+ steps", sentence(report, "resume")), report.text()
+
+
+def test_differences_of_scores_see_what_is_not_a_number():
+    nan, scores = float("nan"), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    broken = torch.tensor([[1.0, nan], [3.0, 4.0]])
+    assert row_differences(scores, broken).tolist() == [float("inf"), 0.0]
+    assert row_differences(broken, broken).tolist() == [0.0, 0.0]
+    assert row_differences(scores, scores + 1e-7).tolist() == [0.0, 0.0]
+    assert (row_differences(scores, scores + 1e-3) > 0).all()
+
+
+def test_resume_names_the_stage():
+    forgets = next(twin for twin in TWINS if twin.entry.name == "forgets-between-stages")
+    report = bench.testing.check(forgets, only=("resume",))
+    assert "interrupted in stage 'fit'" in sentence(report, "resume")
+    assert "2 stages" in sentence(bench.testing.check(TwoStages, only=("resume",)), "resume")
 
 
 def test_batch_must_stay_as_it_was():
@@ -179,9 +279,9 @@ def test_model_without_a_loss_is_excused_from_gradients():
     report = bench.testing.check(Lottery)
     assert report.ok, report.text()
     of_loss = {"fresh_loss", "gradients", "small_batch", "overfit"}
-    assert {r.check for r in report.results if r.status == "exempt"} == of_loss
+    assert {r.check for r in report.results if r.status == "exempt"} == of_loss | {"resume", "search_space"}
     trained = type("Trained", (Lottery,), {"Config": TrainConfig})
-    assert set(bench.testing.check(trained).failed) == of_loss
+    assert set(bench.testing.check(trained).failed) == of_loss | {"resume"}
 
 
 def test_caller_errors_are_one_line():

@@ -15,6 +15,7 @@ LAYERS = {
     "bench.errors": 0,
     "bench.messages": 0,
     "bench.files": 0,
+    "bench.foreign": 0,
     "bench.plugins": 0,
     "bench.import_closure": 0,
     "bench.data": 1,

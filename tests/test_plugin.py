@@ -12,7 +12,8 @@ import pytest
 SCRIPT = """
 import json
 import bench.testing
-from bench.data.batch import Batches, TrainData
+from bench.data.training import TrainData
+from bench.data.batch import Batches
 from bench.data.catalog import Catalog
 from bench.data.split import split
 from bench.evaluation.candidates import draw

@@ -42,7 +42,12 @@ def wheel(tmp_path_factory):
 def test_the_wheel_adds_only_bench(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"bench"}
-    for folder, code in (("models", "gensr"), ("baselines", "unisar"), ("datasets", "ml_100k"), ("testing", "battery")):
+    for folder, code in (
+        ("models", "gensr"),
+        ("baselines", "unisar"),
+        ("datasets", "ml_100k"),
+        ("testing", "conformance"),
+    ):
         assert f"bench/{folder}/{code}.py" in names
     tracked = {path.relative_to(ROOT).as_posix() for path in (ROOT / "bench").rglob("*.py")}
     assert tracked <= set(names), "every package is listed in pyproject.toml"

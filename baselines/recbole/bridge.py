@@ -22,6 +22,7 @@ from bench.ranker.contract import (
     Config,
     Context,
     Field,
+    Stream,
     TorchRanker,
     TrainConfig,
     TrainData,
@@ -35,9 +36,10 @@ _CELLS = 50_000_000
 
 
 class RecBoleConfig(TrainConfig):
-    """`options` go over the defaults that RecBole ships for the class; an option that it does not have is refused."""
+    """Settings of a bridged class: the Trainer's, and RecBole's own."""
 
     options: dict[str, Any] = Field(default_factory=dict)
+    """Put over the defaults that RecBole ships for the class; an option that it does not have is refused."""
 
 
 class RecBoleRanker(TorchRanker):
@@ -61,7 +63,7 @@ class RecBoleRanker(TorchRanker):
     def __init__(self, config: TrainConfig, context: Context):
         super().__init__(config, context)
         self._class: Any = classes.model_class(self.recbole)
-        self._settings = recbole_data.complete(
+        self._settings = recbole_data.with_harness_settings(
             recbole_data.settings(self.recbole, self.options()), self.config, context
         )
         self._sequential = classes.is_sequential(self._class)
@@ -74,7 +76,16 @@ class RecBoleRanker(TorchRanker):
 
     @property
     def window(self) -> Window:
-        return Window(rec=self.config.history_rec, search=1, clicks=1)
+        """The recommendation clicks of a sequential model; a general one reads no history at all."""
+        return Window(rec=self.config.history_rec if self._sequential else 0, search=0, clicks=1)
+
+    def stream(self, train: TrainData) -> Stream:
+        """Training clicks; negatives are drawn for the losses that read them."""
+        config = self.config
+        negatives = config.negatives if self._pairwise or self._labelled else 0
+        return train.events(
+            config.batch_size, negatives=negatives, window=self.window, sampling=config.negative_sampling
+        )
 
     def options(self) -> dict[str, Any]:
         """Settings over RecBole's defaults: `options`, or the fields that a subclass's config adds."""
@@ -84,18 +95,21 @@ class RecBoleRanker(TorchRanker):
         return self.config.model_dump(include=added)
 
     def evidence(self) -> dict[str, Any]:
+        """Version of RecBole and every setting that its class was built with."""
         import recbole
 
         resolved = dict(recbole_data.settings(self.recbole, self.options()))
         return {"recbole": recbole.__version__, "recbole settings": resolved}
 
     def precompute(self, train: TrainData) -> None:
+        """Build a general model, which reads the training clicks."""
         if not self._sequential:
             events = train.arrays("rec")
             columns = [torch.as_tensor(events[name], dtype=torch.long) for name in ("user", "item", "time")]
             self._build(torch.stack(columns), self._seed)
 
     def fit(self, train: TrainData, valid: Validation) -> dict[str, Any]:
+        """By the Trainer; a counting model in one pass without gradients."""
         from recbole.utils import ModelType
 
         if self._class.type != ModelType.TRADITIONAL and self.recbole not in classes.COUNTING:
@@ -105,7 +119,8 @@ class RecBoleRanker(TorchRanker):
         self.precompute(train)
         self.to(self.context.device)
         with torch.no_grad():
-            for batch in train.batches(self.config.batch_size, 1, self.window, 0, train.steps(self.config.batch_size)):
+            stream = train.events(self.config.batch_size, negatives=1, window=self.window)
+            for batch in stream.batches(0, stream.steps_per_pass):
                 self.loss(batch.to(self.context.device))
         self.eval()
         return {"epochs": 1, "converged": True, "parameters": 0, "seconds": time.perf_counter() - started}
@@ -113,41 +128,67 @@ class RecBoleRanker(TorchRanker):
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """RecBole's own training loss, see the class."""
         if self._sequential:
-            batch = batch.take(batch.rec_len >= (2 if self._masks else 1))
-        nothing = torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
+            long = batch.rec_len >= (2 if self._masks else 1)
+            batch = batch if bool(long.all()) else batch.take(long)
         if not len(batch):
-            return nothing
+            return self._nothing()
         interaction = self._training_rows(batch)
         if self._normalises_batches and len(interaction["user_id"]) < 2:
-            return nothing
+            return self._nothing()
         result = self.net.calculate_loss(interaction)
         if not isinstance(result, tuple):
             return result.sum()
         parts = {f"part {number}": part.sum() for number, part in enumerate(result, 1)}
         return torch.stack(list(parts.values())).sum(), parts
 
+    def _nothing(self) -> Tensor:
+        """A loss of 0 that every parameter has a gradient of."""
+        return torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
+
     def score(self, batch: Batch) -> Tensor:
         """(B, K) logits where the class has them, float32; 0 for a sequential model's row without history."""
-        if not self._sequential:
-            return self._scores(batch)
-        known = batch.rec_len > 0
-        scores = torch.zeros(batch.cand.shape, device=batch.cand.device)
+        # A class that ranks all items at once gives (B, n_items + 1) numbers for any candidates.
+        step = max(1, _CELLS // (self.catalog.n_items + 1)) if self._ranks_all else len(batch)
+        if len(batch) <= step:
+            return super().score(batch)
+        pieces = torch.arange(len(batch), device=batch.user.device).split(step)
+        return torch.cat([super(RecBoleRanker, self).score(batch.take(rows)) for rows in pieces])
+
+    def encode(self, batch: Batch) -> tuple[Tensor, rows.Interaction, Tensor | None]:
+        """Which rows can be scored, (B,) bool; those in RecBole's form; where the class ranks all items, their scores."""
+        known = batch.rec_len > 0 if self._sequential else torch.ones_like(batch.user, dtype=torch.bool)
+        past = self._past(batch.take(known))
+        everything = None
+        if self._ranks_all and known.any():
+            with classes.logits(self.net, self.recbole in classes.SIGMOID):
+                everything = self.net.full_sort_predict(past).view(int(known.sum()), -1)
+        return known, past, everything
+
+    def score_items(self, encoded: tuple[Tensor, rows.Interaction, Tensor | None], cand: Tensor) -> Tensor:
+        """(B, K) scores of candidates of encoded rows."""
+        known, past, everything = encoded
+        scores = torch.zeros(cand.shape, device=cand.device)
         if known.any():
-            scores[known] = self._scores(batch.take(known))
+            cand = cand[known]
+            scores[known] = self._pair_scores(past, cand) if everything is None else everything.gather(1, cand).float()
         return scores
 
     def train(self, mode: bool = True) -> "RecBoleRanker":
+        """As torch's; embeddings that a graph model kept are propagated anew."""
         self._forget()
         return super().train(mode)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As torch's; embeddings that a graph model kept are propagated anew."""
         self._forget()
         return super().load_state_dict(*args, **kwargs)
 
     def state(self) -> dict[str, Tensor]:
+        """Parameters and buffers, and what a class learns outside of them."""
         return super().state() | {f"other.{name}": value.detach().cpu() for name, value in self._others().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave; a general model is built from the clicks in it."""
         if not self._sequential:
             self._build(state["events"], int(state["drawn"]))
         others = {name: value for name, value in state.items() if name.startswith("other.")}
@@ -166,7 +207,7 @@ class RecBoleRanker(TorchRanker):
         data = Data(self.catalog.n_users, self.catalog.n_items, self._settings, events)
         self._settings["seed"] = seed % 2**32
         with classes.seeded(seed):
-            self.net = classes.mended(self._class)(self._settings, data)
+            self.net = classes.repaired(self._class)(self._settings, data)
         self.net.to(self.context.device)
         if events is not None:
             # Some classes derive more than their parameters from clicks and seed, so both are part of the state.
@@ -197,6 +238,12 @@ class RecBoleRanker(TorchRanker):
         kind = getattr(self._class, "input_type", None)
         return self._settings["loss_type"] == "BPR" if kind is None else kind == InputType.PAIRWISE
 
+    @property
+    def _labelled(self) -> bool:
+        """Whether the loss reads every candidate with its label."""
+        by_user = self.recbole in classes.BY_USER
+        return not by_user and (hasattr(self.net, "LABEL") or hasattr(self.net, "LABEL_FIELD"))
+
     def _past(self, batch: Batch) -> rows.Interaction:
         if not self._sequential:
             return {"user_id": batch.user}
@@ -210,7 +257,7 @@ class RecBoleRanker(TorchRanker):
         past = self._past(batch)
         if self._pairwise:
             return rows.paired(past, batch)
-        if hasattr(self.net, "LABEL") or hasattr(self.net, "LABEL_FIELD"):
+        if self._labelled:
             if self.recbole == "DIEN":
                 past["neg_item_id_list"] = rows.beside(past["item_id_list"], self.catalog.n_items)
             return rows.labelled(past, batch)
@@ -221,28 +268,51 @@ class RecBoleRanker(TorchRanker):
 
     # Scores
 
-    def _scores(self, batch: Batch) -> Tensor:
+    @property
+    def _ranks_all(self) -> bool:
+        """Whether the class ranks all items in one pass."""
         from recbole.model.abstract_recommender import AbstractRecommender
 
-        past = self._past(batch)
-        if self.recbole in classes.DOT:
-            user = self.net.forward(past["item_id_list"], past["item_length"])
-            return torch.einsum("bd,bkd->bk", user, self.net.item_embedding(batch.cand)).float()
-        n_items = self.catalog.n_items + 1
-        ranks_all = self._class.full_sort_predict is not AbstractRecommender.full_sort_predict
-        step = max(1, _CELLS // n_items) if ranks_all else max(1, 32_768 // batch.cand.shape[1])
+        return self._class.full_sort_predict is not AbstractRecommender.full_sort_predict
+
+    def _pair_scores(self, past: rows.Interaction, cand: Tensor) -> Tensor:
+        """(B, K) scores of a class that scores one pair of a row and an item at a time."""
         pieces = []
         with classes.logits(self.net, self.recbole in classes.SIGMOID):
-            for low in range(0, len(batch), step):
-                part = {name: value[low : low + step] for name, value in past.items()}
-                cand = batch.cand[low : low + step]
-                if ranks_all:
-                    everything = self.net.full_sort_predict(part).view(len(cand), -1)
-                    pieces.append(everything.gather(1, cand).float())
-                else:
-                    pairs = {name: value.repeat_interleave(cand.shape[1], 0) for name, value in part.items()}
-                    pieces.append(self.net.predict(pairs | {"item_id": cand.flatten()}).view(cand.shape).float())
+            for chosen in torch.arange(len(cand), device=cand.device).split(max(1, 32_768 // cand.shape[1])):
+                items = cand[chosen]
+                pairs = {name: value[chosen].repeat_interleave(cand.shape[1], 0) for name, value in past.items()}
+                pieces.append(self.net.predict(pairs | {"item_id": items.flatten()}).view(items.shape).float())
         return torch.cat(pieces)
+
+
+class DotProductRanker(RecBoleRanker):
+    """Base of bridged sequential models whose score is `forward(history)` . `item_embedding`."""
+
+    def score(self, batch: Batch) -> Tensor:
+        """(B, K) logits, float32; 0 for a row without history."""
+        return self.score_items(self.encode(batch), batch.cand)
+
+    def row_vectors(self, batch: Batch) -> Tensor:
+        """(B, d) states at the last click; zero for a row without history."""
+        known = batch.rec_len > 0
+        vectors = torch.zeros((len(batch), self.item_vectors().shape[1]), device=batch.user.device)
+        if known.any():
+            past = self._past(batch.take(known))
+            vectors[known] = self.net.forward(past["item_id_list"], past["item_length"]).float()
+        return vectors
+
+    def item_vectors(self) -> Tensor:
+        """(n_items + 1, d) item embeddings."""
+        return self.net.item_embedding.weight[: self.catalog.n_items + 1].float()
+
+    def encode(self, batch: Batch) -> Any:
+        """The row vectors."""
+        return self.row_vectors(batch)
+
+    def score_items(self, encoded: Any, cand: Tensor) -> Tensor:
+        """(B, K) inner products of row vectors (B, d) with candidates."""
+        return torch.einsum("bd,bkd->bk", encoded, self.item_vectors()[cand])
 
 
 @register_family("recbole:", title="any sequential or general model of RecBole, by its class name")
@@ -257,7 +327,7 @@ def bridge(class_name: str) -> type[RecBoleRanker]:
     sequential = classes.is_sequential(found)
     ranker = type(
         class_name,
-        (RecBoleRanker,),
+        (DotProductRanker if class_name in classes.DOT else RecBoleRanker,),
         {
             "__module__": __name__,
             "__doc__": f"RecBole's {class_name} with its shipped defaults.",
@@ -277,3 +347,7 @@ def bridge(class_name: str) -> type[RecBoleRanker]:
         package="recbole",
     )
     return ranker
+
+
+# What `bench models --recbole` lists.
+bridge.members = classes.listing  # type: ignore[attr-defined]  # a function that carries another one

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import RunError, unknown
+from bench.foreign import unchanged_process
 
 _INSTALL = "pip install --no-deps recbole==1.2.1 && pip install 'bench[recbole]'"
 _PACKAGES = ("recbole.model.sequential_recommender", "recbole.model.general_recommender")
@@ -62,28 +63,17 @@ EXEMPT = {
 }
 
 
-@cache
 def model_class(name: str) -> type:
     """RecBole's class of a sequential or general model.
+
+    Importing them all turns on torch's anomaly detection (SINE's module does), which makes training twice as slow:
+    what the import does to the process is put back.
 
     Raises:
         RunError: RecBole or a package that it imports is missing, or the model needs what the bridge cannot give.
         UsageError: there is no such class.
     """
-    known: dict[str, type] = {}
-    try:
-        from recbole.model.abstract_recommender import GeneralRecommender, SequentialRecommender
-
-        for package in map(importlib.import_module, _PACKAGES):
-            for module in pkgutil.iter_modules(package.__path__):
-                path = f"{package.__name__}.{module.name}"
-                for found in vars(importlib.import_module(path)).values():
-                    own = isinstance(found, type) and found.__module__ == path
-                    if own and issubclass(found, (GeneralRecommender, SequentialRecommender)):
-                        known[found.__name__] = found
-    except ImportError as error:
-        missing = getattr(error, "name", None) or "recbole"
-        raise RunError(f"RecBole's {name} needs the package {missing}, which is not installed: {_INSTALL}") from error
+    known = known_classes()
     if name not in known:
         raise unknown("RecBole model", name, set(known) - set(_REFUSED))
     if name in _REFUSED:
@@ -91,18 +81,60 @@ def model_class(name: str) -> type:
     return known[name]
 
 
+@cache
+def known_classes() -> dict[str, type]:
+    """RecBole's sequential and general models by name, refused ones included.
+
+    Raises:
+        RunError: RecBole or a package that it imports is missing.
+    """
+    known: dict[str, type] = {}
+    try:
+        with unchanged_process():
+            from recbole.model.abstract_recommender import GeneralRecommender, SequentialRecommender
+
+            for package in map(importlib.import_module, _PACKAGES):
+                for module in pkgutil.iter_modules(package.__path__):
+                    path = f"{package.__name__}.{module.name}"
+                    for found in vars(importlib.import_module(path)).values():
+                        own = isinstance(found, type) and found.__module__ == path
+                        if own and issubclass(found, (GeneralRecommender, SequentialRecommender)):
+                            known[found.__name__] = found
+    except ImportError as error:
+        missing = getattr(error, "name", None) or "recbole"
+        raise RunError(f"RecBole's models need the package {missing}, which is not installed: {_INSTALL}") from error
+    return known
+
+
+def listing() -> list[dict[str, str]]:
+    """What there is of RecBole's sequential and general classes, by name: kind, and why it is refused ("" if it is not).
+
+    Raises:
+        RunError: RecBole or a package that it imports is missing.
+    """
+    return [
+        {
+            "name": f"recbole:{name}",
+            "kind": "sequential" if is_sequential(cls) else "general",
+            "refused": _REFUSED.get(name, ""),
+        }
+        for name, cls in sorted(known_classes().items())
+    ]
+
+
 def is_sequential(cls: type) -> bool:
+    """Whether a class reads sequences of clicks."""
     from recbole.model.abstract_recommender import SequentialRecommender
 
     return issubclass(cls, SequentialRecommender)
 
 
-def mended(cls: type) -> type:
-    """The class with what current libraries broke put right: LightGCN and NGCF used internals of scipy."""
+def repaired(cls: type) -> type:
+    """The class, repaired where current libraries broke it: LightGCN and NGCF read internals of scipy."""
     if cls.__name__ not in ("LightGCN", "NGCF"):
         return cls
 
-    class Mended(cls):
+    class Repaired(cls):
         def get_norm_adj_mat(self) -> Tensor:
             """D^(-1/2) A D^(-1/2) of the graph of users and items, 1e-7 added to the degrees as in RecBole."""
             user = torch.as_tensor(self.interaction_matrix.row, dtype=torch.long)
@@ -113,23 +145,18 @@ def mended(cls: type) -> type:
             values = (scale[places[0]] * scale[places[1]]).float()
             return torch.sparse_coo_tensor(places, values, (size, size)).coalesce()
 
-    Mended.__name__ = cls.__name__
-    return Mended
+    Repaired.__name__ = cls.__name__
+    return Repaired
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators, which RecBole's constructors draw from, and put them back afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    """Seed the global generators, which RecBole's constructors draw from; they are put back, with all else they touch."""
+    with unchanged_process():
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+        yield
 
 
 @contextmanager

@@ -29,6 +29,7 @@ class Settings(dict):
 
     @property
     def device(self) -> torch.device:
+        """Where the network is."""
         return self["device"]
 
 
@@ -55,7 +56,7 @@ def settings(name: str, options: dict[str, Any]) -> Settings:
     return Settings(known | options)
 
 
-def complete(own: Settings, config: Any, context: Context) -> Settings:
+def with_harness_settings(own: Settings, config: Any, context: Context) -> Settings:
     """The settings of a class with the names of fields and what the harness decides."""
     fixed = {
         "USER_ID_FIELD": "user_id",
@@ -102,12 +103,15 @@ class Data:
         raise RunError(f"this RecBole model asks its data set for '{name}', which the bridge does not offer")
 
     def num(self, field: str) -> int:
+        """Ids of a field, padding included."""
         return {self.uid_field: self.user_num, self.iid_field: self.item_num}[field]
 
     def get_user_feature(self) -> Any:
+        """The ids of all users."""
         return self._ids(self.uid_field)
 
     def get_item_feature(self) -> Any:
+        """The ids of all items."""
         return self._ids(self.iid_field)
 
     def _ids(self, field: str) -> Any:
@@ -117,6 +121,11 @@ class Data:
 
     @cached_property
     def events(self) -> np.ndarray:
+        """(3, n) user, item, time (ms) of the training clicks.
+
+        Raises:
+            RunError: a model asks that may not.
+        """
         if self._events is None:
             raise RunError("this RecBole model asks for clicks in its constructor, which the bridge does not offer")
         return self._events.cpu().numpy()
@@ -128,17 +137,19 @@ class Data:
 
     @property
     def inter_num(self) -> int:
+        """Number of training clicks."""
         return self.events.shape[1]
 
     @cached_property
     def inter_feat(self) -> Any:
+        """The training clicks as RecBole's interaction; times in seconds."""
         from recbole.data.interaction import Interaction
 
         user, item, time = torch.from_numpy(self.events)
         return Interaction({self.uid_field: user, self.iid_field: item, self.time_field: time / 1000})
 
     def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
-        """scipy matrix (users, items) of ones."""
+        """Matrix of scipy (users, items) with ones at the training clicks."""
         from scipy import sparse
 
         user, item = self._pairs

@@ -29,16 +29,21 @@ def labelled(past: Interaction, batch: Batch) -> Interaction:
 
 
 def paired(past: Interaction, batch: Batch) -> Interaction:
-    """The clicked item beside one negative a row: B * (K - 1) rows.
+    """The clicked item beside one negative per row: B * N rows.
 
-    RecBole's order: the whole batch with its first negatives, then with the second ones. There must be a negative.
+    RecBole's order: the whole batch with its first negatives, then with the second ones.
+
+    Raises:
+        UsageError: the batch has no negatives.
     """
-    if batch.cand.shape[1] < 2:
+    negatives = batch.negatives
+    if negatives is None or not negatives.shape[1]:
         raise UsageError("a pairwise loss needs negatives; set negatives to at least 1")
-    negative = batch.cand[batch.label == 0].view(len(batch), -1)
+    times = negatives.shape[1]
     rows = past | {"item_id": batch.item}
-    repeated = {name: value.repeat(negative.shape[1], *[1] * (value.dim() - 1)) for name, value in rows.items()}  # type: ignore[union-attr]
-    return repeated | {"neg_item_id": negative.T.flatten()}
+    if times > 1:
+        rows = {name: value.repeat(times, *[1] * (value.dim() - 1)) for name, value in rows.items()}
+    return rows | {"neg_item_id": negatives.T.flatten()}
 
 
 def beside(items: Tensor, n_items: int) -> Tensor:

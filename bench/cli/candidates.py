@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from bench.cli import open_data as selection
-from bench.cli import options
+from bench.cli import inputs, options
+from bench.messages import shell_word
 
 
 @click.group("candidates", cls=options.Group, short_help="Export the candidate lists, or import your own.")
@@ -16,9 +16,7 @@ def command() -> None:
 
 @command.command("export", short_help="Write the lists for a model outside bench.")
 @options.one_selection
-@click.option(
-    "--out", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="FILE.parquet or FILE.csv."
-)
+@click.option("--out", "path", required=True, type=options.PATH, metavar="FILE", help="FILE.parquet or FILE.csv.")
 @options.debug
 def export(path: Path, **given: Any) -> None:
     """Write the lists as a long table: row, task, user, query, item. Nothing in it tells the clicked item.
@@ -32,14 +30,14 @@ def export(path: Path, **given: Any) -> None:
     from bench.experiments.candidate_export import check_target, export_candidates
 
     check_target(path)
-    prepared, candidates, tasks = selection.open_selection(**given)
+    prepared, candidates, tasks = inputs.open_dataset_and_candidates(**given)
     lines = export_candidates(prepared, candidates, path, tasks)
     which = f"candidates {candidates.label} ({candidates.fingerprint[:12]})"
     print(f"{path}: {lines:,} lines for {' and '.join(tasks)}; {which}")
 
 
 @command.command("import", short_help="Check lists of your own and keep them.")
-@click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("path", type=options.PATH, metavar="FILE")
 @options.dataset
 @options.split_and_mode
 @options.settings
@@ -65,11 +63,13 @@ def import_(
 
     store = Store(out)
     store.check_writable()
-    prepared, candidates, tasks = selection.open_selection(dataset, split, mode, settings, (), f"given:{path}", 0, data)
+    prepared, candidates, tasks = inputs.open_dataset_and_candidates(
+        dataset, split, mode, settings, (), f"given:{path}", 0, data
+    )
     candidates.save(store.candidates(prepared.name), prepared.split)
     seen = prepared.leaks(candidates)[FALSE_NEGATIVES]
     which = f"{len(candidates):,} lists for {' and '.join(tasks)} ({candidates.label})"
     print(f"{which}, fingerprint {candidates.fingerprint}")
     if seen:
         print(f"{seen:,} negatives are items that their user clicked elsewhere; every result on these lists says so")
-    print(f"rank models on them with --candidates given:{path}")
+    print(f"rank models on them with --candidates {shell_word(f'given:{path}')}")

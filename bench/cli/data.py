@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from bench.cli import open_data as selection
-from bench.cli import options
+from bench.cli import inputs, options
 from bench.cli.data_check import check
 from bench.cli.data_fetch import fetch
+from bench.messages import one_line
 
 
 @click.group("data", cls=options.WithList, short_help="List, fetch, check, prepare and describe data sets.")
@@ -33,7 +33,8 @@ def list_(form: str) -> None:
         name = record["name"] + ("<argument>" if record["name"].endswith(":") else "")
         made_up = f"; synthetic: {record['synthetic']}" if record["synthetic"] else ""
         cite = f"; {record['cite']}" if record["cite"] else ""
-        print(f"{name:<16} {record['title']}; split {record['split']}{made_up}{cite}")
+        facts = one_line(f"{record['title']}; split {record['split']}{made_up}{cite}")
+        print(f"{name:<16} {facts}")
 
 
 @command.command("prepare", short_help="Prepare data sets from their raw files.")
@@ -48,7 +49,7 @@ def prepare(
 ) -> None:
     """Prepare data sets from their raw files; prints folder and fingerprint."""
     from bench.data import sources
-    from bench.experiments.data_statistics import folder_of
+    from bench.experiments.prepared_data import log_folder
     from bench.experiments.settings import Overrides
 
     overrides = Overrides.parse(settings)
@@ -60,7 +61,7 @@ def prepare(
         log = sources.load(name, given, data, fresh=force)
         counts = log.manifest["counts"]
         print(f"{name}: {counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items")
-        print(f"  folder      {folder_of(log, data)}")
+        print(f"  folder      {log_folder(log, data)}")
         print(f"  fingerprint {log.fingerprint}")
 
 
@@ -84,7 +85,7 @@ def stats(
     """Counts, split, leak counters and candidates of a data set."""
     from bench.experiments.data_statistics import describe
 
-    sections = describe(selection.open_dataset(dataset, split, mode, settings, data), candidate_seed)
+    sections = describe(inputs.open_dataset(dataset, split, mode, settings, data), candidate_seed)
     if form == "json":
         import json
 

@@ -12,23 +12,22 @@ from bench.errors import RunError, UsageError
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @options.debug
 def check(folder: Path) -> None:
-    """Look at a folder of own logs (events, items, queries, users as CSV or Parquet) before `bench run --dataset
-    log:DIR`.
+    """Look at a folder of own logs before `bench run --dataset log:DIR`.
 
-    Every problem is a line with file, row and column; in a CSV the header is row 1.
+    The files are events, items, queries and users, as CSV or Parquet. Every problem is a line with file, row and column;
+    in a CSV the header is row 1. Notes stop nothing: they say what the split and the candidates will make of the log.
     """
     from bench.datasets.own_log.check import inspect
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")
-    found = inspect(folder)
-    for problem in found.problems:
+    inspection = inspect(folder)
+    for problem in inspection.problems:
         print(problem)
-    for note in found.notes:
+    for note in inspection.notes:
         print(f"note: {note}")
-    if found.problems:
-        raise RunError(
-            f"{folder} cannot be used yet: {len(found.problems)} problem{'s' * (len(found.problems) > 1)}, listed above"
-        )
-    print(f"{folder} is in order: {found.summary()}")
+    if count := len(inspection.problems):
+        raise RunError(f"{folder} cannot be used yet: {count} problem{'s' * (count > 1)}, listed above")
+    ready = "is in order" if inspection.has_test_rows else "can be read, but its default split has no test rows"
+    print(f"{folder} {ready}: {inspection.summary()}")
     print(f"use it with --dataset log:{folder}")

@@ -18,11 +18,11 @@ from bench.cli import options
     help="uniform, same-query, shown, popularity, full, given:PATH.",
 )
 @options.candidate_seed
-@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
+@options.device
 @options.out
 @options.data
-@click.option("--tracking-uri", metavar="URI", help="MLflow server.  [default: a local store in the results folder]")
-@click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+@options.tracking_uri
+@options.quiet
 @options.debug
 def command(
     runs: tuple[str, ...],

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from bench.errors import BenchError, unknown
+from bench.messages import one_line
 
 # Name -> one line for `bench --help`; the command itself is `bench.cli.<name>.command`.
 COMMANDS = {
@@ -25,6 +26,7 @@ COMMANDS = {
     "data": "List, fetch, check, prepare and describe data sets.",
     "candidates": "Export the candidate lists, or import your own.",
     "scores": "Import scores that were computed elsewhere on the same candidates.",
+    "audit": "Find numbers that cannot be right.",
     "runs": "List and remove finished runs.",
     "ui": "Browse the runs in the MLflow UI.",
     "doctor": "Show what is installed, what is missing and how to get it.",
@@ -50,9 +52,11 @@ class Bench(click.Group):
     """The top command: knows its subcommands by name only and reports errors as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the subcommands in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand; None where there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
         return importlib.import_module(f"bench.cli.{cmd_name}").command
@@ -60,17 +64,24 @@ class Bench(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The subcommand that the first word names.
+
+        Raises:
+            UsageError: there is none.
+        """
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the subcommands into the help without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def main(  # type: ignore[override]
+    def main(  # type: ignore[override]  # click's overloads return a value where standalone_mode is off; this never returns
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any
     ) -> None:
+        """Run the command line and exit; whatever goes wrong is one line on stderr."""
         words = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in words
         for name, value in _QUIET.items():
@@ -94,7 +105,7 @@ class Bench(click.Group):
 def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """A warning of bench is one line; those of libraries, which nobody at a terminal can act upon, are for --debug."""
     if category.__module__.partition(".")[0] == "bench":
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"warning: {one_line(str(message))}", file=sys.stderr)
 
 
 def _report(error: BaseException, words: list[str], debug: bool) -> int:
@@ -118,7 +129,7 @@ def _report(error: BaseException, words: list[str], debug: bool) -> int:
         text, code = "out of memory", 1
     else:
         text, code = f"{type(error).__name__}: {error} (a defect of bench or of a package; --debug shows where)", 1
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    print(f"error: {one_line(text)}", file=sys.stderr)
     return code
 
 

@@ -3,6 +3,7 @@
 import click
 
 from bench.cli import options
+from bench.messages import one_line
 
 
 @click.group("models", cls=options.WithList, short_help="List the models, or check one against the contract.")
@@ -11,11 +12,18 @@ def command() -> None:
 
 
 @command.command("list", short_help="All models with their tasks (the default).")
+@click.option(
+    "--recbole", is_flag=True, help="RecBole's classes: which the bridge runs, and why it refuses the others."
+)
 @options.output_format("text", "json")
 @options.debug
-def list_(form: str) -> None:
+def list_(form: str, recbole: bool) -> None:
     """All models: those that come with bench and those of installed packages."""
     from bench.ranker import registry
+
+    if recbole:
+        _list_members("recbole:", form)
+        return
 
     records = [entry.record() for entry in registry.entries().values()]
     if form == "json":
@@ -30,16 +38,39 @@ def list_(form: str) -> None:
         for record in chosen:
             package = "" if record["package"] == "bench" else f" (from {record['package']})"
             cite = f"; {record['cite']}" if record["cite"] else ""
-            print(f"  {record['name']:<20} {record['tasks']:<11} {record['title']}{cite}{package}")
-    print("recbole:<Class>        any sequential or general model of RecBole")
+            facts = one_line(f"{record['title']}{cite}{package}")
+            print(f"  {record['name']:<20} {record['tasks']:<11} {facts}")
+    for prefix, family in registry.families().items():
+        print(f"{prefix + '<Class>':<22} {family.facts['title']} (bench models --{prefix[:-1]})")
 
 
-@command.command("check", short_help="Run the conformance battery on a model.")
+def _list_members(family: str, form: str) -> None:
+    """The models of a family, and those that it refuses with the reason."""
+    from bench.ranker import registry
+
+    members = registry.members(family)
+    if form == "json":
+        import json
+
+        print(json.dumps(members, indent=1))
+        return
+    for kind in dict.fromkeys(member["kind"] for member in members):
+        print(f"{kind}:")
+        for member in members:
+            if member["kind"] == kind and not member["refused"]:
+                print(f"  {member['name']}")
+    print("refused:")
+    for member in members:
+        if member["refused"]:
+            print(f"  {member['name']:<20} {one_line(member['refused'])}")
+
+
+@command.command("check", short_help="Run the conformance checks on a model.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @options.debug
 @click.pass_context
 def check(ctx: click.Context, names: tuple[str, ...]) -> None:
-    """Run the battery that bench's own models pass on a model by name; exit code 1 when a check fails."""
+    """Run the checks that the models of bench pass on a model by name; exit code 1 when one fails."""
     from bench.ranker import registry
 
     for name in names:

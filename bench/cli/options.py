@@ -8,28 +8,72 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bench.errors import UsageError, unknown
+from bench.messages import shell_word, shortened, split_commas
 
 if TYPE_CHECKING:
     from bench.experiments.progress import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 RESULTS = "results/local"
+LARGEST_SEED = 2**31 - 1
+# More threads than this are a slip of the finger, and enough of them end the process without a word.
+MOST_THREADS = 256
+
+
+class FilePath(click.Path):
+    """A path; an empty one, which would be the working folder, is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as pathlib.Path."""
+        if str(value) == "" or "\0" in str(value):
+            self.fail("expected a path, got an empty text", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Text(click.ParamType):
+    """Text that is not empty."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it was typed."""
+        if not str(value).strip():
+            self.fail("expected a value, got an empty text", param, ctx)
+        return str(value)
+
+
+PATH = FilePath()
+SEED = click.IntRange(0, LARGEST_SEED)
 
 
 def comma_list(_: click.Context, __: click.Parameter, given: tuple[str, ...] | str | None) -> tuple[str, ...]:
     """Callback: an option that takes commas, may be repeated, or both."""
     values = (given,) if isinstance(given, str) else given or ()
-    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+    return tuple(part for value in values for part in split_commas(value))
 
 
-def whole_numbers(_: click.Context, option: click.Parameter, given: str | None) -> tuple[int, ...] | None:
-    """Callback: `0,1,2`."""
+def seeds(_: click.Context, option: click.Parameter, given: str | None) -> tuple[int, ...] | None:
+    """Callback: `0,1,2`, each seed once.
+
+    Raises:
+        UsageError: something else than whole numbers from 0 to LARGEST_SEED, or a number twice.
+    """
     if given is None:
         return None
-    try:
-        return tuple(dict.fromkeys(int(part) for part in given.split(",") if part.strip()))
-    except ValueError:
-        raise UsageError(f"{option.opts[0]} {given}: expected whole numbers with commas, for example 0,1,2") from None
+    name = option.opts[0]
+    parts = split_commas(given)
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"{name} {given}: expected whole numbers from 0 with commas, for example 0,1,2")
+    numbers = [int(part) if len(part) < 20 else LARGEST_SEED + 1 for part in parts]
+    if numbers and max(numbers) > LARGEST_SEED:
+        raise UsageError(f"{name} {shortened(given)}: the largest seed is {LARGEST_SEED}")
+    if len(set(numbers)) < len(numbers):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise UsageError(f"{name} {given}: {twice} is there twice; a seed gives one run")
+    return tuple(numbers)
 
 
 def debug(command: F) -> F:
@@ -40,13 +84,13 @@ def debug(command: F) -> F:
 def out(command: F) -> F:
     """`--out`, the results folder."""
     text = f"Results folder.  [default: {RESULTS}]"
-    return click.option("--out", type=click.Path(path_type=Path), default=RESULTS, metavar="DIR", help=text)(command)
+    return click.option("--out", type=PATH, default=RESULTS, metavar="DIR", help=text)(command)
 
 
 def data(command: F) -> F:
     """`--data`, where raw and prepared data lie."""
     text = "Folder of raw and prepared data.  [default: $BENCH_DATA or the user's data folder]"
-    return click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help=text)(command)
+    return click.option("--data", type=PATH, metavar="DIR", help=text)(command)
 
 
 def settings(command: F) -> F:
@@ -76,13 +120,30 @@ def tasks(command: F) -> F:
 
 
 def candidate_seed(command: F) -> F:
-    return click.option(
-        "--candidate-seed", type=int, default=0, metavar="N", help="Seed of the negatives.  [default: 0]"
-    )(command)
+    """`--candidate-seed N`."""
+    text = "Seed of the negatives.  [default: 0]"
+    return click.option("--candidate-seed", type=SEED, default=0, metavar="N", help=text)(command)
+
+
+def tracking_uri(command: F) -> F:
+    """`--tracking-uri URI`, the MLflow server."""
+    text = "MLflow server.  [default: a local store in the results folder]"
+    return click.option("--tracking-uri", type=Text(), metavar="URI", help=text)(command)
+
+
+def device(command: F) -> F:
+    """`--device NAME`."""
+    text = "auto, cpu, cuda, cuda:N or mps.  [default: auto]"
+    return click.option("--device", default="auto", metavar="NAME", help=text)(command)
+
+
+def quiet(command: F) -> F:
+    """`--quiet`."""
+    return click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")(command)
 
 
 def one_selection(command: F) -> F:
-    """The options that name one data set and one candidate set: see `bench.cli.open_data`."""
+    """The options that name one data set and one candidate set: see `bench.cli.inputs`."""
     for option in (data, candidate_seed, _one_candidates, tasks, settings, split_and_mode, dataset):
         command = option(command)
     return command
@@ -105,6 +166,11 @@ def output_format(*kinds: str) -> Callable[[F], F]:
     )
 
 
+def out_hint(out: Path) -> str:
+    """` --out DIR` for a command to paste, quoted as a shell needs it; empty for the usual folder."""
+    return "" if str(out) == RESULTS else f" --out {shell_word(out)}"
+
+
 def reporter(quiet: bool) -> "Reporter":
     """Bars where a person looks at a terminal, lines in a pipe, nothing but warnings with --quiet."""
     from bench.experiments import progress
@@ -120,6 +186,11 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names.
+
+        Raises:
+            UsageError: there is none.
+        """
         if args[0] not in self.commands and not args[0].startswith("-"):
             raise unknown(
                 "command", f"{ctx.info_name} {args[0]}", [f"{ctx.info_name} {name}" for name in self.commands]
@@ -131,6 +202,7 @@ class WithList(Group):
     """A group whose `list` may be left out: `bench models --format json`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `list` before options that stand alone."""
         if not args or (args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx)):
             args = ["list", *args]
         return super().parse_args(ctx, args)

@@ -8,42 +8,58 @@ import click
 
 from bench.cli import options
 from bench.errors import UsageError, unknown
+from bench.messages import one_line
 
 if TYPE_CHECKING:
-    from bench.experiments.run import Outcome
+    from bench.experiments.run import CommandResult
+    from bench.store.results import Store
 
 # Words of a --config file that are not spelled like the parameter of `command`.
 _FILE_WORDS = {"set": "settings", "trivial": "no_trivial"}
 
 
 def _read_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """--config: the file's values become the defaults of the options, so that the command line wins."""
+    """--config: the file's values become the defaults of the options, so that the command line wins.
+
+    Raises:
+        UsageError: an unknown option, or a value that its option cannot have.
+    """
     if path is None:
         return
     from bench.experiments.settings import read_config
 
-    content = read_config(path)
     parameters = {parameter.name: parameter for parameter in ctx.command.params}
     known = {name.replace("_", "-") for name in parameters if name not in ("config", "settings")} | set(_FILE_WORDS)
     defaults: dict[str, Any] = {}
-    for word, value in content.items():
+    for word, value in read_config(path).items():
         if str(word).replace("_", "-") not in known:
             raise unknown(f"option in {path}", str(word), known)
         name = _FILE_WORDS.get(word, str(word).replace("-", "_"))
         if word == "set":
-            value = _pairs(path, value or {})
-        elif word == "trivial":
-            value = not value
-        elif isinstance(value, dict):
-            raise UsageError(f"{path}: {word} takes a value or a list of them")
-        elif parameters[name].multiple:
-            value = [str(part) for part in (value if isinstance(value, list) else [value])]
-        elif isinstance(value, list):
-            value = ",".join(str(part) for part in value)
-        defaults[name] = value
+            defaults[name] = _pairs(path, value or {})
+        else:
+            defaults[name] = _option_value(path, str(word), parameters[name], value)
     # Settings add up, key by key; the other options replace each other.
     ctx.meta["settings of the file"] = tuple(defaults.pop("settings", ()))
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
+
+
+def _option_value(path: Path, word: str, option: click.Parameter, value: Any) -> Any:
+    """A value of the file as its option takes it from the command line.
+
+    Raises:
+        UsageError: it has another form.
+    """
+    if getattr(option, "is_flag", False):
+        if not isinstance(value, bool):
+            raise UsageError(f"{path}: {word} is true or false, got {value!r}")
+        return not value if word == "trivial" else value
+    parts = value if isinstance(value, list) else [value]
+    if not parts or not all(isinstance(part, str | int | float) and not isinstance(part, bool) for part in parts):
+        raise UsageError(f"{path}: {word} takes a value or a list of them, got {value!r}")
+    if option.multiple:
+        return [str(part) for part in parts]
+    return ",".join(map(str, parts))
 
 
 def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
@@ -83,13 +99,11 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     help="uniform, same-query, shown, popularity, full, given:PATH.  [default: uniform]",
 )
 @options.candidate_seed
-@click.option(
-    "--seeds", default="0", callback=options.whole_numbers, metavar="N,N", help="Seeds of the fits.  [default: 0]"
-)
+@click.option("--seeds", default="0", callback=options.seeds, metavar="N,N", help="Seeds of the fits.  [default: 0]")
 @options.settings
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     is_eager=True,
     expose_value=False,
     callback=_read_file,
@@ -103,16 +117,27 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     show_default=True,
     help="quick bounds the number of training steps, nothing else.",
 )
-@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
 @click.option(
-    "--threads", type=click.IntRange(min=0), default=0, metavar="N", help="Part of a fit's key.  [default: all cores]"
+    "--validation-rows",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Validate on at most N rows of each task, chosen by a hash; part of a fit's key.  [default: all]",
+)
+@options.device
+@click.option(
+    "--threads",
+    type=click.IntRange(0, options.MOST_THREADS),
+    default=0,
+    metavar="N",
+    help="Part of a fit's key.  [default: all cores]",
 )
 @click.option("--resume/--force", "resume", default=True, help="Keep what is there and go on (default), or fit anew.")
 @click.option("--no-trivial", is_flag=True, help="Leave out the trivial models that are added otherwise.")
 @options.out
 @options.data
-@click.option("--tracking-uri", metavar="URI", help="MLflow server.  [default: a local store in the results folder]")
-@click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+@options.tracking_uri
+@options.quiet
 @options.debug
 @click.pass_context
 def command(ctx: click.Context, **given: Any) -> None:
@@ -126,12 +151,12 @@ def command(ctx: click.Context, **given: Any) -> None:
     bench run --models unified --seeds 0,1,2 --set unisar.lr=0.0005 --budget full
     bench run --models popularity --candidates uniform,popularity,full
     """
-    from bench.experiments.run import Request, run
+    from bench.experiments.run import RunRequest, run
     from bench.experiments.settings import Overrides
 
     file_settings = Overrides.parse(ctx.meta.get("settings of the file", ()))
     quiet = given.pop("quiet")
-    request = Request(
+    request = RunRequest(
         overrides=Overrides.parse(given.pop("settings")).over(file_settings),
         tasks=given.pop("tasks") or None,
         force=not given.pop("resume"),
@@ -139,17 +164,23 @@ def command(ctx: click.Context, **given: Any) -> None:
         debug=bool((ctx.obj or {}).get("debug")),
         **given,
     )
-    outcome = run(request, options.reporter(quiet))
+    outcome = run(request, options.reporter(quiet), _markdown_table)
     if not quiet:
         _close(outcome, given["out"])
-    for place, reason in outcome.failed.items():
-        print(f"failed: {place}: {reason}", file=sys.stderr)
+    for run_name, reason in outcome.failed.items():
+        print(one_line(f"failed: {run_name}: {reason}"), file=sys.stderr)
     if outcome.failed:
         ctx.exit(1)
 
 
-def _close(outcome: "Outcome", out: Path) -> None:
+def _markdown_table(store: "Store") -> str:
+    """The table at the end of the command, for the MLflow view."""
+    from bench.report.table import markdown
+
+    return markdown(store)
+
+
+def _close(outcome: "CommandResult", out: Path) -> None:
     """Where the results are, and how to see them."""
-    extra = "" if str(out) == options.RESULTS else f" --out {out}"
     counts = f"{len(outcome.runs)} finished ({outcome.fresh} new), {len(outcome.failed)} failed"
-    print(f"{counts}; results in {out}, `bench table{extra}` shows them")
+    print(f"{counts}; results in {out}, `bench table{options.out_hint(out)}` shows them")

@@ -1,6 +1,7 @@
 """`bench runs`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,7 +23,7 @@ def list_(dataset: str | None, form: str, out: Path) -> None:
     """Finished runs, oldest first."""
     from bench.store.results import Store
 
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "run": record.id,
             "dataset": record.dataset["name"],
@@ -57,20 +58,22 @@ def list_(dataset: str | None, form: str, out: Path) -> None:
 @options.out
 @options.debug
 def remove(runs: tuple[str, ...], yes: bool, out: Path) -> None:
-    """Delete runs. RUN is an id of `bench runs list`, the start of one, or a folder."""
+    """Delete runs. RUN is an id of `bench runs list`, the start of one, or the path of a run's folder."""
     from bench.store.results import Store
 
     store = Store(out)
-    found = dict(store.find(run) for run in runs)
-    for folder, record in found.items():
-        print(f"{record.id}  {folder}")
+    # Without reading the records: a run with a damaged one can be removed too.
+    folders = list(dict.fromkeys(store.locate(run) for run in runs))
+    for folder in folders:
+        print(f"{folder.name}  {folder}")
+    count = f"{len(folders)} run{'s' if len(folders) > 1 else ''}"
     try:
-        sure = yes or click.confirm(f"Delete {len(found)} run{'s' if len(found) > 1 else ''} with weights and ranks?")
+        sure = yes or click.confirm(f"Delete {count} with weights and ranks?")
     except click.Abort:  # nobody there to answer
         raise RunError("nothing removed; --yes removes without asking") from None
     if not sure:
         print("nothing removed")
         return
-    for folder in found:
+    for folder in folders:
         store.remove(folder)
-    print(f"removed {len(found)}")
+    print(f"removed {len(folders)}")

@@ -15,7 +15,7 @@ from bench.cli import options
     "--from",
     "from_dirs",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     metavar="DIR",
     help="Results to read; repeatable.",
 )
@@ -32,7 +32,7 @@ from bench.cli import options
     "--metrics", multiple=True, callback=options.comma_list, metavar="NAMES", help="Such as N@10,R@20,MRR,AUC."
 )
 @options.tasks
-@click.option("--seeds", callback=options.whole_numbers, metavar="N,N", help="Only runs with these seeds.")
+@click.option("--seeds", callback=options.seeds, metavar="N,N", help="Only runs with these seeds.")
 @click.option("--details", is_flag=True, help="Also intervals and tests (text and markdown).")
 @options.output_format("text", "markdown", "latex", "csv", "json")
 @options.out

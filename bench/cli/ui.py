@@ -12,24 +12,23 @@ from bench.cli import options
     "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, metavar="N", help="Port on this machine."
 )
 @click.option("--rebuild", is_flag=True, help="First make the MLflow store anew from the results folder.")
-@click.option("--tracking-uri", metavar="URI", help="MLflow server.  [default: a local store in the results folder]")
+@options.tracking_uri
 @options.out
 @options.debug
 @click.pass_context
 def command(ctx: click.Context, port: int, rebuild: bool, tracking_uri: str | None, out: Path) -> None:
-    """Open the MLflow UI on the store of the results folder; Ctrl-C ends it."""
-    import subprocess
+    """Open the MLflow UI on the store of the results folder; Ctrl-C ends it.
 
-    from bench.store import mlflow_view as tracking
+    Where the store does not show what the results folder holds, it is made anew first.
+    """
+    from bench.cli.child_process import run_until_signal
+    from bench.store import mlflow_view
     from bench.store.results import Store
 
     store = Store(out)
-    if rebuild:
-        count = tracking.rebuild(store, tracking_uri)
+    words = mlflow_view.ui_command(store, tracking_uri, port)
+    if rebuild or (tracking_uri is None and mlflow_view.is_stale(store)):
+        count = mlflow_view.rebuild(store, tracking_uri)
         print(f"{count} runs in the MLflow store")
-    words = tracking.ui_command(store, tracking_uri, port)
-    print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    try:
-        ctx.exit(subprocess.call(words))
-    except KeyboardInterrupt:
-        print()
+    print(f"{mlflow_view.ui_address(store, tracking_uri, port)}  (Ctrl-C ends it)", flush=True)
+    ctx.exit(run_until_signal(words))

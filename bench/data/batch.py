@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data import hashing
 from bench.data.history import Histories, Window
 from bench.data.log import SEARCH, TASKS
-from bench.data.sampling import SeenItems, draw_negatives, row_keys
+from bench.data.merged import MergedHistory, length_mask
 from bench.data.split import LogSplit
 
 
@@ -38,81 +37,135 @@ class Batch:
     cand: Tensor  # (B, K) item ids in shuffled order
     label: Tensor | None = None  # (B, K) float32, training only: 1 at the clicked item
     item: Tensor | None = None  # (B,) training only: the clicked item
+    negatives: Tensor | None = None  # (B, K - 1) training only: the drawn items, apart from the clicked one
 
     def __len__(self) -> int:
         return len(self.user)
 
+    def __repr__(self) -> str:
+        return _shapes(self)
+
     def to(self, device: torch.device | str) -> "Batch":
-        return replace(self, **{f.name: v.to(device) for f in fields(self) if (v := getattr(self, f.name)) is not None})
+        """The batch on a device."""
+        return replace(self, **{name: value.to(device) for name, value in _tensors(self)})
 
     def take(self, rows: Tensor) -> "Batch":
         """The rows (a mask or indices) as a batch of their own."""
-        return replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
+        return replace(self, **{name: value[rows] for name, value in _tensors(self)})
 
     @property
     def rec_mask(self) -> Tensor:
         """(B, Lr) bool, True on real positions."""
-        return _mask(self.rec_len, self.rec_items.shape[1])
+        return length_mask(self.rec_len, self.rec_items.shape[1])
 
     @property
     def search_mask(self) -> Tensor:
         """(B, Ls) bool."""
-        return _mask(self.search_len, self.search_query.shape[1])
+        return length_mask(self.search_len, self.search_query.shape[1])
 
     @property
     def merged_len(self) -> Tensor:
+        """(B,)."""
         return self.rec_len + self.search_len
 
     @property
     def merged_mask(self) -> Tensor:
         """(B, La) bool."""
-        return _mask(self.merged_len, self.merged_task.shape[1])
+        return length_mask(self.merged_len, self.merged_task.shape[1])
 
     @property
     def search_click_mask(self) -> Tensor:
         """(B, Ls, Cs) bool, True on clicked items of real searches."""
         return (self.search_items > 0) & self.search_mask[..., None]
 
-    def merged(self, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The last `length` units of both behaviours, oldest first, right padded.
-
-        Returns (items, queries, tasks, mask), each (B, length): the clicked item (of a search its first), the query of
-        a search (0 for rec), the task (0 = rec, 1 = search), and True on real positions; 0 in padding slots.
-        """
+    def merged(self, length: int) -> MergedHistory:
+        """The last `length` acts of both behaviours, L = `length` positions."""
         total = self.merged_len[:, None]
         kept = total.clamp(max=length)
         column = torch.arange(length, device=self.user.device)
-        mask = column < kept
-        place = (total - kept + column).clamp(max=self.merged_task.shape[1] - 1)
-        task = torch.where(mask, self.merged_task.gather(1, place), 0)
-        index = torch.where(mask, self.merged_column.gather(1, place), 0)
-        rec = self.rec_items.gather(1, index.clamp(max=self.rec_items.shape[1] - 1))
-        at = index.clamp(max=self.search_query.shape[1] - 1)
-        search = mask & (task == SEARCH)
-        items = torch.where(search, self.search_items[..., 0].gather(1, at), torch.where(mask, rec, 0))
-        return items, torch.where(search, self.search_query.gather(1, at), 0), task, mask
+        mask = column < kept  # (B, L)
+        position = total - kept + column
+        task = torch.where(mask, _pick(self.merged_task, position), 0)
+        index = torch.where(mask, _pick(self.merged_column, position), 0)
+        search = task == SEARCH
+        rec = mask & ~search
+        clicks = torch.where(search[..., None], _pick(self.search_items, index), 0)  # (B, L, Cs)
+        clicks[..., 0] += torch.where(rec, _pick(self.rec_items, index), 0)
+        times = torch.where(search, _pick(self.search_times, index), _pick(self.rec_times, index))
+        return MergedHistory(
+            clicks=clicks,
+            queries=torch.where(search, _pick(self.search_query, index), 0),
+            tasks=task,
+            times=torch.where(mask, times, 0),
+            length=kept[:, 0],
+        )
 
 
 @dataclass
 class SequenceBatch:
-    """Whole training sequences of B users, both behaviours in order (Cloze and all-position losses)."""
+    """Windows of B training sequences, one position per act, oldest first, right padded (see `bench.data.sequences`).
+
+    All tensors int64 unless noted; 0 in padding slots.
+    """
 
     user: Tensor  # (B,)
-    items: Tensor  # (B, L) oldest first, right padded
+    items: Tensor  # (B, L) the target of each position
+    clicks: Tensor  # (B, L, C) all items of the act that later positions may know, the target first, 0 = none
     tasks: Tensor  # (B, L) 0 = rec, 1 = search
     queries: Tensor  # (B, L) 0 for rec
     times: Tensor  # (B, L) ms
+    event_ids: Tensor  # (B, L)
+    instant: Tensor  # (B, L) positions of one number may not see each other; ascending from 0
     length: Tensor  # (B,)
+    negatives: Tensor | None = None  # (B, L, N) items drawn for each position
+    masked: Tensor | None = None  # (B, L) bool, views only: True where the unit is hidden
 
     def __len__(self) -> int:
         return len(self.user)
 
+    def __repr__(self) -> str:
+        return _shapes(self)
+
     def to(self, device: torch.device | str) -> "SequenceBatch":
-        return SequenceBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        """The batch on a device."""
+        return replace(self, **{name: value.to(device) for name, value in _tensors(self)})
 
     @property
     def mask(self) -> Tensor:
-        return _mask(self.length, self.items.shape[1])
+        """(B, L) bool, True on real positions."""
+        return length_mask(self.length, self.items.shape[1])
+
+    @property
+    def target(self) -> Tensor:
+        """(B, L) bool, where a causal loss may be taken: positions whose past is everything before them.
+
+        All real positions; with `strict_time` the first of each instant. A model without a start token has nothing to
+        predict position 0 from.
+        """
+        first = torch.ones_like(self.instant, dtype=torch.bool)
+        first[:, 1:] = self.instant[:, 1:] != self.instant[:, :-1]
+        return first & self.mask
+
+    @property
+    def past_mask(self) -> Tensor:
+        """(B, L, L) bool, True where position j (last axis) is past of position i."""
+        return (self.instant[:, None, :] < self.instant[:, :, None]) & self.mask[:, None, :]
+
+
+@dataclass
+class ViewPair:
+    """Two augmented views of the same B training sequences, row by row, and the sequences themselves."""
+
+    first: SequenceBatch
+    second: SequenceBatch
+    sequence: SequenceBatch
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def to(self, device: torch.device | str) -> "ViewPair":
+        """All three on a device."""
+        return ViewPair(self.first.to(device), self.second.to(device), self.sequence.to(device))
 
 
 class Batches:
@@ -127,136 +180,43 @@ class Batches:
         events = self.split.log.events
         past = self.histories.gather(rows, window)
         return Batch(
-            user=_tensor(events.user[rows]),
-            task=_tensor(events.task[rows]),
-            query=_tensor(events.query[rows]),
-            time=_tensor(events.time[rows]),
-            cand=_tensor(cand),
-            **{name: _tensor(value) for name, value in vars(past).items()},
+            user=tensor(events.user[rows]),
+            task=tensor(events.task[rows]),
+            query=tensor(events.query[rows]),
+            time=tensor(events.time[rows]),
+            cand=tensor(cand),
+            **{name: tensor(value) for name, value in vars(past).items()},
         )
 
 
-class TrainData:
-    """The training side of a split, as models see it: shuffled batches, user sequences, plain arrays."""
-
-    def __init__(self, batches: Batches, tasks: tuple[str, ...], seed: int):
-        self._batches = batches
-        self.tasks = tasks
-        self.seed = seed
-        split = batches.split
-        self._events = split.log.events
-        self._rows = np.sort(np.concatenate([split.rows("train", task) for task in tasks]))
-        # A model may not learn from its negatives what the held-out items are: only training pairs are excluded.
-        self._seen = SeenItems(self._events.user[split.train], self._events.item[split.train], len(split.log.items))
-        self._keys: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        """Number of training rows of the tasks."""
-        return len(self._rows)
-
-    def arrays(self, task: str | None = None) -> dict[str, np.ndarray]:
-        """user, item, query, task, time, event_id of the training rows (of one of the two tasks, or of both).
-
-        Rows of both tasks are there also for a model that serves one: searches are input of recommenders, too.
-        """
-        rows = self._batches.split.rows("train", task)
-        return self._events.take(rows).columns()
-
-    def steps(self, batch_size: int) -> int:
-        """Batches in one pass over the rows."""
-        return -(-len(self._rows) // batch_size)
-
-    def batches(
-        self, batch_size: int, negatives: int, window: Window, start: int, count: int, popularity: bool = False
-    ) -> Iterator[Batch]:
-        """Steps `start` to `start + count` of the endless stream of shuffled passes over the training rows.
-
-        Negatives are drawn anew in every pass, uniformly (or proportional to training popularity) from the items that
-        the user has no training event with. The same (seed, step) gives the same batch, whatever was read before.
-        """
-        split, events = self._batches.split, self._events
-        per_pass = self.steps(batch_size)
-        if self._keys is None:
-            self._keys = row_keys(events, self._rows)
-        weights = None
-        if popularity:
-            weights = np.bincount(events.item[split.train], minlength=len(split.log.items) + 1)
-        current, order = -1, np.empty(0, dtype=np.int64)
-        for step in range(start, start + count):
-            number, place = divmod(step, per_pass)
-            if number != current:
-                current, order = number, _generator("shuffle", self.seed, number).permutation(len(self._rows))
-            chosen = order[place * batch_size : (place + 1) * batch_size]
-            rows, keys = self._rows[chosen], self._keys[chosen]
-            item = events.item[rows]
-            purpose = hashing.key("train-negatives", self.seed, number)
-            drawn = draw_negatives(purpose, keys, events.user[rows], item, self._seen, negatives, weights)
-            cand, column = _insert(item, drawn, hashing.draw(hashing.key("train-column", self.seed, number), keys))
-            batch = self._batches.rows(rows, cand, window)
-            batch.item = _tensor(item)
-            label = np.zeros(cand.shape, dtype=np.float32)
-            label[np.arange(len(rows)), column] = 1
-            batch.label = torch.from_numpy(label)
-            yield batch
-
-    def sequences(
-        self, batch_size: int, length: int, start: int, count: int, every_task: bool = False
-    ) -> Iterator[SequenceBatch]:
-        """Steps of the endless stream of shuffled passes over users: the last `length` training rows of each.
-
-        The rows are those of the tasks at hand; with `every_task` the searches are in the sequence of a recommender,
-        too.
-        """
-        events, pool = self._events, self._batches.split.train if every_task else self._rows
-        users, first, counts = np.unique(events.user[pool], return_index=True, return_counts=True)
-        per_pass = -(-len(users) // batch_size)
-        for step in range(start, start + count):
-            number, place = divmod(step, per_pass)
-            order = _generator("shuffle-users", self.seed, number).permutation(len(users))
-            chosen = order[place * batch_size : (place + 1) * batch_size]
-            kept = np.minimum(counts[chosen], length)
-            real = np.arange(length) < kept[:, None]
-            at = np.where(real, (first[chosen] + counts[chosen] - kept)[:, None] + np.arange(length), 0)
-            rows = pool[at]
-            columns = {
-                "items": events.item[rows],
-                "tasks": events.task[rows],
-                "queries": events.query[rows],
-                "times": events.time[rows],
-            }
-            yield SequenceBatch(
-                user=_tensor(users[chosen]),
-                length=_tensor(kept),
-                **{name: _tensor(np.where(real, value, 0)) for name, value in columns.items()},
-            )
-
-    def sequence_steps(self, batch_size: int, every_task: bool = False) -> int:
-        """Batches in one pass over the users."""
-        pool = self._batches.split.train if every_task else self._rows
-        return -(-len(np.unique(self._events.user[pool])) // batch_size)
-
-
 def task_codes(tasks: tuple[str, ...]) -> list[int]:
+    """Codes of tasks by name: 0 = rec, 1 = search."""
     return [TASKS.index(task) for task in tasks]
 
 
-def _insert(item: np.ndarray, negatives: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Put the clicked item into a uniformly drawn column: (B, K) candidates and (B,) its column."""
-    width = negatives.shape[1] + 1
-    column = hashing.below(values, width)
-    source = np.arange(width)[None, :] - (np.arange(width)[None, :] > column[:, None])
-    cand = np.take_along_axis(np.concatenate([negatives, item[:, None]], 1), np.minimum(source, width - 1), 1)
-    cand[np.arange(len(item)), column] = item
-    return cand, column
+def _tensors(batch: "Batch | SequenceBatch") -> Iterator[tuple[str, Tensor]]:
+    return ((each.name, value) for each in fields(batch) if (value := getattr(batch, each.name)) is not None)
 
 
-def _generator(purpose: str, *parts: object) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=hashing.seed(purpose, *parts)))
+def _shapes(batch: "Batch | SequenceBatch") -> str:
+    """One line: the class, its rows, and the shape of each tensor."""
+    shapes = (
+        f"{name} {'x'.join(str(size) for size in value.shape[1:])}"
+        for name, value in _tensors(batch)
+        if value.dim() > 1
+    )
+    return f"{type(batch).__name__}({len(batch)} rows; {', '.join(shapes)})"
 
 
-def _mask(length: Tensor, width: int) -> Tensor:
-    return torch.arange(width, device=length.device) < length[:, None]
+def _pick(values: Tensor, index: Tensor) -> Tensor:
+    """(B, L, ...) entries of `values` (B, W, ...) at `index` (B, L), cut to the width; zeros where W is 0."""
+    if values.shape[1] == 0:
+        return values.new_zeros((*index.shape, *values.shape[2:]))
+    index = index.clamp(max=values.shape[1] - 1)
+    index = index.reshape(*index.shape, *[1] * (values.dim() - 2)).expand(*index.shape, *values.shape[2:])
+    return values.gather(1, index)
 
 
-def _tensor(values: np.ndarray) -> Tensor:
+def tensor(values: np.ndarray) -> Tensor:
+    """int64 tensor of an array of integers."""
     return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.long)

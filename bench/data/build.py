@@ -1,7 +1,7 @@
 """From raw tables to a Log: dense ids, the published total order, vocabularies. Every data source goes through here."""
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,15 +9,19 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.data import hashing
-from bench.data.log import Entities, Events, Log
+from bench.data.log import WORD_ORIGINS, Entities, Events, Log, WordBags
 from bench.data.ragged import Ragged
+from bench.data.words import tokenize, word_rules
 
-_TOKEN = re.compile(r"[^\W_]+")
 
+@dataclass(frozen=True)
+class ReviewCounts:
+    """How often the review of an act has each word: one entry (n,) per (act, word)."""
 
-def tokenize(text: str) -> list[str]:
-    """Lower-case words and numbers; the tokeniser of every data set whose text is readable."""
-    return _TOKEN.findall(text.lower())
+    words: np.ndarray  # (W,) str
+    act: np.ndarray  # (n,) as the column `act` of the events
+    word: np.ndarray  # (n,) places in `words`
+    count: np.ndarray  # (n,)
 
 
 def build(
@@ -30,29 +34,38 @@ def build(
     *,
     seed: int,
     manifest: dict[str, Any] | None = None,
+    reviews: ReviewCounts | None = None,
+    unclicked_items: bool = False,
 ) -> Log:
     """Assemble a Log.
 
     Args:
+        name: of the data set.
+        mode: `mirror`, `disjoint` or `natural`, see `Log.mode`.
         events: columns `act` (any key of the real-world act), `user`, `item` (original ids), `time` (int64 ms), `task`
             (0/1), `query` (key into `queries`, "" for rec) and optionally `session` and `part` (0 train, 1
             validation, 2 test, -1 history only: the split `given`). Row order does not matter.
         items: `id`, `text`, and optionally `provenance`, `words` (lists of strings; default: tokens of the text),
-            `categories` (lists of strings), `queries` (lists of query keys that the item carries), `feature:<name>`.
-            Only items that occur in events are kept.
+            `word_origins` (for each of `words` one of WORD_ORIGINS), `categories` (lists of strings), `queries` (lists
+            of query keys that the item carries), `feature:<name>`. Only items that occur in events are kept, but for `unclicked_items`.
         queries: `id`, `text`, optionally `words`.
         users: `id`, optionally `feature:<name>`.
         seed: of the `order:` hash that breaks ties in time.
+        manifest: further facts.
+        reviews: words of the reviews that belong to acts. Those that no item and no query has are left out.
+        unclicked_items: whether items without an event stay as candidates; their number stands in the manifest.
     """
     user_ids, user = _dense(events["user"])
-    item_ids, item = _dense(events["item"])
+    item_ids, item = _dense(events["item"], items["id"] if unclicked_items else None)
+    if unclicked_items:
+        manifest = (manifest or {}) | {"items without an event": len(item_ids) - events["item"].nunique()}
     query_rows = events["query"] != ""
     used = set(events.loc[query_rows, "query"])
     if "queries" in items:
         used |= {
             key for keys, kept in zip(items["queries"], items["id"].isin(item_ids), strict=True) if kept for key in keys
         }
-    query_ids = _sorted_ids(pd.Index(list(used)))
+    query_ids = sorted_ids(pd.Index(list(used)))
     query = np.zeros(len(events), dtype=np.int32)
     query[query_rows] = query_ids.get_indexer(events.loc[query_rows, "query"]) + 1
 
@@ -60,14 +73,15 @@ def build(
     query_table = queries.set_index("id").reindex(query_ids)
     item_words = _word_lists(item_rows)
     query_words = _word_lists(query_table)
-    vocabulary = _sorted_ids(pd.Index(list({word for words in [*item_words, *query_words] for word in words})))
+    vocabulary = sorted_ids(pd.Index(list({word for words in [*item_words, *query_words] for word in words})))
     categories = item_rows["categories"].tolist() if "categories" in item_rows else [[] for _ in range(len(item_ids))]
-    category_ids = _sorted_ids(pd.Index(list({entry for entries in categories for entry in entries})))
+    category_ids = sorted_ids(pd.Index(list({entry for entries in categories for entry in entries})))
     item_table = Entities(
         id=_with_padding(item_ids),
         text=_with_padding(item_rows["text"].fillna("")),
         provenance=_with_padding(item_rows["provenance"]) if "provenance" in item_rows else None,
         words=_codes(item_words, vocabulary),
+        word_origins=_word_origins(item_rows, item_words),
         categories=_codes(categories, category_ids),
         queries=_codes(item_rows["queries"].tolist(), query_ids) if "queries" in item_rows else None,
         features=_features(item_rows),
@@ -85,10 +99,13 @@ def build(
     }
     if "part" in events:
         columns["part"] = events["part"].to_numpy(np.int8)
+    if "words" not in items or "words" not in queries:
+        manifest = {"words": word_rules(), **(manifest or {})}
     return assemble(
         name,
         mode,
         columns,
+        reviews=_known_words(reviews, vocabulary, events["act"]) if reviews is not None else None,
         items=item_table,
         queries=Entities(
             id=_with_padding(query_ids), text=_with_padding(query_table["text"]), words=_codes(query_words, vocabulary)
@@ -114,16 +131,26 @@ def assemble(
     seed: int,
     manifest: dict[str, Any] | None = None,
     shown: tuple[np.ndarray, np.ndarray] | None = None,
+    reviews: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> Log:
     """A Log from columns that are codes already: the way of data too large for lists of strings.
 
     Args:
+        name: as in `build`, as are `mode`, `seed` and `manifest`.
+        mode: see `name`.
+        seed: see `name`.
+        manifest: see `name`.
         events: arrays (E,) in any order. `user`, `item` int32 from 1 and `query` int32 (0 for rec) are rows of the
             entity tables; `time` int64 ms; `task` int8; `act` and `session` any integers; optionally `part`.
-        items, queries, users, words, categories: complete tables, row 0 padding, sorted by original id.
+        items: the whole table, row 0 padding, sorted by original id; so are the other four.
+        queries: as `items`.
+        users: as `items`.
+        words: as `items`.
+        categories: as `items`.
+        reviews: acts (n,), as in `events`, words (n,) and how often the act's review has each.
         shown: sessions (n,), as in `events`, and items (n,) that they displayed and nobody clicked; each pair once.
     """
-    ordered, sessions = _ordered(events, seed)
+    ordered, sessions, acts = _ordered(events, seed)
     facts = {"name": name, "mode": mode, "order_seed": seed, **(manifest or {})}
     displayed = None
     if shown is not None:
@@ -134,7 +161,12 @@ def assemble(
         displayed = Ragged.from_pairs(
             session[there][order] + 1, shown[1][there][order].astype(np.int32), len(sessions) + 1
         )
-    return Log(ordered, items, queries, users, words, categories, facts, displayed).with_fingerprint()
+    bags = None
+    if reviews is not None:
+        act = acts.get_indexer(reviews[0])
+        there = act >= 0
+        bags = WordBags.of(act[there] + 1, reviews[1][there], reviews[2][there], len(acts) + 1)
+    return Log(ordered, items, queries, users, words, categories, facts, displayed, bags).with_fingerprint()
 
 
 def dense(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -150,15 +182,19 @@ def labels(ids: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray([""], dtype=object), texts])
 
 
-def _ordered(columns: dict[str, np.ndarray], seed: int) -> tuple[Events, pd.Index]:
-    """Events in the published total order, acts and sessions numbered in that order from 1; the sessions' own numbers."""
+def _ordered(columns: dict[str, np.ndarray], seed: int) -> tuple[Events, pd.Index, pd.Index]:
+    """Events in the published total order, acts and sessions numbered in that order from 1.
+
+    Also the sessions' and the acts' own numbers, in that order.
+    """
     user, item = columns["user"], columns["item"]
     tie = hashing.draw(hashing.key("order", seed), user, item)
     # Rows that agree on all of these are equal, so that the order of the raw rows never matters.
-    order = np.lexsort((columns["task"], columns["query"], item, tie, columns["time"], user))
+    order = _lexsort((user, columns["time"]), (tie, item, columns["query"], columns["task"]))
     session, sessions = pd.factorize(columns["session"][order])
+    act, acts = pd.factorize(columns["act"][order])
     events = Events(
-        event_id=pd.factorize(columns["act"][order])[0].astype(np.int64) + 1,
+        event_id=act.astype(np.int64) + 1,
         user=user[order],
         item=item[order],
         time=columns["time"][order],
@@ -167,7 +203,24 @@ def _ordered(columns: dict[str, np.ndarray], seed: int) -> tuple[Events, pd.Inde
         session=session.astype(np.int64) + 1,
         part=columns["part"][order] if "part" in columns else None,
     )
-    return events, pd.Index(sessions)
+    return events, pd.Index(sessions), pd.Index(acts)
+
+
+def _lexsort(first: tuple[np.ndarray, ...], then: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(n,) order by the columns of `first`, and by those of `then` where rows agree in `first`; few rows should.
+
+    Sorting by six columns takes three times as long as by two.
+    """
+    order = np.lexsort(first[::-1])
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for column in first:
+        same &= column[order[1:]] == column[order[:-1]]
+    # Places that agree with a neighbour; blocks of them keep their places as a whole.
+    tied = np.flatnonzero(np.r_[same, False] | np.r_[False, same]) if len(order) else order
+    block = np.cumsum(np.r_[True, ~same])[tied] if len(order) else order
+    rows = order[tied]
+    order[tied] = rows[np.lexsort((*(column[rows] for column in then[::-1]), block))]
+    return order
 
 
 def k_core(users: np.ndarray, items: np.ndarray, minimum: int = 5) -> np.ndarray:
@@ -183,7 +236,7 @@ def k_core(users: np.ndarray, items: np.ndarray, minimum: int = 5) -> np.ndarray
         keep = refined
 
 
-def _sorted_ids(ids: pd.Index) -> pd.Index:
+def sorted_ids(ids: pd.Index) -> pd.Index:
     """Numeric order where all ids are integers, else alphabetical: never the order of the file."""
     texts = pd.Index(ids.astype(str).unique())
     if len(texts) and texts.str.fullmatch(r"-?\d{1,18}").all():
@@ -192,7 +245,7 @@ def _sorted_ids(ids: pd.Index) -> pd.Index:
 
 
 def _dense(column: pd.Series) -> tuple[pd.Index, np.ndarray]:
-    ids = _sorted_ids(pd.Index(column.unique()))
+    ids = sorted_ids(pd.Index(column.unique()))
     return ids, (ids.get_indexer(column.astype(str)) + 1).astype(np.int32)
 
 
@@ -202,6 +255,27 @@ def _with_padding(values: Sequence | pd.Index | pd.Series) -> np.ndarray:
 
 def _word_lists(table: pd.DataFrame) -> list[list[str]]:
     return table["words"].tolist() if "words" in table else [tokenize(text) for text in table["text"].fillna("")]
+
+
+def _word_origins(table: pd.DataFrame, words: list[list[str]]) -> Ragged | None:
+    """Origin of each word of each item, or None where the source does not say."""
+    if "word_origins" not in table:
+        return None
+    lists = [entry if isinstance(entry, list) else [] for entry in table["word_origins"]]
+    if [len(entry) for entry in lists] != [len(entry) for entry in words]:
+        raise ValueError("`word_origins` must name one origin for each of `words`")
+    place = {origin: code for code, origin in enumerate(WORD_ORIGINS)}
+    return Ragged.from_lists([[], *([place[origin] for origin in entry] for entry in lists)])
+
+
+def _known_words(
+    reviews: ReviewCounts, vocabulary: pd.Index, acts: pd.Series
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Acts as numbered by the events' factorisation, word ids and counts of the words that the vocabulary has."""
+    word = vocabulary.get_indexer(pd.Index(reviews.words))[reviews.word] + 1
+    act = pd.Index(acts.unique()).get_indexer(reviews.act)
+    known = (word > 0) & (act >= 0)
+    return act[known], word[known], reviews.count[known]
 
 
 def _codes(lists: list[list[str]], ids: pd.Index) -> Ragged:
@@ -215,6 +289,6 @@ def _features(table: pd.DataFrame) -> dict[str, np.ndarray]:
     features = {}
     for name in sorted(column for column in table.columns if column.startswith(prefix)):
         values = table[name].astype(str)
-        ids = _sorted_ids(pd.Index(values.unique()))
+        ids = sorted_ids(pd.Index(values.unique()))
         features[name.removeprefix(prefix)] = np.concatenate([[0], ids.get_indexer(values) + 1]).astype(np.int32)
     return features

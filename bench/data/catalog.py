@@ -5,8 +5,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from bench.data.log import Log
+from bench.data.log import WORD_ORIGINS, Log, WordBags
 from bench.data.ragged import Ragged
+from bench.errors import NothingToReadError
 
 
 class Catalog:
@@ -42,13 +43,60 @@ class Catalog:
         """All word ids of each item, uncut."""
         return self._log.items.words or _empty(self.n_items)
 
+    def word_lists_without(self, *origins: str) -> Ragged:
+        """All word ids of each item but those from some origins, uncut.
+
+        Queries that are made from category paths stand in the category words of their items: a model that learns from
+        an item's words can leave them out (`without("category")`).
+
+        Args:
+            origins: names from WORD_ORIGINS ("title", "category", "reviews", ...).
+
+        Raises:
+            ValueError: there is no such origin.
+            NothingToReadError: the data set does not say where its words come from.
+        """
+        codes = [WORD_ORIGINS.index(origin) for origin in origins]
+        known = self._log.items.word_origins
+        if known is None:
+            raise NothingToReadError(f"{self.name} does not say where the words of its items come from")
+        lists = self.item_word_lists
+        kept = ~np.isin(known.values, codes)
+        return Ragged.from_pairs(lists.owners()[kept], lists.values[kept], len(lists))
+
+    def item_word_bags(self, origin: str) -> WordBags:
+        """(n_items + 1,) bags of the words that an item has from one origin, with counts.
+
+        Reviews that lend words to an item's text are those of purchases that are trained on under every split that the
+        data were prepared for; all words of training reviews are in `TrainData.review_words`.
+
+        Raises:
+            ValueError: there is no such origin.
+            NothingToReadError: the data set does not say where its words come from.
+        """
+        others = [name for name in WORD_ORIGINS if name != origin]
+        if len(others) == len(WORD_ORIGINS):
+            raise ValueError(f"unknown origin '{origin}'; known: {', '.join(WORD_ORIGINS)}")
+        lists = self.word_lists_without(*others)
+        return WordBags.of(lists.owners(), lists.values, np.ones(len(lists.values)), len(lists))
+
     @property
     def query_word_lists(self) -> Ragged:
+        """All word ids of each query, uncut."""
         return self._log.queries.words or _empty(self.n_queries)
 
     @property
     def item_queries(self) -> Ragged | None:
-        """For each item the queries that the data preparation could generate for it; None for real queries."""
+        """For each item the queries that the data preparation could generate for it; None for real queries.
+
+        None, too, where they were read off the relevance of test rows (`queries from test relevance` in the manifest):
+        a model would learn its answers. Models that only match, and learn nothing, read `matched_queries`.
+        """
+        return None if self._log.manifest.get("queries from test relevance") else self._log.items.queries
+
+    @property
+    def matched_queries(self) -> Ragged | None:
+        """`item_queries`, those from test relevance included; for yardsticks without parameters only."""
         return self._log.items.queries
 
     @property
@@ -74,6 +122,7 @@ class Catalog:
 
     @property
     def user_features(self) -> dict[str, torch.Tensor]:
+        """Small integer codes, (n_users + 1,) int64 each, 0 = padding."""
         return {name: torch.tensor(values, dtype=torch.long) for name, values in self._log.users.features.items()}
 
 

@@ -1,5 +1,4 @@
-"""Fetching the raw files of data sets from their publishers: resumed after an interruption, checked, moved into place
-at once.
+"""Fetching the raw files of data sets: resumed after an interruption, checked, moved into place when they are whole.
 
 A file grows as `.NAME.part` beside its final place, with what the server said of it in `.NAME.part.json`; what was
 fetched is recorded in `fetched.json` of the folder (source, bytes, sha256, and the publisher's checksum where one is
@@ -9,30 +8,34 @@ stated).
 import errno
 import gzip
 import hashlib
-import http.client
 import json
 import os
 import shutil
-import socket
-import ssl
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.data.publications import Publication
 from bench.errors import RunError
+from bench.files import write_atomically
+from bench.messages import first_line, reason
+
+if TYPE_CHECKING:
+    import requests
 
 RECORD = "fetched.json"
 # Left free on the disk beside the file itself.
 _SPARE = 64 << 20
 _CHUNK = 1 << 20
+# What is read at a time; a connection that breaks loses at most so much.
+_PIECE = 1 << 16
+_TRIES = 5
+_TIMEOUT = 60
 # Servers that are busy rather than unwilling.
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
@@ -55,6 +58,9 @@ def fetch(name: str, source: Publication, folder: Path, report: Report, *, pause
     """Bring all files of a publication into `folder`; what is there already stays as it is.
 
     Args:
+        name: of the data set, for messages.
+        source: its files and where they are.
+        folder: where they go; it is made.
         report: called with (file, bytes so far, bytes in all or None).
         pause: seconds before the second try, doubled each time.
 
@@ -64,8 +70,9 @@ def fetch(name: str, source: Publication, folder: Path, report: Report, *, pause
     done = {entry["name"]: Fetched(**entry, new=False) for entry in _read_json(folder / RECORD, [])}
     found = []
     wanted = [remote for remote in source.files if not (folder / remote.name).exists()]
+    session = _session(pause)
     try:
-        stated = _metadata(source.metadata, pause) if source.metadata and wanted else {}
+        stated = _metadata(session, source.metadata) if source.metadata and wanted else {}
         for remote in source.files:
             path = folder / remote.name
             if remote not in wanted:
@@ -76,7 +83,7 @@ def fetch(name: str, source: Publication, folder: Path, report: Report, *, pause
             if source.metadata and remote.name not in stated:
                 raise RunError(f"{source.page} does not list {remote.name}; its files: {', '.join(stated) or 'none'}")
             url, checksum = stated.get(remote.name, ("", ""))
-            new = _download(remote.name, (url,) if url else remote.urls, checksum, folder, report, pause)
+            new = _download(session, remote.name, (url,) if url else remote.urls, checksum, folder, report, pause)
             done[remote.name] = new
             _write_json(folder / RECORD, [_recorded(entry) for entry in done.values()])
             found.append(new)
@@ -87,7 +94,7 @@ def fetch(name: str, source: Publication, folder: Path, report: Report, *, pause
             f"cannot fetch {name} ({error}); get {names} from {source.page} and put {them} into {folder}"
         ) from None
     except OSError as error:
-        what = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        what = "no space left on the disk" if error.errno == errno.ENOSPC else reason(error)
         raise RunError(f"{folder}: {what}; what was fetched so far is kept, the same command goes on") from None
     return found
 
@@ -96,7 +103,15 @@ class _NoAnswer(Exception):
     """No address answered with the file."""
 
 
-def _download(name: str, urls: tuple[str, ...], checksum: str, folder: Path, report: Report, pause: float) -> Fetched:
+def _download(
+    session: "requests.Session",
+    name: str,
+    urls: tuple[str, ...],
+    checksum: str,
+    folder: Path,
+    report: Report,
+    pause: float,
+) -> Fetched:
     import filelock
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +125,7 @@ def _download(name: str, urls: tuple[str, ...], checksum: str, folder: Path, rep
         said: dict[str, None] = {}
         for url in urls:
             try:
-                _complete(url, part, lambda so_far, total: report(name, so_far, total), pause)
+                _complete(session, url, part, lambda so_far, total: report(name, so_far, total), pause)
                 break
             except _NoAnswer as error:
                 said[str(error)] = None
@@ -123,78 +138,68 @@ def _download(name: str, urls: tuple[str, ...], checksum: str, folder: Path, rep
     return Fetched(name, url, size, sums, checksum)
 
 
-def _complete(url: str, part: Path, report: Callable[[int, int | None], None], pause: float, tries: int = 5) -> None:
-    """Read `url` into `part` until it is complete; up to `tries` times in a row without a further byte."""
+def _complete(
+    session: "requests.Session", url: str, part: Path, report: Callable[[int, int | None], None], pause: float
+) -> None:
+    """Read `url` into `part` until it is whole; up to `_TRIES` times in a row without a further byte."""
+    import requests
+    import urllib3
+
     failures = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
+        why = "the connection ended early"
         try:
-            if _read(url, part, report):
+            if _read(session, url, part, report):
                 return
-            why = "the connection ended early"
-        except urllib.error.HTTPError as error:
-            if error.code not in _BUSY:
-                raise _NoAnswer(f"{_host(url)}: {error.code} {error.reason}") from None
-            why = f"{error.code} {error.reason}"
-        except urllib.error.URLError as error:
-            why = f"no connection: {error.reason}"
-            if isinstance(error.reason, socket.gaierror):
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            why = _reason(error)
+            if "NameResolutionError" in repr(error):
                 # Off line: no name is found however often one asks.
-                failures = tries
-        except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            why = str(error) or type(error).__name__
+                failures = _TRIES
         grown = part.exists() and part.stat().st_size > before
-        failures = 1 if grown and failures < tries else failures + 1
-        if failures >= tries:
+        failures = 1 if grown and failures < _TRIES else failures + 1
+        if failures >= _TRIES:
             raise _NoAnswer(f"{_host(url)}: {why}")
         time.sleep(pause * 2 ** (failures - 1))
 
 
-def _read(url: str, part: Path, report: Callable[[int, int | None], None]) -> bool:
-    """One request, from where `part` ends if the server agrees that it is the same file; says if it is complete."""
-    state: dict[str, Any] = _read_json(_state(part), {})
+def _read(session: "requests.Session", url: str, part: Path, report: Callable[[int, int | None], None]) -> bool:
+    """One request, from where `part` ends if the server agrees that it is the same file; says whether it is whole."""
+    state = _read_json(_state(part), {})
     have = part.stat().st_size if part.exists() and state.get("url") == url else 0
-    headers = {"Accept-Encoding": "identity", "User-Agent": "bench-data-fetch"}
+    headers = {}
     if have:
         headers["Range"] = f"bytes={have}-"
         if state.get("validator"):
             headers["If-Range"] = state["validator"]
-    try:
-        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code != 416 or not have:
-            raise
-        # Nothing beyond what we have: complete, or another file by now.
-        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have) == str(state.get("total")):
-            return True
-        part.unlink()
-        return False
-    with answer:
+    with session.get(url, headers=headers, timeout=_TIMEOUT, stream=True) as answer:
+        if answer.status_code == 416 and have:
+            # Nothing beyond what we have: it is whole, or it is another file by now.
+            if answer.headers.get("Content-Range", "").rpartition("/")[2] == str(have) == str(state.get("total")):
+                return True
+            part.unlink()
+            return False
+        _refuse_error(answer)
         length = answer.headers.get("Content-Length")
         total: int | None = int(length) if length else None
-        if answer.status == 206:
+        if answer.status_code == 206:
             start, _, whole = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
             if start.split("-")[0] != str(have) or whole not in (str(state.get("total")), "*"):
-                # Not the part that was asked for, or not the file that was begun.
+                # Another part than the request names, or another file than the one that was begun.
                 part.unlink()
                 return False
             total = state.get("total")
         else:
-            # The whole file, whatever was asked for.
+            # The whole file, whatever the request named.
             have = 0
             etag = answer.headers.get("ETag", "")
             validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
             _write_json(_state(part), {"url": url, "total": total, "validator": validator})
-        if total is not None:
-            free = shutil.disk_usage(part.parent).free + (part.stat().st_size if not have and part.exists() else 0)
-            if free < total - have + _SPARE:
-                raise RunError(
-                    f"{part.parent} has {free / 1e9:.1f} GB free, "
-                    f"{total - have:,} bytes ({(total - have) / 1e9:.1f} GB) are still to come from {url}"
-                )
+        _check_room(part, url, have, total)
         with part.open("ab" if have else "wb") as stream:
             report(have, total)
-            while chunk := answer.read(_CHUNK):
+            for chunk in answer.raw.stream(_PIECE, decode_content=False):
                 stream.write(chunk)
                 have += len(chunk)
                 report(have, total)
@@ -202,6 +207,18 @@ def _read(url: str, part: Path, report: Callable[[int, int | None], None]) -> bo
         part.unlink()
         return False
     return total is None or have == total
+
+
+def _check_room(part: Path, url: str, have: int, total: int | None) -> None:
+    """Raise a RunError where the disk has no room for what is still to come."""
+    if total is None:
+        return
+    free = shutil.disk_usage(part.parent).free + (part.stat().st_size if not have and part.exists() else 0)
+    if free < total - have + _SPARE:
+        raise RunError(
+            f"{part.parent} has {free / 1e9:.1f} GB free, "
+            f"{total - have:,} bytes ({(total - have) / 1e9:.1f} GB) are still to come from {url}"
+        )
 
 
 def _checked(part: Path, name: str, url: str, checksum: str) -> str:
@@ -245,28 +262,49 @@ def _damage(path: Path, suffix: str) -> str:
     return ""
 
 
-def _metadata(url: str, pause: float, tries: int = 4) -> dict[str, tuple[str, str]]:
+def _metadata(session: "requests.Session", url: str) -> dict[str, tuple[str, str]]:
     """Address and checksum of each file of a Zenodo record."""
-    for attempt in range(tries):
-        if attempt:
-            time.sleep(pause * 2 ** (attempt - 1))
-        try:
-            request = urllib.request.Request(
-                url, headers={"Accept": "application/json", "User-Agent": "bench-data-fetch"}
-            )
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                files = json.load(answer)["files"]
-            return {entry["key"]: (entry["links"]["self"], entry.get("checksum", "")) for entry in files}
-        except urllib.error.HTTPError as error:
-            why = f"{error.code} {error.reason}"
-            if error.code not in _BUSY:
-                break
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            why = f"no connection: {getattr(error, 'reason', error)}"
-        except (ValueError, KeyError, TypeError) as error:
-            why = f"its answer is not the description of a record ({type(error).__name__}: {error})"
-            break
+    import requests
+
+    try:
+        answer = session.get(url, headers={"Accept": "application/json"}, timeout=_TIMEOUT)
+        _refuse_error(answer)
+        return {entry["key"]: (entry["links"]["self"], entry.get("checksum", "")) for entry in answer.json()["files"]}
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"its answer is not the description of a record ({type(error).__name__}: {first_line(error)})"
+    except requests.RequestException as error:
+        why = _reason(error)
     raise _NoAnswer(f"{_host(url)}: {why}")
+
+
+def _session(pause: float) -> "requests.Session":
+    """Asks again where a server is busy; what breaks off in the middle is resumed by `_complete`."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    retry = Retry(
+        total=None, connect=0, read=0, other=0, redirect=10, status=_TRIES - 1, status_forcelist=_BUSY,
+        backoff_factor=pause, respect_retry_after_header=False, raise_on_status=False,
+    )  # fmt: skip
+    session = requests.Session()
+    session.headers.update({"Accept-Encoding": "identity", "User-Agent": "bench-data-fetch"})
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
+
+
+def _refuse_error(answer: "requests.Response") -> None:
+    if answer.status_code >= 400:
+        raise _NoAnswer(f"{_host(answer.url)}: {answer.status_code} {answer.reason}")
+
+
+def _reason(error: BaseException) -> str:
+    """What the deepest error under a library's wrappings says."""
+    cause: BaseException = error
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+    return f"no connection: {reason(cause)}" if "ConnectionError" in type(error).__name__ else reason(cause)
 
 
 def _host(url: str) -> str:
@@ -289,6 +327,4 @@ def _read_json(path: Path, default: Any) -> Any:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(scratch, path)
+    write_atomically(path, lambda scratch: scratch.write_text(json.dumps(content, indent=1) + "\n"))

@@ -7,19 +7,23 @@ first held-out event, so its history cannot hold one.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from bench.data.log import REC, SEARCH, Log
+from bench.data.log import REC, SEARCH, Events, Log
 from bench.data.ragged import Ragged
 
 
 @dataclass(frozen=True)
 class Window:
-    """How much of the past a model reads: the last `rec` clicks and the last `search` searches (0 = all of them)."""
+    """How much of the past a model reads: the last `rec` clicks, the last `search` searches, `clicks` items of each.
 
-    rec: int = 30
-    search: int = 30
+    0 = none, None = all.
+    """
+
+    rec: int | None = 30
+    search: int | None = 30
     clicks: int = 5
 
 
@@ -50,125 +54,194 @@ class Past:
 class Histories:
     """Units of a Log in order, and the gather over them.
 
-    A unit is a rec event row or a search session (rows that share event_id and task search). `unit_*` arrays hold one
-    entry a unit, sorted by (user, position of the unit's first row).
+    A unit is a rec event row or a search session (rows that share event_id and task search). A session stands where
+    its first row does; of its clicks an event sees those that are earlier than itself.
+
+    Args:
+        log: the Log.
+        guards: default all, with `strict_time` where the Log's manifest says so.
     """
 
     def __init__(self, log: Log, guards: Guards | None = None):
         self.guards = guards or Guards(strict_time=log.manifest.get("strict_time", False))
         events = log.events
         self.events = events
-        n_users = len(log.users) + 1
-        search = np.flatnonzero(events.task == SEARCH)
+        n_users, n_items = len(log.users) + 1, len(log.items) + 1
+        rec, search = (np.flatnonzero(events.task == task) for task in (REC, SEARCH))
         _, first, inverse = np.unique(events.event_id[search], return_index=True, return_inverse=True)
         order = np.argsort(first)
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        clicks = Ragged.from_pairs(place[inverse], events.item[search], len(first))
-        self._views = {
-            REC: _View(events, np.flatnonzero(events.task == REC), n_users),
-            SEARCH: _View(events, search[first[order]], n_users),
+        number = np.empty_like(order)
+        number[order] = np.arange(len(order))
+        clicked = Ragged.from_pairs(number[inverse], search, len(first))
+        singles = Ragged(np.arange(len(rec) + 1, dtype=np.int64), rec)
+        self._units = {
+            REC: _Units(events, singles, n_users, n_items),
+            SEARCH: _Units(events, clicked, n_users, n_items),
         }
-        self._clicks = clicks
 
     def gather(self, rows: np.ndarray, window: Window) -> Past:
-        """Histories of event rows `rows` (B,) under `window`."""
+        """Histories of event rows.
+
+        Args:
+            rows: (B,) rows of the Log's events.
+            window: how much of the past is read.
+        """
         rec, rec_real = self._last(rows, REC, window.rec)
         search, search_real = self._last(rows, SEARCH, window.search)
-        rec_rows, search_rows = self._views[REC].at(rec), self._views[SEARCH].at(search)
-        events = self.events
-        rec_items = np.where(rec_real, events.item[rec_rows], 0).astype(np.int64)
-        search_query = np.where(search_real, events.query[search_rows], 0).astype(np.int64)
-        rec_times = np.where(rec_real, events.time[rec_rows], 0)
-        search_times = np.where(search_real, events.time[search_rows], 0)
-        task, column = _merge(rec_rows, rec_real, search_rows, search_real)
+        of_rec, of_search = self._units[REC], self._units[SEARCH]
+        task, column = _merge(of_rec.at("row", rec), rec_real, of_search.at("row", search), search_real)
         return Past(
-            rec_items=rec_items,
-            rec_times=rec_times,
+            rec_items=np.where(rec_real, of_rec.at("item", rec), 0).astype(np.int64),
+            rec_times=np.where(rec_real, of_rec.at("time", rec), 0),
             rec_len=rec_real.sum(1),
-            search_query=search_query,
-            search_items=self._clicked(search, search_real, window.clicks),
-            search_times=search_times,
+            search_query=np.where(search_real, of_search.at("query", search), 0).astype(np.int64),
+            search_items=self._clicked(rows, search, search_real, window.clicks),
+            search_times=np.where(search_real, of_search.at("time", search), 0),
             search_len=search_real.sum(1),
             merged_task=task,
             merged_column=column,
         )
 
-    def _clicked(self, units: np.ndarray, real: np.ndarray, width: int) -> np.ndarray:
-        width = min(width, int(self._clicks.lengths.max(initial=1)))
-        out = np.zeros((*units.shape, max(width, 1)), dtype=np.int64)
-        if not len(self._clicks.values):
+    def _clicked(self, rows: np.ndarray, units: np.ndarray, real: np.ndarray, width: int) -> np.ndarray:
+        """(B, L, C) items of the searches `units` (B, L) that are earlier than each row, the first `width` of them."""
+        searches, events = self._units[SEARCH], self.events
+        width = max(min(width, searches.most_rows), 1)
+        out = np.zeros((*units.shape, width), dtype=np.int64)
+        if not units.size or not len(searches.row):
             return out
-        start, stop = self._clicks.offsets[units], self._clicks.offsets[units + 1]
-        for column in range(width):
+        out[..., 0] = np.where(real, searches.item[units], 0)
+        start, stop = searches.rows.offsets[units], searches.rows.offsets[units + 1]
+        for column in range(1, width):
             inside = real & (start + column < stop)
-            out[..., column] = np.where(inside, self._clicks.values[np.minimum(start + column, stop - 1)], 0)
+            click = searches.rows.values[np.minimum(start + column, stop - 1)]
+            # A session may go on while its user does other things.
+            if searches.overlap or not self.guards.own_event:
+                inside &= click < rows[:, None]
+            if self.guards.strict_time and searches.last_longer:
+                inside &= events.time[click] < events.time[rows][:, None]
+            out[..., column] = np.where(inside, events.item[click], 0)
         return out
 
-    def _last(self, rows: np.ndarray, task: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    def _last(self, rows: np.ndarray, task: int, length: int | None) -> tuple[np.ndarray, np.ndarray]:
         """(B, L) unit numbers of the last `length` allowed units before each row, left aligned, and which are real."""
-        view, events = self._views[task], self.events
-        user, event, item = events.user[rows], events.event_id[rows], events.item[rows]
-        start = view.offsets[user]
-        stop = np.searchsorted(view.rows, rows, side="left")
-        if self.guards.strict_time and len(view.rows):
-            stop = view.before_time(user, events.time[rows])
-        stop = np.maximum(stop, start)
-        wanted = length or max(int((stop - start).max(initial=0)), 1)
-        if not len(view.rows):
+        units, events = self._units[task], self.events
+        if length == 0:
+            return np.zeros((len(rows), 0), dtype=np.int64), np.zeros((len(rows), 0), dtype=bool)
+        start = units.offsets[events.user[rows]]
+        if self.guards.strict_time:
+            stop = np.maximum(units.before_time(events.user[rows], events.time[rows]), start)
+        else:
+            stop = np.maximum(np.searchsorted(units.row, rows, side="left"), start)
+        wanted = max(int((stop - start).max(initial=0)), 1) if length is None else length
+        if not len(units.row):
             return np.zeros((len(rows), wanted), dtype=np.int64), np.zeros((len(rows), wanted), dtype=bool)
-        # Read a little more than asked for, since the guards may take some away; more again where that was not enough.
+        first = np.maximum(stop - wanted, start)
+        column = np.arange(wanted)
+        real = column < (stop - first)[:, None]
+        last = np.where(real, first[:, None] + column, 0)
+        # Most rows have nothing to hide in their window. The others are read again, with more of their past.
+        again = np.flatnonzero((real & self._hidden(rows, last, first, units)).any(1))
+        if len(again):
+            last[again], real[again] = self._without_hidden(rows[again], start[again], stop[again], wanted, units)
+        return last, real
+
+    def _without_hidden(
+        self, rows: np.ndarray, start: np.ndarray, stop: np.ndarray, wanted: int, units: "_Units"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The last `wanted` units in [start, stop) of each row that the guards let through, as `_last` returns them."""
         slack = 4
         while True:
             span = wanted + slack
-            units = stop[:, None] - span + np.arange(span)
-            real = units >= start[:, None]
-            units = np.where(real, units, 0)
-            if self.guards.own_event:
-                real &= events.event_id[view.rows[units]] != event[:, None]
-            if self.guards.own_item:
-                real &= ~self._holds(task, units, item)
+            first = stop - span
+            last = first[:, None] + np.arange(span)
+            real = last >= start[:, None]
+            last = np.where(real, last, 0)
+            real &= ~self._hidden(rows, last, first, units)
             short = (real.sum(1) < wanted) & (stop - start > span)
             if not short.any():
-                break
+                return _left_align(last, real, wanted)
             slack *= 4
-        return _left_align(units, real, wanted)
 
-    def _holds(self, task: int, units: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(B, L) whether a unit holds the row's item."""
-        if task == REC:
-            return self.events.item[self._views[REC].rows[units]] == item[:, None]
-        start, stop = self._clicks.offsets[units], self._clicks.offsets[units + 1]
-        held = np.zeros(units.shape, dtype=bool)
-        for column in range(int(self._clicks.lengths.max(initial=0))):
-            inside = start + column < stop
-            held |= inside & (self._clicks.values[np.minimum(start + column, stop - 1)] == item[:, None])
-        return held
+    def _hidden(self, rows: np.ndarray, last: np.ndarray, first: np.ndarray, units: "_Units") -> np.ndarray:
+        """(B, L) whether a guard keeps a unit from the row: it is of the row's own event, or holds its own item.
+
+        Column c of `last` is unit `first` + c where it is real.
+        """
+        events = self.events
+        hidden = np.zeros(last.shape, dtype=bool)
+        if self.guards.own_event:
+            hidden |= units.event[last] == events.event_id[rows][:, None]
+        if self.guards.own_item and units.most_rows == 1:
+            hidden |= units.item[last] == events.item[rows][:, None]
+        elif self.guards.own_item:
+            holding = units.holding(events.user[rows], events.item[rows])
+            owner, unit = holding.owners(), holding.values
+            column = unit - first[owner]
+            there = (column >= 0) & (column < last.shape[1])
+            hidden[owner[there], column[there]] = True
+        return hidden
 
 
-class _View:
-    """Event rows of one kind (ascending) with the offsets of each user."""
+class _Units:
+    """Units of one task, ascending, with the offsets of each user.
 
-    def __init__(self, events, rows: np.ndarray, n_users: int):
+    Attributes:
+        rows: event rows of each unit, ascending.
+        row, item, time, query, event: (U,) of its first row.
+        offsets: (n_users + 1,) where a user's units begin.
+        most_rows: rows of the largest unit.
+        overlap: whether rows of other units may stand between those of a unit.
+        last_longer: whether the rows of a unit may have different times.
+    """
+
+    def __init__(self, events: Events, rows: Ragged, n_users: int, n_items: int):
         self.rows = rows
-        self.offsets = np.searchsorted(events.user[rows], np.arange(n_users + 1)).astype(np.int64)
-        self._time = events.time[rows]
-        self._user = events.user[rows].astype(np.int64)
-        self._keys: np.ndarray | None = None
+        self.row = rows.values[rows.offsets[:-1]]
+        self.item, self.time = events.item[self.row], events.time[self.row]
+        self.query, self.event = events.query[self.row], events.event_id[self.row]
+        self._user = events.user[self.row].astype(np.int64)
+        self.offsets = np.searchsorted(self._user, np.arange(n_users + 1)).astype(np.int64)
+        self.most_rows = int(rows.lengths.max(initial=1))
+        last = rows.values[rows.offsets[1:] - 1]
+        self.overlap = bool((last - self.row >= rows.lengths).any())
+        self.last_longer = bool((events.time[last] != self.time).any())
+        self._events = events
+        self._n_items = n_items
 
-    def at(self, units: np.ndarray) -> np.ndarray:
-        """Event rows of unit numbers; 0 (and never read) where a log has no event of this kind."""
-        return self.rows[units] if len(self.rows) else np.zeros_like(units)
+    def at(self, name: str, units: np.ndarray) -> np.ndarray:
+        """An attribute of unit numbers; 0 (and never read) where a log has no unit."""
+        column: np.ndarray = getattr(self, name)
+        return column[units] if len(column) else np.zeros(units.shape, dtype=column.dtype)
 
     def before_time(self, user: np.ndarray, time: np.ndarray) -> np.ndarray:
         """First unit of each user that is not strictly earlier than `time`."""
-        if self._keys is None:
-            # (user, time) is ascending; one integer key a unit makes the search vectorised.
-            self._low = self._time.min(initial=0)
-            self._span = int(self._time.max(initial=0) - self._low) + 2
-            self._keys = self._user * self._span + (self._time - self._low)
-        offset = np.clip(time - self._low, 0, self._span - 1)
-        return np.searchsorted(self._keys, user.astype(np.int64) * self._span + offset, side="left")
+        low, span, keys = self._time_keys
+        offset = np.clip(time - low, 0, span - 1)
+        return np.searchsorted(keys, user.astype(np.int64) * span + offset, side="left")
+
+    @cached_property
+    def _time_keys(self) -> tuple[int, int, np.ndarray]:
+        # (user, time) is ascending; one integer key per unit makes the search vectorised.
+        low = int(self.time.min(initial=0))
+        span = int(self.time.max(initial=0)) - low + 2
+        return low, span, self._user * span + (self.time - low)
+
+    def holding(self, user: np.ndarray, item: np.ndarray) -> Ragged:
+        """For each (user, item) the units that hold it."""
+        pairs, units = self._pairs
+        wanted = user.astype(np.int64) * self._n_items + item
+        start, stop = np.searchsorted(pairs, wanted), np.searchsorted(pairs, wanted, side="right")
+        offsets = np.concatenate([[0], np.cumsum(stop - start)])
+        place = np.repeat(start - offsets[:-1], stop - start) + np.arange(offsets[-1])
+        return Ragged(offsets, units[place])
+
+    @cached_property
+    def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted (user, item) keys of all rows of the units, and the units."""
+        owner, row = self.rows.owners(), self.rows.values
+        pairs = self._user[owner] * self._n_items + self._events.item[row]
+        order = np.argsort(pairs, kind="stable")
+        return pairs[order], owner[order]
 
 
 def _left_align(units: np.ndarray, real: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

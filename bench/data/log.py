@@ -27,6 +27,34 @@ FORMAT = 2
 Column = np.ndarray | Ragged
 
 
+# Where a word of an item comes from; `Entities.word_origins` holds places in this list.
+WORD_ORIGINS = ("other", "title", "description", "category", "brand", "reviews")
+
+
+@dataclass(frozen=True)
+class WordBags:
+    """Distinct words and how often each occurs, one bag per row; both have the same offsets."""
+
+    words: Ragged
+    counts: Ragged
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def columns(self) -> dict[str, Ragged]:
+        """Both lists by name."""
+        return {"words": self.words, "counts": self.counts}
+
+    @classmethod
+    def of(cls, rows: np.ndarray, words: np.ndarray, counts: np.ndarray, n_rows: int) -> "WordBags":
+        """Bags of rows 0 to `n_rows` - 1 from (row, word, count) entries (n,) in any order; equal pairs are added up."""
+        width = int(words.max(initial=0)) + 1
+        pairs, place = np.unique(rows.astype(np.int64) * width + words, return_inverse=True)
+        total = np.bincount(place, weights=counts, minlength=len(pairs)).astype(np.int32)
+        offsets = np.searchsorted(pairs, np.arange(n_rows + 1, dtype=np.int64) * width)
+        return cls(Ragged(offsets, (pairs % width).astype(np.int32)), Ragged(offsets, total))
+
+
 @dataclass(frozen=True)
 class Events:
     """All events in the published total order (user, time, hash); one entry an event row.
@@ -49,9 +77,11 @@ class Events:
         return len(self.user)
 
     def columns(self) -> dict[str, np.ndarray]:
+        """The columns that the source has, by name."""
         return {name: column for name, column in vars(self).items() if column is not None}
 
     def take(self, rows: np.ndarray) -> "Events":
+        """The given rows, in that order."""
         return Events(**{name: column[rows] for name, column in self.columns().items()})
 
 
@@ -68,6 +98,7 @@ class Entities:
     text: np.ndarray | None = None  # (n + 1,) str
     provenance: np.ndarray | None = None  # (n + 1,) str: where the text comes from
     words: Ragged | None = None
+    word_origins: Ragged | None = None  # for each of `words` its place in WORD_ORIGINS
     categories: Ragged | None = None
     queries: Ragged | None = None
     features: dict[str, np.ndarray] = field(default_factory=dict)
@@ -77,6 +108,7 @@ class Entities:
         return len(self.id) - 1
 
     def columns(self) -> dict[str, Column]:
+        """The columns that the source has, by name."""
         named = {name: value for name, value in vars(self).items() if name != "features" and value is not None}
         return named | {f"feature:{name}": values for name, values in self.features.items()}
 
@@ -94,9 +126,17 @@ class Log:
     manifest: dict[str, Any]
     # Items (ids) that a search session displayed and nobody clicked, by session (row 0 empty), where a source knows them.
     shown: Ragged | None = None
+    # Words of the review that belongs to an event, by event_id (row 0 empty). They tell of held-out events, too: models
+    # read them through `TrainData.review_words`, which holds those of training events only.
+    reviews: WordBags | None = None
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.events):,} events, {len(self.users):,} users, {len(self.items):,} items"
+        return f"Log({self.name}, {self.mode}: {sizes}, {len(self.queries):,} queries)"
 
     @property
     def name(self) -> str:
+        """Name of the data set."""
         return self.manifest["name"]
 
     @property
@@ -106,6 +146,7 @@ class Log:
 
     @property
     def fingerprint(self) -> str:
+        """Identity of the content, see `_fingerprint`."""
         return self.manifest["fingerprint"]
 
     @property
@@ -168,10 +209,13 @@ def load(folder: Path) -> Log:
             raise RunError(f"{path} does not match its checksum; {mend}")
     tables = {name: _entities(_read(folder / f"{name}.parquet")) for name in _ENTITY_TABLES}
     shown = _read(folder / f"{_SHOWN}.parquet")["items"] if f"{_SHOWN}.parquet" in manifest["files"] else None
-    return Log(_mapped_events(folder), manifest=manifest, shown=shown, **tables)  # type: ignore[arg-type]
+    bags = _read(folder / f"{_REVIEWS}.parquet") if f"{_REVIEWS}.parquet" in manifest["files"] else None
+    reviews = WordBags(**bags) if bags is not None else None  # type: ignore[arg-type]  # both columns are lists
+    return Log(_mapped_events(folder), manifest=manifest, shown=shown, reviews=reviews, **tables)  # type: ignore[arg-type]
 
 
 def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -179,6 +223,7 @@ def file_sha256(path: Path) -> str:
 _MAPPED = "events.arrow"
 _ENTITY_TABLES = ("items", "queries", "users", "words", "categories")
 _SHOWN = "shown"
+_REVIEWS = "reviews"
 
 
 def _tables(log: Log) -> dict[str, pa.Table]:
@@ -188,6 +233,8 @@ def _tables(log: Log) -> dict[str, pa.Table]:
         tables[name] = pa.table({key: _arrow(column) for key, column in columns.items()})
     if log.shown is not None:
         tables[_SHOWN] = pa.table({"items": _arrow(log.shown)})
+    if log.reviews is not None:
+        tables[_REVIEWS] = pa.table({key: _arrow(column) for key, column in log.reviews.columns().items()})
     return tables
 
 
@@ -246,6 +293,7 @@ def _fingerprint(log: Log) -> str:
     groups: dict[str, dict[str, Any]] = {"events": log.events.columns()}
     groups |= {name: getattr(log, name).columns() for name in _ENTITY_TABLES}
     groups |= {_SHOWN: {"items": log.shown}} if log.shown is not None else {}
+    groups |= {_REVIEWS: log.reviews.columns()} if log.reviews is not None else {}
     for group, columns in groups.items():
         for name, column in sorted(columns.items()):
             parts = [column.offsets, column.values] if isinstance(column, Ragged) else [column]

@@ -20,6 +20,7 @@ class Ragged:
 
     @property
     def lengths(self) -> np.ndarray:
+        """(rows,) number of values of each list."""
         return np.diff(self.offsets)
 
     def padded(self, width: int | None = None) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""The one engine that draws items a user has not seen: evaluation candidates and training negatives alike.
+"""The engine that draws items a user has not seen: evaluation candidates and the training negatives of every stream.
 
-Every row owns an endless stream of draws keyed by (purpose, row); the first `count` distinct, draw_negatives items of the
+Every row owns an endless stream of draws keyed by (purpose, row); the first `count` distinct unseen items of the
 stream are taken. So the result depends neither on the order of rows nor on how they are cut into chunks.
 """
 
@@ -34,11 +34,66 @@ class SeenItems:
         """Number of distinct items of each user."""
         return np.where(user < len(self._count), self._count[np.minimum(user, len(self._count) - 1)], 0)
 
+    def of(self, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All items of users (R,): the places in `user` (n,), ascending, and the items (n,), ascending per place."""
+        first = np.searchsorted(self._keys, np.asarray(user).astype(np.int64) * (self.n_items + 1))
+        counts = self.count(user)
+        owner = np.repeat(np.arange(len(first)), counts)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return owner, self._keys[np.repeat(first, counts) + within] % (self.n_items + 1)
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Users (P,) and items (P,) of all pairs, sorted."""
+        return np.divmod(self._keys, self.n_items + 1)
+
+
+class ItemWeights:
+    """Relative probability of each item to be drawn; the table is made once and serves any number of draws.
+
+    Args:
+        weights: (n_items + 1,) not negative; entry 0 (padding) is ignored.
+    """
+
+    def __init__(self, weights: np.ndarray):
+        self.n_items = len(weights) - 1
+        # (n_items + 1,) items that can be drawn at all, and their number.
+        self.drawable = np.asarray(weights) > 0
+        self.drawable[0] = False
+        self.possible = int(self.drawable.sum())
+        cumulative = np.cumsum(weights[1:].astype(np.float64))
+        self._cumulative = cumulative / cumulative[-1]
+
+    def items(self, values: np.ndarray) -> np.ndarray:
+        """Map uniform uint64 to item ids."""
+        drawn = np.searchsorted(self._cumulative, (values >> np.uint64(11)) * 2.0**-53, side="right") + 1
+        return np.minimum(drawn, self.n_items)
+
 
 def row_keys(events: Events, rows: np.ndarray) -> np.ndarray:
     """uint64 identity of event rows, independent of where they stand in a file."""
     columns = (events.user, events.event_id, events.item, events.task, events.query)
     return hashing.draw(np.uint64(0), *(column[rows] for column in columns))
+
+
+def few_unseen(
+    events: Events, rows: np.ndarray, seen: SeenItems, count: int, weights: ItemWeights | None = None
+) -> np.ndarray:
+    """(R,) bool: event rows for which fewer than `count` items are left that their user has not seen.
+
+    Args:
+        events: all events of the Log.
+        rows: (R,) rows of `events` whose user and item are in `seen`.
+        seen: the pairs that may not be drawn.
+        count: number of negatives that are needed.
+        weights: relative probability of each item; items with 0 are not left for anybody.
+    """
+    user = events.user[rows]
+    if weights is None:
+        return seen.n_items - seen.count(user) < count
+    owner, item = seen.pairs()
+    drawable = weights.drawable[item]
+    touched = np.bincount(owner[drawable], minlength=int(user.max(initial=0)) + 1)
+    return weights.possible - touched[user] < count
 
 
 def draw_negatives(
@@ -48,7 +103,7 @@ def draw_negatives(
     positive: np.ndarray,
     seen: SeenItems,
     count: int,
-    weights: np.ndarray | None = None,
+    weights: ItemWeights | None = None,
     taken: np.ndarray | None = None,
 ) -> np.ndarray:
     """(R, count) int32: for each row the first `count` distinct items of its stream that its user never touched.
@@ -56,28 +111,30 @@ def draw_negatives(
     Args:
         purpose: key of the purpose (`hashing.key`).
         rows: (R,) uint64 row identities.
-        user, positive: (R,); the positive is never drawn.
-        weights: (n_items + 1,) relative probability of each item (entry 0 ignored); default uniform.
-        taken: (R, T) further items that may not be drawn, 0 = none.
+        user: (R,) whose rows they are.
+        positive: (R,) items that are never drawn.
+        seen: pairs that are never drawn.
+        count: items per row.
+        weights: relative probability of each item; default uniform.
+        taken: (R, T) items that the row has already and that may not be drawn again, 0 = none. Where they leave fewer
+            than `count` items, all of these are drawn, and zeros follow.
 
     Raises:
-        RunError: a user has fewer than `count` draw_negatives items left.
+        RunError: a user has fewer than `count` items left, taken ones included; `few_unseen` says so beforehand.
     """
     n_items = seen.n_items
-    possible = n_items if weights is None else int((weights[1:] > 0).sum())
+    possible = n_items if weights is None else weights.possible
     extra = 0 if taken is None else (taken > 0).sum(1)
     known = seen.contains(user, positive)
-    left = n_items - seen.count(user) - ~known - extra
+    left = n_items - seen.count(user) - ~known
     if len(rows) and left.min() < count:
         worst = int(np.argmin(left))
         raise RunError(
             f"user {int(user[worst])} has only {int(left[worst])} items left that the user never touched, {count} are needed as "
             f"negatives; the catalogue has {n_items} items, too small to draw from; use --candidates full"
         )
-    cumulative = None
-    if weights is not None:
-        cumulative = np.cumsum(weights[1:].astype(np.float64))
-        cumulative /= cumulative[-1]
+    # Where items are taken fewer are needed; all that are left will do.
+    wanted = np.minimum(count, left - extra)
     out = np.zeros((len(rows), count), dtype=np.int32)
     open_rows = np.arange(len(rows) if count else 0)
     span = count + count // 4 + 8
@@ -93,19 +150,19 @@ def draw_negatives(
         for low in range(0, len(open_rows), step):
             chunk = open_rows[low : low + step]
             values = hashing.draw(purpose, rows[chunk, None], np.arange(span))
-            if cumulative is None:
-                items = hashing.below(values, n_items) + 1
-            else:
-                items = np.searchsorted(cumulative, (values >> np.uint64(11)) * 2.0**-53, side="right") + 1
-                items = np.minimum(items, n_items)
+            items = hashing.below(values, n_items) + 1 if weights is None else weights.items(values)
             good = ~seen.contains(user[chunk, None], items) & (items != positive[chunk, None]) & first_seen(items)
             if taken is not None:
                 for column in range(taken.shape[1]):
                     good &= items != taken[chunk, column][:, None]
             place = np.cumsum(good, axis=1)
             good &= place <= count
-            done = good.sum(1) == count
-            out[chunk[done]] = items[done][good[done]].reshape(-1, count)
+            done = good.sum(1) == wanted[chunk]
+            if taken is None:
+                out[chunk[done]] = items[done][good[done]].reshape(-1, count)
+            else:
+                row, slot = np.nonzero(good & done[:, None])
+                out[chunk[row], place[row, slot] - 1] = items[row, slot]
             unfinished.append(chunk[~done])
         open_rows = np.concatenate(unfinished)
         span *= 2

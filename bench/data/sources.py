@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bench import plugins
 from bench.data import log as logs
 from bench.data.log import Log
-from bench.errors import UsageError, unknown
+from bench.errors import RunError, UsageError, unknown
 from bench.files import exclusive_folder
 from bench.import_closure import own_files
 from bench.messages import first_violation
@@ -53,6 +53,7 @@ class SourceEntry:
     package: str
 
     def record(self) -> dict[str, Any]:
+        """Plain values, for listings."""
         return asdict(self)
 
 
@@ -63,6 +64,7 @@ def source(name: str, *, title: str, split: str, cite: str = "", synthetic: str 
         name: what people type; ends with ":" where an argument follows.
         title: what captions print.
         split: the split used when none is asked for.
+        cite: author, venue and year.
         synthetic: what is made up in the data, for every caption ("queries"); empty when nothing is.
     """
 
@@ -78,12 +80,22 @@ class Source(ABC):
 
     entry: ClassVar[SourceEntry]
     Config: ClassVar[type[SourceConfig]] = SourceConfig
+    # How captions name the data where the name has an argument; `argument` is the last part of a path.
+    title_form: ClassVar[str] = "{title}: {argument}"
 
     def __init__(self, config: SourceConfig, argument: str, root: Path):
         self.config: Any = config
         self.argument = argument
         # Folder of this source under the data root: raw files by convention lie in it.
         self.root = root
+
+    @property
+    def title(self) -> str:
+        """What captions print: the entry's title and, where the name has an argument, which data these are."""
+        if not self.argument:
+            return self.entry.title
+        argument = Path(self.argument).name or self.argument
+        return self.title_form.format(title=self.entry.title, argument=argument.replace("_", " "))
 
     @abstractmethod
     def raw_files(self) -> dict[str, Path]:
@@ -96,6 +108,26 @@ class Source(ABC):
     @abstractmethod
     def prepare(self, files: dict[str, Path]) -> Log:
         """Build the Log."""
+
+
+class FolderSource(Source):
+    """A source whose argument is a folder: its name below the source's folder in the data root, else a path."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder.
+
+        Raises:
+            UsageError: no argument. RunError: there is no such folder.
+        """
+        name = self.entry.name
+        if not self.argument:
+            raise UsageError(f"{name} needs a folder after the colon, {name}DIR: a name below {self.root}, or a path")
+        below, typed = self.root / self.argument, Path(self.argument).expanduser()
+        for path in (below, typed):
+            if path.is_dir():
+                return path.resolve()
+        raise RunError(f"{name}{self.argument}: there is no folder {below}, and no folder {typed.absolute()} either")
 
 
 def data_root(given: str | Path | None = None) -> Path:
@@ -161,7 +193,7 @@ def load(name: str, options: dict[str, Any] | None = None, root: str | Path | No
     """
     opened = open_source(name, options, root)
     files = opened.raw_files()
-    facts = {label: _identity(path) for label, path in sorted(files.items())}
+    facts = {label: _file_facts(path) for label, path in sorted(files.items())}
     modules = own_files(type(opened).__module__) | own_files("bench.data.build")
     code = {module: logs.file_sha256(path) for module, path in modules.items()}
     recipe = {"name": name, "config": opened.config.model_dump(), "files": facts, "code": code, "format": logs.FORMAT}
@@ -174,6 +206,7 @@ def load(name: str, options: dict[str, Any] | None = None, root: str | Path | No
             return logs.load(folder)
         log = opened.prepare(files)
         manifest = log.manifest | {
+            "title": opened.title,
             "config": opened.config.model_dump(),
             "sources": facts,
             "synthetic": log.manifest.get("synthetic", opened.entry.synthetic),
@@ -181,5 +214,15 @@ def load(name: str, options: dict[str, Any] | None = None, root: str | Path | No
         return Log(**{**vars(log), "manifest": manifest}).save(folder)
 
 
-def _identity(path: Path) -> dict[str, Any]:
+def published_as(name: str, log: Log) -> str:
+    """The name under which models publish settings for these data.
+
+    That is the data set that the Log's manifest names under `same_data_as` (a release that somebody else prepared),
+    else the source's own name, without the colon before an argument.
+    """
+    return log.manifest.get("same_data_as") or entry(name).name.rstrip(":")
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    """Name, size and checksum of a raw file, for the manifest."""
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": logs.file_sha256(path)}

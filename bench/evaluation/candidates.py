@@ -7,8 +7,10 @@ repeats. The positive's column is uniform and is kept apart from what a model se
 import hashlib
 import json
 import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 from bench.data import hashing
 from bench.data.log import SEARCH, TASKS
 from bench.data.ragged import Ragged
-from bench.data.sampling import SeenItems, draw_negatives, first_seen, row_keys
+from bench.data.sampling import ItemWeights, SeenItems, draw_negatives, few_unseen, first_seen, row_keys
 from bench.data.split import LogSplit
 from bench.errors import RunError, UsageError
 
@@ -29,11 +31,13 @@ SEARCH_ONLY = ("same-query", "shown")
 NEGATIVES = 99
 # A list this many times longer than what is needed is drawn from rather than ordered.
 _LONG = 8
+# Users that a record names before it only counts them.
+_NAMED = 20
 # Rows, and entries of lists, that are held at a time.
 _STEP, _ENTRIES = 20_000, 8_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CandidateSet:
     """Lists for R event rows of a split.
 
@@ -50,7 +54,11 @@ class CandidateSet:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    def __repr__(self) -> str:
+        of = f"{self.meta.get('part', 'test')} rows of {', '.join(self.meta.get('tasks', ()))}"
+        return f"CandidateSet({self.label}, {len(self):,} {of}, seed {self.meta.get('seed')}, {self.fingerprint[:12]})"
+
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of what was drawn, for whom and from what."""
         digest = hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode())
@@ -65,11 +73,13 @@ class CandidateSet:
         return self.meta["strategy"] if self.items is None else f"{self.meta['strategy']}-{self.items.shape[1] - 1}"
 
     def save(self, folder: Path, split: LogSplit) -> Path:
-        """Write `<fingerprint>.parquet` (the lists), `.positions.parquet` (the answers) and `.json`, once."""
+        """Write `<fingerprint>.parquet` (the lists), `.positions.parquet` (the answers) and `.json`, once.
+
+        Raises:
+            RunError: the folder cannot be written, or files of that name are there with another content.
+        """
         stem = self.fingerprint[:16]
         target = folder / f"{stem}.json"
-        if target.exists():
-            return target
         events = split.log.events
         names = {"user": events.user, "event_id": events.event_id, "task": events.task, "query": events.query}
         lists = pa.table({name: column[self.rows] for name, column in names.items()})
@@ -79,18 +89,43 @@ class CandidateSet:
         answers = pa.table(
             {"event_id": events.event_id[self.rows], "item": events.item[self.rows], "position": self.position}
         )
+        record = {**self.meta, "fingerprint": self.fingerprint, "rows": len(self)}
+        if target.exists():
+            _check_kept(folder, stem, lists, answers, record)
+            return target
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, table in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers)):
                 pq.write_table(table, folder / f".{name}.{os.getpid()}", compression="zstd")
                 os.replace(folder / f".{name}.{os.getpid()}", folder / name)
-            record = {**self.meta, "fingerprint": self.fingerprint, "rows": len(self)}
             scratch = folder / f".{stem}.{os.getpid()}"
             scratch.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
             os.replace(scratch, target)
         except OSError as error:
             raise RunError(f"cannot write the candidates to {folder}: {error.strerror or error}") from error
         return target
+
+
+def _check_kept(folder: Path, stem: str, lists: pa.Table, answers: pa.Table, record: dict[str, Any]) -> None:
+    """Raise RunError where the files under a fingerprint's name do not hold the set that has this fingerprint."""
+    for name, expected in (
+        (f"{stem}.parquet", lists),
+        (f"{stem}.positions.parquet", answers),
+        (f"{stem}.json", record),
+    ):
+        path = folder / name
+        try:
+            if isinstance(expected, dict):
+                same = json.loads(path.read_bytes()) == json.loads(json.dumps(expected))
+            else:
+                same = pq.ParquetFile(path, page_checksum_verification=True).read().equals(expected)
+        except (pa.ArrowException, OSError, ValueError):
+            same = False
+        if not same:
+            raise RunError(
+                f"{path} does not hold the candidates {stem} that it is named by; remove it and {stem}.json, "
+                "and the next command writes them again"
+            )
 
 
 def draw(
@@ -102,6 +137,8 @@ def draw(
     negatives: int = NEGATIVES,
     workers: int = 1,
     chunk: int = 100_000,
+    *,
+    limit: int = 0,
 ) -> CandidateSet:
     """Draw the candidates of a part of a split.
 
@@ -110,8 +147,11 @@ def draw(
     (search rows only); `shown`: first those that the row's session displayed and nobody clicked, then uniform (search
     rows only); `full`: all of them. Neither the order of rows nor `workers` nor `chunk` changes the result.
 
+    Rows whose users have fewer than `negatives` such items left are left out; `meta["left_out"]` counts them and names
+    the users.
+
     Raises:
-        UsageError: the strategy does not exist or does not fit the tasks. RunError: too few items are left for a user.
+        UsageError: the strategy does not exist or does not fit the tasks, or more than half of the rows would be left out.
     """
     if strategy not in STRATEGIES:
         raise UsageError(f"unknown candidates '{strategy}'; known: {', '.join(STRATEGIES)}, given:PATH")
@@ -122,25 +162,30 @@ def draw(
             raise UsageError(f"{strategy} candidates are for search rows; add search to --tasks or use uniform")
     if strategy == "shown" and log.shown is None:
         raise UsageError(f"{log.name} does not say what its searches displayed; use uniform or same-query candidates")
-    rows = np.sort(np.concatenate([split.rows(part, task) for task in tasks]))
+    rows = np.sort(np.concatenate([_limited(split, split.rows(part, task), limit) for task in tasks]))
     if not len(rows):
-        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.name}")
+        raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.label}")
     meta = {
         "strategy": strategy,
         "seed": seed,
         "negatives": negatives,
         "data": log.fingerprint,
-        "split": split.name,
+        "split": split.label,
         "part": part,
         "tasks": list(tasks),
+        **({"rows_per_task": limit} if limit else {}),
     }
     item = events.item[rows]
     if strategy == "full":
         return CandidateSet(rows, None, item.astype(np.int64) - 1, meta | {"negatives": "all"})
-    seen = SeenItems(events.user, events.item, len(log.items))
+    seen = seen_items(split)
     weights = None
     if strategy == "popularity":
-        weights = np.bincount(events.item[split.train], minlength=len(log.items) + 1)
+        weights = ItemWeights(np.bincount(events.item[split.train], minlength=len(log.items) + 1))
+    few = few_unseen(events, rows, seen, negatives, weights)
+    if few.any():
+        meta["left_out"] = _left_out(split, rows, few, part, negatives)
+        rows = rows[~few]
     first = None
     if strategy == "same-query":
         first = _carriers(split), events.query
@@ -158,9 +203,47 @@ def draw(
     return CandidateSet(rows, items, position, meta)
 
 
+def _limited(split: LogSplit, rows: np.ndarray, limit: int) -> np.ndarray:
+    """The `limit` rows with the smallest hashes, or all where there are no more or the limit is 0."""
+    if not limit or len(rows) <= limit:
+        return rows
+    drawn = hashing.draw(hashing.key("rows", split.log.name), row_keys(split.log.events, rows))
+    return rows[np.argpartition(drawn, limit - 1)[:limit]]
+
+
+def _left_out(split: LogSplit, rows: np.ndarray, few: np.ndarray, part: str, negatives: int) -> dict[str, Any]:
+    """What the record says of rows without enough negatives: their number, and whose they are.
+
+    Raises:
+        UsageError: they are more than half of the rows.
+    """
+    log = split.log
+    users = np.unique(log.events.user[rows[few]])
+    names = [str(name) for name in log.users.id[users[:_NAMED]]]
+    more = f" and {len(users) - _NAMED:,} more" * (len(users) > _NAMED)
+    if 2 * few.sum() > len(rows):
+        raise UsageError(
+            f"{log.name}: {int(few.sum()):,} of {len(rows):,} {part} rows have fewer than {negatives} items left that "
+            f"their user never touched (users {', '.join(names)}{more}); the catalogue of {len(log.items):,} items is too "
+            "small to draw from, use --candidates full"
+        )
+    return {"rows": int(few.sum()), "users": ", ".join(names) + more}
+
+
 def seen_items(split: LogSplit) -> SeenItems:
-    """Every (user, item) pair of the log: what may never be a negative."""
-    return SeenItems(split.log.events.user, split.log.events.item, len(split.log.items))
+    """Every (user, item) pair of the log: what may never be a negative. Made once for a split."""
+    known = _SEEN.get(id(split))
+    if known is None or known[0]() is not split:
+        events, number = split.log.events, id(split)
+        known = (
+            weakref.ref(split, lambda _: _SEEN.pop(number, None)),
+            SeenItems(events.user, events.item, len(split.log.items)),
+        )
+        _SEEN[number] = known
+    return known[1]
+
+
+_SEEN: dict[int, tuple[weakref.ref[LogSplit], SeenItems]] = {}  # by the identity of the split
 
 
 def _lists(
@@ -170,7 +253,7 @@ def _lists(
     strategy: str,
     seed: int,
     negatives: int,
-    weights: np.ndarray | None,
+    weights: ItemWeights | None,
     first: tuple[Ragged, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     events, keys = split.log.events, row_keys(split.log.events, rows)

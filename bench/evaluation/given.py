@@ -109,7 +109,7 @@ def read_lists(path: Path, split: LogSplit, tasks: tuple[str, ...]) -> Candidate
         "negatives": items.shape[1] - 1,
         "source": hashlib.sha256(keys.tobytes()).hexdigest(),
         "data": split.log.fingerprint,
-        "split": split.name,
+        "split": split.label,
         "part": "test",
         "tasks": present,
     }
@@ -132,6 +132,7 @@ def read_long(
     """Columns of a CSV or Parquet file; ids become text.
 
     Args:
+        path: of the file, ending in one of SUFFIXES.
         names: columns that must be there.
         either: sets of columns of which one must be there; the first that is there is read, too.
         numbers: those of `names` that may be numbers with a fraction.

@@ -60,6 +60,9 @@ def candidate_counters(split: LogSplit, candidates: CandidateSet) -> dict[str, A
     negative[np.arange(len(candidates)), candidates.position] = False
     seen = seen_items(split).contains(events.user[candidates.rows][:, None], candidates.items) & negative
     facts: dict[str, Any] = {FALSE_NEGATIVES: int(seen.sum())}
+    if left_out := candidates.meta.get("left_out"):
+        facts["rows left out, too few items that their users never touched"] = left_out["rows"]
+        facts["users of the rows left out"] = left_out["users"]
     search = events.task[candidates.rows] == SEARCH
     if search.any() and log.items.queries is not None:
         width = len(log.queries) + 1

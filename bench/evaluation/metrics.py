@@ -7,15 +7,12 @@ and Najork, ECIR 2008). A rule of a library for ties therefore never enters a re
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.log import TASKS
 from bench.errors import RunError, UsageError, unknown
 
 CUT_OFF_KINDS = ("R", "N")
@@ -76,23 +73,17 @@ def parse(name: str) -> Metric:
     raise UsageError(f"unknown metric '{name}'; did you mean {meant}?")
 
 
-def mlflow_name(task: str, metric: Metric) -> str:
-    """Name under which MLflow, which forbids `@`, stores the metric of a task: `rec/N_10`."""
-    if task not in TASKS:
-        raise unknown("task", task, TASKS)
-    return f"{task}/{str(metric).replace('@', '_')}"
-
-
-def from_mlflow_name(name: str) -> tuple[str, Metric]:
-    """Task and metric behind a name that `mlflow_name` made."""
-    task, _, rest = name.partition("/")
-    if task not in TASKS:
-        raise unknown("task", task, TASKS)
-    return task, parse(rest.replace("_", "@"))
-
-
 def check_counts(better: NDArray, tied: NDArray, candidates: NDArray) -> None:
-    """Raise RunError for the first row whose counts no ranking can have; all arrays (n,)."""
+    """Refuse counts that no ranking can have.
+
+    Args:
+        better: negatives strictly above the positive, (n,).
+        tied: negatives with exactly its score, (n,).
+        candidates: length of the list, positive included, (n,).
+
+    Raises:
+        RunError: the first row that cannot be.
+    """
     if not better.shape == tied.shape == candidates.shape or better.ndim != 1:
         raise RunError(
             f"counts differ in shape: better {better.shape}, tied {tied.shape}, candidates {candidates.shape}"
@@ -113,7 +104,10 @@ def values(metric: Metric, better: NDArray, tied: NDArray, candidates: NDArray) 
     (n - 1 - g - e/2) / (n - 1), which is NaN for a list without negatives.
 
     Args:
-        better, tied, candidates: integer arrays (n,).
+        metric: which one.
+        better: negatives strictly above the positive, integers (n,).
+        tied: negatives with exactly its score, (n,).
+        candidates: length of the list, positive included, (n,).
 
     Returns:
         float64 (n,).
@@ -135,49 +129,3 @@ def values(metric: Metric, better: NDArray, tied: NDArray, candidates: NDArray) 
     gain = _GAIN[metric.kind](rank)
     total = np.concatenate([[0.0], np.cumsum(gain)])  # total[r] = gain of the ranks up to r
     return (total[np.minimum(last, depth)] - total[np.minimum(better, depth)]) / (tied + 1)
-
-
-def check_identities(means: Mapping[Metric, float] | Mapping[str, float], tolerance: float = 1e-9) -> list[str]:
-    """What no ranking of lists with one positive can produce, in words; empty when the row of means is possible.
-
-    A hit between the ranks j + 1 and k adds between 1/log2(k + 1) and 1/log2(j + 2) to NDCG, and between 1/k and
-    1/(j + 1) to MRR. Summed over rows, and with R@0 = N@0 = 0 and N@1 = R@1, this bounds N@k - N@j by R@k - R@j for
-    neighbouring cut-offs j < k, so that N@k <= R@k, N@k >= R@k / log2(k + 1) and R@1 >= (N@5 - .6309 R@5) / .3691
-    follow. All bounds are linear: they also hold for means over users and for expectations over ties.
-
-    Args:
-        means: value by metric or by its printed name; any subset of metrics.
-        tolerance: how far each value may be from the truth; .00005 for numbers printed with four decimals.
-    """
-    known = {parse(str(metric)): float(value) for metric, value in means.items()}
-    found = [
-        f"{metric} = {value:.4f} is not between 0 and 1"
-        for metric, value in known.items()
-        if not -tolerance <= value <= 1 + tolerance
-    ]
-    if any(np.isnan(value) for value in known.values()):
-        return found
-    recall, ndcg = ({0: 0.0} | {m.k: v for m, v in known.items() if m.kind == kind and m.k} for kind in CUT_OFF_KINDS)
-    first = recall.get(1, ndcg.get(1))
-    if first is not None:
-        recall.setdefault(1, first)
-        ndcg.setdefault(1, first)
-    for kind, curve in (("R", recall), ("N", ndcg)):
-        for j, k in pairwise(sorted(curve)):
-            if curve[k] < curve[j] - 2 * tolerance and j > 0:
-                found.append(f"{kind}@{k} = {curve[k]:.4f} is below {kind}@{j} = {curve[j]:.4f}")
-    for j, k in pairwise(sorted(recall.keys() & ndcg.keys())):
-        hits, gain = recall[k] - recall[j], ndcg[k] - ndcg[j]
-        low, high = hits / log2(k + 1), hits / log2(j + 2)
-        slack = tolerance * (2 if j else 1) * (1 + 1 / log2(j + 2))
-        if hits >= 0 and not low - slack <= gain <= high + slack:
-            left, right = (f"N@{k} - N@{j}", f"R@{k} - R@{j}") if j else (f"N@{k}", f"R@{k}")
-            found.append(f"{left} = {gain:.4f}, but {right} = {hits:.4f} allows only {low:.4f} to {high:.4f}")
-    mrr, deepest = known.get(Metric("MRR")), max(recall)
-    if mrr is not None and deepest and all(recall[j] <= recall[k] for j, k in pairwise(sorted(recall))):
-        steps = [(j, k, recall[k] - recall[j]) for j, k in pairwise(sorted(recall))]
-        low = sum(hits / k for _, k, hits in steps)
-        high = sum(hits / (j + 1) for j, _, hits in steps) + (1 - recall[deepest]) / (deepest + 1)
-        if not low - 3 * tolerance <= mrr <= high + 3 * tolerance:
-            found.append(f"MRR = {mrr:.4f}, but the recall values allow only {low:.4f} to {high:.4f}")
-    return found

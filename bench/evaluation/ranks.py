@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ _COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ranks:
     """Counts of every evaluated row, all columns (n,); `item` is the positive, `query` is 0 for rec.
 
@@ -59,6 +60,11 @@ class Ranks:
     def __len__(self) -> int:
         return len(self.user)
 
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{int((self.task == code).sum()):,} {name}" for code, name in enumerate(TASKS))
+        model = f"{self.meta['model']}: " if "model" in self.meta else ""
+        return f"Ranks({model}{rows} rows, lists of up to {int(self.candidates.max(initial=0)):,})"
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """Tasks that the rows serve, in the order rec, search."""
@@ -82,8 +88,18 @@ class Ranks:
 
     def per_user(self, metric: Metric) -> PerUser:
         """Users in ascending order, (u,), and the mean over each one's rows, (u,): the unit of every comparison."""
-        users, inverse, rows = np.unique(self.user, return_inverse=True, return_counts=True)
+        users, inverse, rows = self._users
         return users, np.bincount(inverse, self.values(metric), minlength=len(users)) / rows
+
+    @cached_property
+    def _users(self) -> tuple[NDArray[np.int32], NDArray[np.integer], NDArray[np.integer]]:
+        """Users in ascending order (u,), for each row the position of its user (n,), and rows per user (u,)."""
+        if (self.user[1:] < self.user[:-1]).any():
+            return np.unique(self.user, return_inverse=True, return_counts=True)
+        first = np.ones(len(self), dtype=bool)  # rows in the order of users need no sorting
+        np.not_equal(self.user[1:], self.user[:-1], out=first[1:])
+        starts = np.flatnonzero(first)
+        return self.user[starts], np.cumsum(first) - 1, np.diff(np.append(starts, len(self)))
 
     def mean(self, metric: Metric) -> float:
         """Mean over users of the mean over a user's rows; NaN without rows.
@@ -155,7 +171,8 @@ def count(
         scores: float32 (B, C), higher is better.
         position: column of the positive, (B,).
         valid: (B, C), False where a shorter list is padded; padding is neither counted nor checked.
-        model, first_row: name of the model and number of the batch's first row, for the messages.
+        model: its name, for messages.
+        first_row: number of the batch's first row, for messages.
 
     Returns:
         better, tied: int32 (B,).

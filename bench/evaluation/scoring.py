@@ -1,6 +1,8 @@
-"""From a score function to ranks: the one loop that every model goes through."""
+"""From a model to ranks: the one loop that every model goes through, and the validation rows."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -8,16 +10,46 @@ from torch import Tensor
 
 from bench.data.batch import Batch, Batches
 from bench.data.history import Window
-from bench.errors import RunError
+from bench.evaluation import long_lists
 from bench.evaluation.candidates import NEGATIVES, CandidateSet, draw, seen_items
 from bench.evaluation.metrics import PRIMARY
 from bench.evaluation.ranks import Ranks, count
 
-_FULL_BYTES = 200_000_000
+Score = Callable[[Batch], Tensor]
 
 
+@runtime_checkable
+class Scorer(Protocol):
+    """What ranking needs of a model: the score, and the score in two steps. See `bench.ranker.ranker.Ranker`."""
+
+    def score(self, batch: Batch) -> Tensor:
+        """Scores of the candidates of a batch, float32 (B, K)."""
+
+    def encode(self, batch: Batch) -> Any:
+        """What depends on the rows alone; the candidates of the batch are empty, (B, 0)."""
+
+    def score_items(self, encoded: Any, cand: Tensor) -> Tensor:
+        """Scores of candidates (B, K) of encoded rows, float32 (B, K)."""
+
+
+class WholeScore:
+    """A score function that cannot be split, as a Scorer."""
+
+    def __init__(self, score: Score):
+        self.score = score
+
+    def encode(self, batch: Batch) -> Batch:
+        """The batch as it is."""
+        return batch
+
+    def score_items(self, encoded: Batch, cand: Tensor) -> Tensor:
+        """The score of the batch with these candidates."""
+        return self.score(replace(encoded, cand=cand))
+
+
+@torch.no_grad()
 def rank(
-    score: Callable[[Batch], Tensor],
+    scorer: Scorer | Score,
     batches: Batches,
     candidates: CandidateSet,
     window: Window,
@@ -29,51 +61,68 @@ def rank(
 ) -> Ranks:
     """Rank every row of a candidate set.
 
+    Lists of 1,000 candidates and more, and the full catalogue, are scored in two steps: each row is encoded once. Ranks
+    do not depend on the way.
+
     Args:
-        score: Batch -> float32 (B, K); the batch holds nothing that tells the positive.
+        scorer: a Scorer, or a function Batch -> float32 (B, K). The batches hold nothing that tells the positive.
+        batches: of the split that the candidates were drawn for.
+        candidates: lists of R rows.
+        window: how much history the model reads.
+        device: where the model is.
+        rows_per_batch: rows that are scored at a time, at most.
+        model: its name, for messages.
         tick: called with (rows done, rows in all) after each batch.
 
     Raises:
         RunError: a score is not finite, or shape or type are wrong; the message names the model and the row.
     """
+    scorer = scorer if isinstance(scorer, Scorer) else WholeScore(scorer)
     events = batches.split.log.events
     better = np.zeros(len(candidates), dtype=np.int32)
     tied, listed = better.copy(), better.copy()
-    seen = seen_items(batches.split) if candidates.items is None else None
-    n_items = len(batches.split.log.items)
-    if seen is not None:
-        rows_per_batch = max(1, min(rows_per_batch, _FULL_BYTES // (4 * n_items)))
+    ranking = None
+    if candidates.items is None:
+        ranking = long_lists.FullRanking(scorer, seen_items(batches.split), events, device, model)
+        rows_per_batch = ranking.rows_per_batch(rows_per_batch)
     for low in range(0, len(candidates), rows_per_batch):
         part = slice(low, low + rows_per_batch)
         rows, position = candidates.rows[part], candidates.position[part]
-        if seen is None:
-            items = candidates.items[part]  # type: ignore[index]
-            valid = items > 0
-            scores = _scores(score, batches.rows(rows, items, window), device, model)
+        if ranking is not None:
+            batch = batches.rows(rows, np.empty((len(rows), 0), dtype=np.int64), window).to(device)
+            better[part], tied[part], listed[part] = ranking.count(batch, rows, position, low)
         else:
-            everything = np.arange(1, n_items + 1)
-            valid = ~seen.contains(events.user[rows][:, None], everything)
-            valid[np.arange(len(rows)), position] = True
-            scores = np.concatenate(
-                [
-                    _scores(score, batches.rows(rows, np.tile(chunk, (len(rows), 1)), window), device, model)
-                    for chunk in np.array_split(everything, -(-n_items // 1000))
-                ],
-                axis=1,
-            )
-        better[part], tied[part] = count(scores, position, valid, model, low)
-        listed[part] = valid.sum(1)
+            items = candidates.items[part]  # type: ignore[index]  # the other case is above
+            valid = items > 0
+            if items.shape[1] < long_lists.LONG:
+                batch = batches.rows(rows, items, window).to(device)
+                scores = long_lists.checked(scorer.score(batch), batch.cand.shape, model)
+            else:
+                batch = batches.rows(rows, items[:, :0], window).to(device)
+                scores = long_lists.score_blocks(scorer, scorer.encode(batch), torch.from_numpy(items), device, model)
+            better[part], tied[part] = count(scores.cpu().numpy(), position, valid, model, low)
+            listed[part] = valid.sum(1)
         tick(min(low + rows_per_batch, len(candidates)), len(candidates))
-    taken = {name: getattr(events, name)[candidates.rows] for name in ("user", "event_id", "item", "task", "query")}
+    columns = {key: getattr(events, key)[candidates.rows] for key in ("user", "event_id", "item", "task", "query")}
     meta = {"model": model, "candidates": candidates.fingerprint}
-    return Ranks(**taken, better=better, tied=tied, candidates=listed, meta=meta)
+    return Ranks(**columns, better=better, tied=tied, candidates=listed, meta=meta)
 
 
 class RowValidation:
     """The validation rows of the tasks with 99 uniform negatives; implements the contract's `Validation`.
 
-    Where the catalogue is so small that a user has fewer draw_negatives items, all of it is ranked. The record of a run has
-    the name and the fingerprint of these candidates.
+    Where the catalogue is so small that a user has fewer unseen items, all of it is ranked. The record of a run has the
+    name and the fingerprint of these candidates.
+
+    Args:
+        batches: of the split.
+        tasks: whose validation rows are ranked.
+        window: how much history the model reads.
+        device: where the model is.
+        model: its name, for messages.
+        seed: of the negatives.
+        limit: at most so many rows of each task, chosen by a hash of the row; 0 means all.
+        tick: called with (rows done, rows in all) after each batch.
     """
 
     def __init__(
@@ -85,6 +134,7 @@ class RowValidation:
         device: torch.device | str = "cpu",
         model: str = "the model",
         seed: int = 0,
+        limit: int = 0,
         tick: Callable[[int, int], None] = lambda done, total: None,
     ):
         self._batches, self._window, self._device, self._model, self._tick = batches, window, device, model, tick
@@ -92,24 +142,17 @@ class RowValidation:
         split = batches.split
         user = split.log.events.user[np.concatenate([split.rows("valid", task) for task in tasks])]
         left = len(split.log.items) - seen_items(split).count(user).max(initial=0)
-        self.candidates = draw(split, "valid", tasks, "uniform" if left >= NEGATIVES else "full", seed)
+        strategy = "uniform" if left >= NEGATIVES else "full"
+        self.candidates = draw(split, "valid", tasks, strategy, seed, limit=limit)
 
-    def evaluate(self, score: Callable[[Batch], Tensor]) -> dict[str, float]:
-        """`<task>/N@10` for each task and `mean/N@10`, which selects models."""
+    def evaluate(self, score: Score) -> dict[str, float]:
+        """`<task>/N@10` for each task and `mean/N@10`, which selects models.
+
+        Raises:
+            RunError: a score is not finite, or shape or type are wrong.
+        """
         ranks = rank(
             score, self._batches, self.candidates, self._window, device=self._device, model=self._model, tick=self._tick
         )
         values = {f"{task}/{PRIMARY}": ranks.only(task).mean(PRIMARY) for task in self.tasks}
         return values | {f"mean/{PRIMARY}": float(np.mean(list(values.values())))}
-
-
-@torch.no_grad()
-def _scores(score: Callable[[Batch], Tensor], batch: Batch, device: torch.device | str, model: str) -> np.ndarray:
-    scores = score(batch.to(device))
-    if tuple(scores.shape) != tuple(batch.cand.shape):
-        raise RunError(
-            f"{model} returned scores of shape {tuple(scores.shape)} for candidates of shape {tuple(batch.cand.shape)}"
-        )
-    if scores.dtype != torch.float32:
-        raise RunError(f"{model} returned {scores.dtype} scores; float32 is expected, because fewer bits make ties")
-    return scores.cpu().numpy()

@@ -1,12 +1,9 @@
 """Facts about a data set for `bench data stats`: counts, split, leak counters, candidates."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.data import sources
 from bench.data.log import SEARCH, Log
 from bench.evaluation import leaks
 from bench.evaluation.candidates import draw
@@ -15,6 +12,8 @@ from bench.experiments.prepared_data import PreparedData
 # What sources may say of their preparation in the manifest, and how it is headed.
 _PREPARATION = {
     "steps": "steps of the preparation",
+    "remarks": "remarks",
+    "words": "words",
     "coverage": "text by provenance",
     "statistics": "statistics",
     "reference": "the papers' estimates beside ours",
@@ -37,7 +36,7 @@ def describe(prepared: PreparedData, candidate_seed: int = 0) -> dict[str, dict[
         "counts": log.manifest["counts"],
         **{title: _flat(log.manifest[key]) for key, title in _PREPARATION.items() if log.manifest.get(key)},
         "text": _text(log),
-        f"split {prepared.split.name}": prepared.split.counts(),
+        f"split {prepared.split.label}": prepared.split.counts(),
         "leak counters (zero: must be 0)": leaks.split_counters(prepared.batches),
         f"candidates {candidates.label}, seed {candidate_seed}": {
             "fingerprint": candidates.fingerprint,
@@ -46,17 +45,6 @@ def describe(prepared: PreparedData, candidate_seed: int = 0) -> dict[str, dict[
             **leaks.candidate_counters(prepared.split, candidates),
         },
     }
-
-
-def folder_of(log: Log, root: str | Path | None = None) -> Path | None:
-    """The folder under the data root that holds this Log; None where it is not stored."""
-    for path in sorted((sources.data_root(root) / "prepared").glob("*/manifest.json")):
-        try:
-            if json.loads(path.read_text()).get("fingerprint") == log.fingerprint:
-                return path.parent
-        except (OSError, ValueError):
-            continue  # another Log's folder: `bench data prepare` of that one says what is wrong with it
-    return None
 
 
 def _flat(facts: Any, prefix: str = "") -> dict[str, Any]:

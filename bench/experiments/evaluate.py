@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import RunError, UsageError
 from bench.experiments import settings
 from bench.experiments.progress import Reporter
-from bench.experiments.run import configure_torch
 from bench.experiments.settings import Overrides
 from bench.ranker import registry
-from bench.store.results import RunRecord, Store
+from bench.store.records import RunRecord
+from bench.store.results import Store
+
+if TYPE_CHECKING:
+    from bench.experiments.prepared_data import PreparedData
 
 
 def evaluate(
@@ -34,68 +38,80 @@ def evaluate(
     reporter = reporter or Reporter()
     store = Store(out)
     found = [store.find(run) for run in dict.fromkeys(runs)]
-    from bench.experiments import fit
-    from bench.experiments.prepared_data import PreparedData, open_candidates, open_data
+    from bench.experiments.fitting import Fitting
+    from bench.experiments.job import rank_run
+    from bench.experiments.prepared_data import choose_candidates
+    from bench.experiments.process import configure_torch
+    from bench.experiments.source_keys import fit_sources
     from bench.store.mlflow_view import Tracker
 
     used = settings.device(device)
     opened: dict[str, PreparedData] = {}
     tracker = Tracker(store, tracking_uri)
-    done = []
+    ranked = []
     for folder, record in found:
         if record.kind != "fit":
             raise UsageError(
                 f"{record.id} holds imported scores; a file of scores for those candidates must be imported instead"
             )
-        facts = record.dataset
-        key = f"{facts['fingerprint']}:{facts['split']}"
-        if key not in opened:
-            opened[key] = open_data(
-                facts["name"],
-                root=data,
-                split_name=facts["split"],
-                overrides=Overrides({facts["name"]: facts["options"]}),
-            )
-        prepared = opened[key]
-        if prepared.log.fingerprint != facts["fingerprint"]:
-            raise RunError(
-                f"{record.id} was fitted on data {facts['fingerprint'][:12]}, {facts['name']} is now "
-                f"{prepared.log.fingerprint[:12]}; repeat the run"
-            )
+        prepared = _data_of(record, opened, data)
+        configure_torch(record.threads)
         cls = registry.get(record.model)
-        config = cls.Config(**record.config)
-        job = fit.Job(
-            record.model,
-            cls,
-            config,
-            tuple(record.tasks),
-            record.seed,
-            record.budget,
-            prepared,
-            used,
-            configure_torch(record.threads),
+        code = fit_sources(cls, "backbone" in record.config)
+        if code != record.code:
+            reporter.warn(f"{record.id} was fitted with other sources ({record.code}) than those installed ({code})")
+        fitting = Fitting(
+            name=record.model,
+            cls=cls,
+            config=cls.Config(**record.config),
+            tasks=tuple(record.tasks),
+            seed=record.seed,
+            prepared=prepared,
+            device=used,
+            threads=record.threads,
+            folder=folder,
         )
-        if job.code != record.code:
-            reporter.warn(
-                f"{record.id} was fitted with other sources ({record.code}) than those installed ({job.code})"
-            )
-        ranker = None
+        choices = []
         for spec in candidates:
-            chosen = open_candidates(prepared, spec, prepared.tasks, candidate_seed)
-            if not set(chosen.meta["tasks"]) & set(record.tasks):
-                reporter.warn(
-                    f"{record.id} serves {' and '.join(record.tasks)}, {chosen.label} has no rows for that; left out"
-                )
-                continue
-            chosen.save(store.candidates(prepared.name), prepared.split)
-            if chosen.fingerprint in record.evaluations:
-                reporter.note(f"{record.id}: {chosen.label} is there already")
-                continue
-            ranker = ranker or fit.load(job, folder, data)
-            with store.locked(prepared.name, record.id), reporter.fit(f"{record.id} on {chosen.label}") as view:
-                record.evaluations[chosen.fingerprint] = fit.evaluate(ranker, job, chosen, folder, view)
-                store.write(folder, record)
-        for command in [entry for entry in store.commands() if f"{prepared.name}/{record.id}" in entry.runs][-1:]:
+            choice = choose_candidates(prepared, spec, prepared.tasks, candidate_seed)
+            if set(prepared.candidate_tasks(choice)) & set(record.tasks):
+                choices.append(choice)
+            else:
+                serves = " and ".join(record.tasks)
+                reporter.warn(f"{record.id} serves {serves}, the {spec} candidates have no rows for that; left out")
+        with store.locked(prepared.name, record.id, lambda line: reporter.note(f"{line}; waiting for it")):
+            # Another process may have added some meanwhile.
+            record = store.read(folder)
+            missing = [choice for choice in choices if choice.fingerprint not in record.evaluations]
+            for choice in choices:
+                if choice not in missing:
+                    label = record.evaluations[choice.fingerprint].label
+                    reporter.note(f"{record.id}: {label} is there already")
+            if missing:
+                record = rank_run(store, record, fitting, missing, reporter, record.id)
+        for command in [each for each in store.commands() if f"{prepared.name}/{record.id}" in each.runs][-1:]:
             tracker.log_run(folder, record, command)
-        done.append(record)
-    return done
+        ranked.append(record)
+    return ranked
+
+
+def _data_of(record: RunRecord, opened: "dict[str, PreparedData]", root: str | Path | None) -> "PreparedData":
+    """The data that a run was fitted on, opened once.
+
+    Raises:
+        RunError: the data set is now another one.
+    """
+    from bench.experiments.prepared_data import open_data
+
+    facts = record.dataset
+    key = f"{facts['fingerprint']}:{facts['split']}"
+    if key not in opened:
+        overrides = Overrides({facts["name"]: facts["options"]})
+        opened[key] = open_data(facts["name"], root=root, split_name=facts["split"], overrides=overrides)
+    prepared = opened[key]
+    if prepared.log.fingerprint != facts["fingerprint"]:
+        raise RunError(
+            f"{record.id} was fitted on data {facts['fingerprint'][:12]}, {facts['name']} is now "
+            f"{prepared.log.fingerprint[:12]}; repeat the run"
+        )
+    return prepared

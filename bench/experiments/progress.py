@@ -1,10 +1,17 @@
 """What a user sees while a command works: bars in a terminal, plain lines in a pipe, nothing with `--quiet`."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from bench.evaluation.metrics import PRIMARY
+
+METRIC = f"mean/{PRIMARY}"
+# What a line of an epoch shows, by its name in the curve.
+_SHOWN = {"train/loss": "loss", METRIC: str(PRIMARY)}
 
 
 class Reporter:
@@ -14,11 +21,12 @@ class Reporter:
         """A fact worth a line."""
 
     def warn(self, line: str) -> None:
+        """A line on stderr that is shown also by the quiet reporter."""
         print(f"warning: {line}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def fit(self, name: str) -> "Iterator[FitView]":
-        """The view of one fit and its ranking."""
+    def fit(self, name: str, patience: int | None = None) -> "Iterator[FitView]":
+        """The view of one fit and its ranking; `patience` is the number of checks without a better one that ends it."""
         yield FitView()
 
 
@@ -26,45 +34,63 @@ class FitView:
     """Hears of steps, epochs and ranked rows (the contract's `Progress` and the `tick` of scoring)."""
 
     def begin(self, epochs: int) -> None:
-        pass
+        """A stage starts; it takes at most so many epochs."""
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        pass
+        """A step of an epoch is done."""
 
-    def epoch(self, epoch: int, values: dict[str, float]) -> None:
-        pass
+    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
+        """An epoch is done; `values` is its line of the curve."""
 
     def ranking(self, done: int, total: int) -> None:
-        pass
+        """So many of all rows are ranked."""
 
 
 class PlainReporter(Reporter):
-    """One line an event, for pipes and logs."""
+    """One line per event, for pipes and logs."""
 
     def note(self, line: str) -> None:
+        """The line on stdout."""
         print(line, flush=True)
 
     @contextmanager
-    def fit(self, name: str) -> Iterator[FitView]:
+    def fit(self, name: str, patience: int | None = None) -> Iterator[FitView]:
+        """A line at the start, after each epoch and at the end."""
         started = time.perf_counter()
         print(f"{name}: started", flush=True)
-        yield _PlainView(name)
+        yield _PlainView(name, patience)
         print(f"{name}: done in {_duration(time.perf_counter() - started)}", flush=True)
 
 
 class _PlainView(FitView):
-    def __init__(self, name: str):
-        self._name, self._epochs, self._started, self._first = name, 0, 0.0, 0
+    """One line per epoch: loss, metric and time left; everything else is in the curve."""
+
+    def __init__(self, name: str, patience: int | None):
+        self._name, self._patience = name, patience
+        self.begin(0)
 
     def begin(self, epochs: int) -> None:
         self._epochs, self._started, self._first = epochs, time.perf_counter(), 0
+        self._best, self._waited = -math.inf, 0
 
-    def epoch(self, epoch: int, values: dict[str, float]) -> None:
+    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
         # After a resume the first epoch seen is not the first one.
         self._first = self._first or epoch
-        left = (time.perf_counter() - self._started) / (epoch - self._first + 1) * (self._epochs - epoch)
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "seconds")
-        print(f"{self._name}: epoch {epoch}/{self._epochs}: {shown}; at most {_duration(left)} left", flush=True)
+        each = (time.perf_counter() - self._started) / (epoch - self._first + 1)
+        shown = [f"{word} {values[key]:.4f}" for key, word in _SHOWN.items() if key in values]
+        stage = "" if values.get("stage", "fit") == "fit" else f" {values['stage']}"
+        left = self._left(each, self._epochs - epoch, values.get(METRIC))
+        print(f"{self._name}:{stage} epoch {epoch}/{self._epochs}: {', '.join(shown)}; {left}", flush=True)
+
+    def _left(self, each: float, epochs: int, metric: float | None) -> str:
+        """The time left, in words, from the seconds of an epoch and the number that is left at most."""
+        if metric is None or self._patience is None:
+            return f"about {_duration(each * epochs)} left"
+        self._best, self._waited = (metric, 0) if metric > self._best else (self._best, self._waited + 1)
+        patient = max(self._patience - self._waited, 0)
+        if patient >= epochs:
+            return f"at most {_duration(each * epochs)} left"
+        return f"{_duration(each * patient)} left if nothing gets better, at most {_duration(each * epochs)}"
 
 
 class RichReporter(Reporter):
@@ -76,13 +102,16 @@ class RichReporter(Reporter):
         self._console = Console(stderr=True, highlight=False)
 
     def note(self, line: str) -> None:
+        """The line above the bar."""
         self._console.print(line, markup=False)
 
     def warn(self, line: str) -> None:
+        """The line above the bar, marked."""
         self._console.print(f"warning: {line}", markup=False, style="yellow")
 
     @contextmanager
-    def fit(self, name: str) -> Iterator[FitView]:
+    def fit(self, name: str, patience: int | None = None) -> Iterator[FitView]:
+        """A bar while it works, a line at the end."""
         from rich import progress
 
         columns = [
@@ -112,9 +141,9 @@ class _RichView(FitView):
         facts = f"epoch {epoch}/{self._epochs} loss {loss:.4f}{self._metric}"
         self._bars.update(self._task, completed=(epoch - 1) * steps + step, total=self._epochs * steps, facts=facts)
 
-    def epoch(self, epoch: int, values: dict[str, float]) -> None:
-        if "mean/N@10" in values:
-            self._metric = f" N@10 {values['mean/N@10']:.4f}"
+    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
+        if METRIC in values:
+            self._metric = f" {PRIMARY} {values[METRIC]:.4f}"
 
     def ranking(self, done: int, total: int) -> None:
         self._bars.update(self._task, facts=f"ranking {done}/{total}{self._metric}")

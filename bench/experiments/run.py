@@ -1,29 +1,32 @@
 """`bench run`: every model on the same events, candidates and budget; what is there is not repeated."""
 
-import os
 import secrets
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bench.data import sources
 from bench.data.log import TASKS
 from bench.errors import BenchError, NothingToReadError, UsageError, unknown
-from bench.evaluation.candidates import STRATEGIES, CandidateSet
+from bench.evaluation.candidates import STRATEGIES
 from bench.experiments import settings
 from bench.experiments.progress import Reporter
 from bench.experiments.settings import Overrides
+from bench.messages import split_commas
 from bench.ranker import registry
 from bench.store import environment
-from bench.store.results import CommandRecord, RunRecord, Store, now
+from bench.store.records import CommandRecord, RunRecord, now
+from bench.store.results import Store
+
+if TYPE_CHECKING:
+    from bench.experiments.job import Job
+    from bench.experiments.plan import DatasetPlan
 
 
 @dataclass
-class Request:
+class RunRequest:
     """Everything that `bench run` takes, in the words of the command line."""
 
     models: str
@@ -36,6 +39,7 @@ class Request:
     seeds: tuple[int, ...] = (0,)
     overrides: Overrides = field(default_factory=Overrides)
     budget: str = "quick"
+    validation_rows: int = 0
     device: str = "auto"
     threads: int = 0
     force: bool = False
@@ -47,8 +51,8 @@ class Request:
 
 
 @dataclass
-class Outcome:
-    """What a command did: its record, the runs by "<data set>/<run id>", and what failed with the reason."""
+class CommandResult:
+    """What a command did: its record, the runs by "<data set>/<run id>", how many are new, and what failed and why."""
 
     command: CommandRecord
     store: Store
@@ -57,13 +61,18 @@ class Outcome:
 
     @property
     def failed(self) -> dict[str, str]:
+        """One line for each run that failed, by "<data set>/<run id>"."""
         return self.command.failed
 
 
-def run(request: Request, reporter: Reporter | None = None, table: Callable[[Store], str] | None = None) -> Outcome:
+def run(
+    request: RunRequest, reporter: Reporter | None = None, table: Callable[[Store], str] | None = None
+) -> CommandResult:
     """Check all of a request, then fit and rank; a model that fails does not stop the others.
 
     Args:
+        request: the words of the command.
+        reporter: shows the progress; silent by default.
         table: makes the comparison table of a results folder as Markdown, for the MLflow view; None leaves it out.
 
     Raises:
@@ -74,118 +83,87 @@ def run(request: Request, reporter: Reporter | None = None, table: Callable[[Sto
     store = Store(request.out)
     store.check_writable()
     # Everything below is heavy; a wrong request has been refused by now.
-    from bench.experiments.fit import Job
-    from bench.experiments.prepared_data import PreparedData, open_candidates, open_data, tasks_of
+    from bench.experiments.plan import plan
 
-    threads = configure_torch(request.threads)
-    device = settings.device(request.device)
-    plan: list[tuple[PreparedData, list[Job], list[CandidateSet]]] = []
-    for name in dict.fromkeys(request.dataset):
-        prepared = open_data(
-            name, root=request.data, split_name=request.split, mode=request.mode, overrides=request.overrides
-        )
-        tasks = tasks_of(prepared, request.tasks)
-        names = registry.select(request.models, tasks, request.trivial)
-        classes = {model: registry.get(model) for model in names}
-        settings.check_train_keys(request.overrides, classes)
-        request.overrides.check(
-            names, list(request.dataset), {sources.entry(entry).name.rstrip(":"): entry for entry in request.dataset}
-        )
-        sets = [open_candidates(prepared, spec, tasks, request.candidate_seed) for spec in request.candidates]
-        jobs = []
-        for model, cls in classes.items():
-            config = settings.model_config(cls, model, request.budget, request.overrides, prepared.entry.name)
-            serves = tuple(task for task in tasks if task in cls.entry.tasks)  # type: ignore[attr-defined]
-            jobs += [
-                Job(model, cls, config, serves, seed, request.budget, prepared, device, threads)
-                for seed in request.seeds
-            ]
-        plan.append((prepared, jobs, sets))
+    plans = plan(request)
     command = CommandRecord(
         id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         line=environment.command_line(),
         started=now(),
-        datasets=[prepared.name for prepared, _, _ in plan],
-        models=list(dict.fromkeys(job.name for _, jobs, _ in plan for job in jobs)),
+        datasets=[plan.prepared.name for plan in plans],
+        models=list(dict.fromkeys(job.model for plan in plans for job in plan.jobs)),
         seeds=list(request.seeds),
         budget=request.budget,
-        candidates=[entry.fingerprint for _, _, sets in plan for entry in sets],
+        candidates=[choice.fingerprint for plan in plans for choice in plan.candidates],
     )
-    return _execute(request, plan, command, store, reporter, table)
+    return _execute_plans(request, plans, command, store, reporter, table)
 
 
-def configure_torch(threads: int) -> int:
-    """Set threads and deterministic kernels for this process; returns the number of threads."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import torch
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = threads or allowed
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    # Deterministic kernels alone are what is wanted; filling every new tensor finds bugs and costs half the time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    return threads
-
-
-def _execute(
-    request: Request,
-    plan: list,
+def _execute_plans(
+    request: RunRequest,
+    plans: "list[DatasetPlan]",
     command: CommandRecord,
     store: Store,
     reporter: Reporter,
     table: Callable[[Store], str] | None,
-) -> Outcome:
-    from bench.store.mlflow_view import Tracker
+) -> CommandResult:
+    from bench.experiments.job import execute
+    from bench.experiments.prepared_data import candidates_of, cautions
+    from bench.experiments.tracking import CommandTracker
 
-    tracker = Tracker(store, request.tracking_uri)
-    tracker.start(command)
+    tracker = CommandTracker(store, request.tracking_uri, command)
     runs: dict[str, RunRecord] = {}
     fresh = 0
-    named = {part.strip() for part in request.models.split(",")}
+    named = set(split_commas(request.models))
     try:
-        for prepared, jobs, sets in plan:
-            for entry in sets:
-                entry.save(store.candidates(prepared.name), prepared.split)
-            reporter.note(_describe(prepared, sets, jobs))
-            for job in jobs:
-                place = f"{prepared.name}/{job.id}"
+        for plan in plans:
+            candidates = [candidates_of(plan.prepared, choice) for choice in plan.candidates]
+            reporter.note(_describe(plan))
+            for remark in plan.prepared.log.manifest.get("remarks", ()):
+                reporter.note(f"{plan.prepared.name}: {remark}")
+            for caution in cautions(plan.prepared, candidates):
+                reporter.warn(caution)
+            for job in plan.jobs:
                 try:
-                    with store.locked(prepared.name, job.id), _cleared(store.part(prepared.name, job.id)):
-                        record, worked = _one(job, sets, store, reporter, request)
+                    result = execute(job, reporter=reporter)
                 except BenchError as error:
-                    if isinstance(error, NothingToReadError) and job.name not in named:
+                    if isinstance(error, NothingToReadError) and job.model not in named:
                         reporter.note(f"{job.label}: left out: {error}")
                         continue
                     if request.debug:
                         raise
-                    command.failed[place] = str(error)
+                    command.failed[job.path] = str(error)
                     reporter.warn(f"{job.label}: {error}")
-                    tracker.fail(place, str(error), command)
+                    tracker.fail(job.path, str(error))
                     continue
-                fresh += worked
-                runs[place] = record
-                command.runs.append(place)
-                tracker.log_run(store.folder(prepared.name, job.id), record, command)
+                fresh += result.work != "none"
+                runs[job.path] = result.record
+                command.runs.append(job.path)
+                tracker.log_run(store.folder(job.data.name, job.id), result.record, result.work != "none")
                 store.write_command(command)
+        _look_again(store, [job for plan in plans for job in plan.jobs], runs, command)
         command.finished = now()
         store.write_command(command)
     except BaseException:
-        tracker.finish(command, "", "KILLED")
+        tracker.finish("", "KILLED")
         raise
-    tracker.finish(command, _table(store, table, reporter) if runs and table else "")
-    return Outcome(command, store, runs, fresh)
+    if tracker.writes:
+        tracker.finish(_table(store, table, reporter) if runs and table else "")
+    return CommandResult(command, store, runs, fresh)
 
 
-@contextmanager
-def _cleared(part: Path) -> Iterator[None]:
-    """Remove the folder of a run that fails, unless there is something in it to go on from."""
-    try:
-        yield
-    except BenchError:
-        if not (part / "checkpoint.pt").exists():
-            shutil.rmtree(part, ignore_errors=True)
-        raise
+def _look_again(store: Store, jobs: "list[Job]", runs: dict[str, RunRecord], command: CommandRecord) -> None:
+    """Move to the failed runs what is no longer in the results folder at the end of the command."""
+    for job in jobs:
+        if job.path not in runs:
+            continue
+        folder = store.folder(job.data.name, job.id)
+        files = ["run.json", *(evaluation.ranks for evaluation in runs[job.path].evaluations.values())]
+        gone = [name for name in files if not (folder / name).exists()]
+        if gone:
+            del runs[job.path]
+            command.runs.remove(job.path)
+            command.failed[job.path] = f"{folder / gone[0]} was removed while the command ran; repeat the command"
 
 
 def _table(store: Store, table: Callable[[Store], str], reporter: Reporter) -> str:
@@ -197,39 +175,7 @@ def _table(store: Store, table: Callable[[Store], str], reporter: Reporter) -> s
         return ""
 
 
-def _one(
-    job: Any, sets: list[CandidateSet], store: Store, reporter: Reporter, request: Request
-) -> tuple[RunRecord, bool]:
-    """Fit what is missing, rank what is missing; returns the record and whether there was anything to do."""
-    from bench.experiments import fit
-
-    name = job.prepared.name
-    wanted = [entry for entry in sets if set(entry.meta["tasks"]) & set(job.tasks)]
-    record = None if request.force else store.finished(name, job.id)
-    if record is None:
-        with reporter.fit(job.label) as view:
-            ranker, record, folder = fit.fit(job, store, view, fresh=request.force, root=request.data)
-            for entry in wanted:
-                record.evaluations[entry.fingerprint] = fit.evaluate(ranker, job, entry, folder, view)
-        record.finished = now()
-        store.write(folder, record)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
-        store.publish(name, job.id)
-        return record, True
-    missing = [entry for entry in wanted if entry.fingerprint not in record.evaluations]
-    if not missing:
-        reporter.note(f"{job.label}: there already ({job.id})")
-        return record, False
-    folder = store.folder(name, job.id)
-    ranker = fit.load(job, folder, request.data)
-    with reporter.fit(f"{job.label} ranking") as view:
-        for entry in missing:
-            record.evaluations[entry.fingerprint] = fit.evaluate(ranker, job, entry, folder, view)
-            store.write(folder, record)
-    return record, True
-
-
-def _check(request: Request) -> None:
+def _check(request: RunRequest) -> None:
     """Everything about a request that needs no data."""
     if not request.dataset:
         raise UsageError("no data set given; name one with --dataset, see `bench data list`")
@@ -238,8 +184,13 @@ def _check(request: Request) -> None:
     for task in request.tasks or ():
         if task not in TASKS:
             raise unknown("task", task, TASKS)
-    if not request.seeds:
-        raise UsageError("no seeds given; --seeds 0 or --seeds 0,1,2")
+    settings.check_seeds(request.seeds)
+    settings.check_threads(request.threads)
+    for option, value in (("--out", request.out), ("--tracking-uri", request.tracking_uri)):
+        if value is not None and not str(value).strip():
+            raise UsageError(f"{option} is empty; give it a value or leave it out")
+    if request.validation_rows < 0:
+        raise UsageError(f"--validation-rows {request.validation_rows}: expected 0 (all of them) or more")
     if not request.candidates:
         raise UsageError("no candidates given; --candidates uniform")
     for spec in request.candidates:
@@ -248,9 +199,14 @@ def _check(request: Request) -> None:
     registry.select(request.models, request.tasks or TASKS, request.trivial)
 
 
-def _describe(prepared: Any, sets: list[CandidateSet], jobs: list) -> str:
+def _describe(plan: "DatasetPlan") -> str:
+    from bench.experiments.prepared_data import candidates_of
+
+    prepared = plan.prepared
     counts = prepared.split.counts()
     rows = ", ".join(f"{counts[f'test/{task}']} {task}" for task in prepared.tasks)
-    lists = ", ".join(f"{entry.label} ({entry.fingerprint[:12]})" for entry in sets)
+    candidates = ", ".join(
+        f"{candidates_of(prepared, choice).label} ({choice.fingerprint[:12]})" for choice in plan.candidates
+    )
     made_up = f"; synthetic: {prepared.synthetic}" if prepared.synthetic else ""
-    return f"{prepared.entry.title}: test rows {rows}; candidates {lists}{made_up}; {len(jobs)} runs"
+    return f"{prepared.title}: test rows {rows}; candidates {candidates}{made_up}; {len(plan.jobs)} runs"

@@ -16,17 +16,27 @@ from bench.evaluation.given import LongTable, as_numbers, read_long, row_codes, 
 from bench.evaluation.ranks import Ranks
 from bench.experiments.candidate_export import keys
 from bench.experiments.prepared_data import PreparedData
+from bench.messages import one_line
 from bench.ranker import registry
 from bench.store import environment
-from bench.store.results import RunRecord, Store, keep, now
+from bench.store.records import RunRecord, now
+from bench.store.results import Store, write_ranks
+
+LONGEST_NAME = 80
 
 
 def check_name(name: str) -> str:
     """The model name of imported scores: what tables select by. Returns it made of letters, digits, dots and dashes.
 
     Raises:
-        UsageError: nothing is left of it, or a model of bench has it.
+        UsageError: nothing is left of it, it is long or holds control characters, or a model of bench has it.
     """
+    if name != one_line(name):
+        raise UsageError(
+            f"--name '{one_line(name)}': the name holds a line break or other characters that do not print"
+        )
+    if len(name) > LONGEST_NAME:
+        raise UsageError(f"--name: the name has {len(name)} characters, at most {LONGEST_NAME} are possible")
     short = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
     if not short:
         raise UsageError(f"--name '{name}': expected a name with letters or digits")
@@ -57,7 +67,7 @@ def import_scores(
         RunError: the file does not fit the candidates, or scores of that name and seed are there already.
     """
     short, started, clock = check_name(name), now(), time.perf_counter()
-    ranks = read_ranks(path, prepared, candidates, tasks)
+    ranks = rank_scores(path, prepared, candidates, tasks)
     digest = file_sha256(path)
     run = f"{short}-imported-{digest[:12]}"
     for _, other in store.runs():
@@ -78,7 +88,7 @@ def import_scores(
         short,
         str(seed),
         prepared.log.fingerprint,
-        prepared.split.name,
+        prepared.split.label,
         candidates.fingerprint,
     ]
     record = RunRecord(
@@ -107,7 +117,7 @@ def import_scores(
         try:
             part.mkdir(parents=True)
             leaks = prepared.leaks(candidates)
-            evaluation = keep(ranks, part, short, candidates, leaks, time.perf_counter() - clock)
+            evaluation = write_ranks(ranks, part, short, candidates, leaks, time.perf_counter() - clock)
             record.evaluations[candidates.fingerprint] = evaluation
             record.finished, record.seconds = now(), time.perf_counter() - clock
             store.write(part, record)
@@ -121,7 +131,7 @@ def import_scores(
     return record
 
 
-def read_ranks(
+def rank_scores(
     path: Path, prepared: PreparedData, candidates: CandidateSet, tasks: tuple[str, ...] | None = None
 ) -> Ranks:
     """Ranks of a file of scores; see `import_scores`."""
@@ -188,7 +198,9 @@ def _mismatch(
     """What is wrong between a file and the candidates, a sentence a kind.
 
     Args:
-        pair, line: sorted keys of the file's entries and where each stands, (n,).
+        table: the file.
+        pair: sorted keys of its entries, (n,).
+        line: where each stands, (n,).
         expected: sorted keys of the candidates.
         name: key -> "row, item" for people.
     """

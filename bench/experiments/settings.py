@@ -1,11 +1,12 @@
 """From what a user typed to complete settings: `--set`, `--config FILE.yaml`, budgets, device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError, unknown
-from bench.messages import first_violation
+from bench.messages import first_line, first_violation
 
 if TYPE_CHECKING:
     from bench.ranker.config import Config
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 BUDGETS = ("quick", "full")
 TRAIN = "train"
+LARGEST_SEED = 2**31 - 1
+MOST_THREADS = 256
+_SCALARS = (int, float, str, type(None))
 
 
 @dataclass
@@ -22,24 +26,26 @@ class Overrides:
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, name: str) -> dict[str, Any]:
+        """The values for a name."""
         return self.values.get(name, {})
 
     @classmethod
     def parse(cls, pairs: tuple[str, ...] | list[str]) -> "Overrides":
-        """From `NAME.KEY=VALUE` strings; values are read as YAML scalars (numbers, booleans, text)."""
-        import yaml
+        """From `NAME.KEY=VALUE` strings; values are YAML: numbers, booleans, text, null or lists of these.
 
-        found: dict[str, dict[str, Any]] = {}
+        Raises:
+            UsageError: a string is of another form, or its value is no such YAML.
+        """
+        values: dict[str, dict[str, Any]] = {}
         for pair in pairs:
-            place, equals, text = pair.partition("=")
-            name, dot, key = place.rpartition(".")
+            owner, equals, text = pair.partition("=")
+            name, dot, key = owner.rpartition(".")
             if not equals or not dot or not name or not key:
                 raise UsageError(
                     f"--set {pair}: expected NAME.KEY=VALUE, for example unisar.lr=0.001 or train.epochs=3"
                 )
-            # YAML 1.1 reads 1e-3 as text.
-            found.setdefault(name, {})[key] = _number(text) if _number(text) is not None else yaml.safe_load(text)
-        return cls(found)
+            values.setdefault(name, {})[key] = _setting(pair, text)
+        return cls(values)
 
     def over(self, base: "Overrides") -> "Overrides":
         """These values on top of others."""
@@ -84,7 +90,7 @@ def model_config(cls: "type[Ranker]", name: str, budget: str, overrides: Overrid
     if budget not in BUDGETS:
         raise unknown("budget", budget, BUDGETS)
     known = set(cls.Config.model_fields)
-    values = dict(cls.published.get(dataset, {})) | (cls.quick if budget == "quick" else {})
+    values = dict(cls.published.get(dataset.rstrip(":"), {})) | (cls.quick if budget == "quick" else {})
     # `train` speaks to all models at once; a model without the setting has nothing to change.
     values |= {key: value for key, value in overrides.of(TRAIN).items() if key in known}
     for key, value in overrides.of(name).items():
@@ -110,6 +116,31 @@ def check_train_keys(overrides: Overrides, classes: dict[str, "type[Ranker]"]) -
             raise unknown("setting of train", key, known or {"(none of these models is trained)"})
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds that are none: too large, negative, or twice the same.
+
+    Raises:
+        UsageError: the first of them, with what is expected.
+    """
+    if not seeds:
+        raise UsageError("no seeds given; --seeds 0 or --seeds 0,1,2")
+    for seed in seeds:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise UsageError(f"--seeds {seed}: expected whole numbers from 0 to {LARGEST_SEED:,}")
+        if list(seeds).count(seed) > 1:
+            raise UsageError(f"--seeds names {seed} twice; a second run with the same seed is the same run")
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads that no machine has.
+
+    Raises:
+        UsageError: it is negative or too large.
+    """
+    if not 0 <= threads <= MOST_THREADS:
+        raise UsageError(f"--threads {threads}: expected 0 (all cores) to {MOST_THREADS}")
+
+
 def device(name: str) -> str:
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:N` or `mps`, checked."""
     import torch
@@ -128,6 +159,28 @@ def device(name: str) -> str:
     if kind.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:0 or mps")
     return name
+
+
+def _setting(pair: str, text: str) -> Any:
+    """The value of `NAME.KEY=VALUE`."""
+    import yaml
+
+    # YAML 1.1 reads 1e-3 as text.
+    number = _number(text)
+    if number is not None:
+        return number
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(
+            f"--set {pair}: '{text}' is not readable ({first_line(error)}); quote it to make it text"
+        ) from None
+    if not all(isinstance(each, _SCALARS) for each in (value if isinstance(value, list) else [value])):
+        kind = "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
+        raise UsageError(
+            f"--set {pair}: '{text}' is {kind}; expected a number, true or false, text or a list; quote it to make it text"
+        )
+    return value
 
 
 def _number(text: str) -> int | float | None:

@@ -1,12 +1,16 @@
 """What a model is to the harness: a `Ranker` serves tasks, learns in `fit`, and gives every candidate a score."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from bench.data.batch import Batch, TrainData
+from bench.data.batch import Batch
 from bench.data.history import Window
+from bench.data.training import TrainData
+from bench.evaluation.long_lists import DotProduct
 from bench.ranker.config import Config
 from bench.ranker.context import Context, Validation
 
@@ -20,22 +24,27 @@ class Ranker(ABC):
     # What `@register` declared; absent on classes that are not registered.
     entry: ClassVar[Any]
     Config: ClassVar[type] = Config
-    # What `--budget quick` changes: the length of the training (see `is_training_length`) and the backbone, nothing else. The battery
-    # holds a model to it.
+    # What `--budget quick` changes: the length of the training (see `is_training_length`) and the backbone, nothing else. The conformance
+    # checks hold a model to it.
     quick: ClassVar[dict[str, Any]] = {}
     # Settings that the authors published for a data set, by its name (`kuaisar`, `amazon-kindle`); both budgets start
     # from them there. The defaults of the config serve every other data set.
     published: ClassVar[dict[str, dict[str, Any]]] = {}
-    # For `bench tune`: field name -> list of values, or ("loguniform", low, high).
+    # For `bench tune`: field name -> list of values, or ("loguniform" | "uniform", low, high).
     search_space: ClassVar[dict[str, Any]] = {}
-    # Which inputs change the score; the conformance battery checks both directions.
-    uses_query: ClassVar[bool] = False
-    uses_history: ClassVar[bool] = True
-    uses_user: ClassVar[bool] = False
-    # Checks of the battery that do not apply: name of the check -> a sentence that says why.
+    # Which inputs change the score, in every task or in those of a tuple; the conformance checks look at both directions.
+    uses_query: ClassVar[bool | tuple[str, ...]] = False
+    uses_history: ClassVar[bool | tuple[str, ...]] = True
+    uses_user: ClassVar[bool | tuple[str, ...]] = False
+    # Conformance checks that do not apply: name of the check -> a sentence that says why.
     exempt: ClassVar[dict[str, str]] = {}
 
     def __init__(self, config: Any, context: Context):
+        own = type(self)
+        if own.score is Ranker.score and own.score_items is Ranker.score_items and not isinstance(self, DotProduct):
+            raise TypeError(
+                f"{own.__name__} has no score: it defines score, or encode and score_items, or row_vectors and item_vectors"
+            )
         self.config = config
         self.context = context
         self.catalog = context.catalog
@@ -49,9 +58,33 @@ class Ranker(ABC):
     def fit(self, train: TrainData, valid: Validation) -> dict[str, Any]:
         """Learn. Returns facts about the fit for the record (epochs, best epoch, whether it converged)."""
 
-    @abstractmethod
     def score(self, batch: Batch) -> Tensor:
-        """Scores of the candidates, float32 (B, K), higher is better; logits rather than probabilities."""
+        """Scores of the candidates, float32 (B, K), higher is better; logits rather than probabilities.
+
+        A model defines this, or the two steps `encode` and `score_items`, or, where its score is an inner product,
+        `row_vectors(batch)`, float32 (B, d), and `item_vectors()`, float32 (n_items + 1, d) with padding first.
+        """
+        return self.score_items(self.encode(batch), batch.cand)
+
+    def encode(self, batch: Batch) -> Any:
+        """What depends on the rows alone and not on their candidates, computed once for any number of candidates.
+
+        The candidates of the batch may be empty, (B, 0). Here: the row vectors of an inner product, else the batch.
+        """
+        return self.row_vectors(batch) if isinstance(self, DotProduct) else batch
+
+    def score_items(self, encoded: Any, cand: Tensor) -> Tensor:
+        """Scores of candidates (B, K) of rows that `encode` saw, float32 (B, K).
+
+        Here: the inner product, else `score` as a whole.
+        """
+        if isinstance(self, DotProduct):
+            return (encoded[:, None] * self.item_vectors()[cand]).sum(-1)  # (B, K, d) to (B, K)
+        return self.score(replace(encoded, cand=cand))
+
+    def scoring(self) -> AbstractContextManager:
+        """What the harness enters around scoring, such as the precision of the training."""
+        return nullcontext()
 
     def evidence(self) -> dict[str, Any]:
         """Facts for the result record that the config does not say, such as the backbone's name and size."""

@@ -89,6 +89,17 @@ def families() -> dict[str, plugins.Declaration]:
     return plugins.declarations("model family", PACKAGES, ENTRY_POINTS + ".families", "register_family")
 
 
+def members(family: str) -> list[dict[str, str]]:
+    """What a family's library has: name, kind, and why it is refused ("" where it is not).
+
+    Raises:
+        RunError: the library is not installed.
+    """
+    known = families()[family]
+    listed: list[dict[str, str]] = plugins.load("model family", family, known.target).members()
+    return listed
+
+
 def get(name: str) -> "type[Ranker]":
     """The class of a model; `recbole:<Class>` and other families make theirs.
 

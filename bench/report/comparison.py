@@ -1,4 +1,4 @@
-"""The estimates of a table, computed from the ranks files and from nothing else.
+"""The estimates and tests of a table, computed from the ranks files and from nothing else.
 
 The unit is the user, the primary metric is declared beforehand (N@10 on each task), and every number is the mean over
 users of the mean over seeds. The best model carries a star where the paired t-test and the paired randomisation test
@@ -6,17 +6,21 @@ over users both separate it from the second at .05. On the primary metric the be
 with Holm's adjustment over these comparisons.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from bench.errors import RunError
-from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, PerUser, check_identities
+from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, PerUser
+from bench.evaluation.metrics import values as metric_values
+from bench.evaluation.plausibility import check_identities
 from bench.evaluation.ranks import Ranks
 from bench.evaluation.significance import Comparison, compare, holm, mean_over_seeds
-from bench.report.selection import Entry, Group, Row, commas
+from bench.messages import comma_list, flat_list, one_line
+from bench.report.rows import ComparableRuns, RankedRun, Row
+from bench.store.results import read_ranks
 
 LEVEL = 0.05
 MANY_TIES = 0.05
@@ -29,8 +33,7 @@ class Estimate:
     """One model's value of one metric on one task.
 
     `rank` counts from 1 and equal means share one. `against` compares the best model with this one (the best
-    itself: with the second); it is there for every model on the primary metric, and for the best and the second on
-    the others.
+    itself: with the second); `Block.test` and `Block.test_all` fill it in, with the fields below it.
     """
 
     mean: float
@@ -47,7 +50,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Note:
-    """A remark on rows of a block, by label; `kind` is leak, limit (stopped by the budget), fact or ties."""
+    """A remark on rows of a block, by label; `kind` is leak, chance, limit (stopped by the budget), fact or ties."""
 
     kind: str
     text: str
@@ -58,71 +61,112 @@ class Note:
 class Block:
     """One data set on one candidate set: estimates by (row number, task, metric). A task that a row lacks has none."""
 
-    group: Group
+    group: ComparableRuns
     tasks: tuple[str, ...]
-    estimates: dict[tuple[int, str, Metric], Estimate]
-    rows_of: dict[str, tuple[int, int]]  # task -> users, evaluated rows
+    rows_of: dict[str, tuple[int, int]] = field(default_factory=dict)  # task -> users, evaluated rows
+    estimates: dict[tuple[int, str, Metric], Estimate] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    ranks: dict[str, dict[int, list[Ranks]]] = field(default_factory=dict)  # task -> row number -> one per seed
+
+    def ordered(self, task: str, metric: Metric) -> list[int]:
+        """Numbers of the rows that have the metric, the best first; rows with equal means in the table's order."""
+        numbers = [number for number in self.ranks[task] if (number, task, metric) in self.estimates]
+        return sorted(numbers, key=lambda number: (self.estimates[number, task, metric].rank, number))
+
+    def test(self, metrics: tuple[Metric, ...]) -> None:
+        """Compare the best with the second on every task and on these metrics, where that is not done yet."""
+        for task in self.tasks:
+            for metric in metrics:
+                best, *others = self.ordered(task, metric) or [0]
+                if not others or self.estimates[best, task, metric].against is not None:
+                    continue
+                top, second = (self.estimates[number, task, metric] for number in (best, others[0]))
+                comparison = self._compare(best, others[0], task, metric)
+                top.against = second.against = comparison
+                top.significant = second.rank > 1 and comparison.difference > 0 and comparison.p < LEVEL
+
+    def test_all(self) -> None:
+        """On the primary metric also compare the best with every other row, with Holm's adjustment."""
+        self.test((PRIMARY,))
+        for task in self.tasks:
+            best, *others = self.ordered(task, PRIMARY) or [0]
+            estimates = [self.estimates[number, task, PRIMARY] for number in others]
+            pvalues = []
+            for number, estimate in zip(others, estimates, strict=True):
+                estimate.against = estimate.against or self._compare(best, number, task, PRIMARY)
+                pvalues.append(estimate.against.p)
+            for estimate, p in zip(estimates, holm(pvalues), strict=True):
+                estimate.p_holm = float(p)
+
+    def _compare(self, a: int, b: int, task: str, metric: Metric) -> Comparison:
+        """Compare rows on the seeds that both have; a closed form, or rows without a common seed, on all seeds."""
+        rows = [self.group.rows[number] for number in (a, b)]
+        by_seed = [dict(zip(row.seeds, self.ranks[task][n], strict=True)) for row, n in zip(rows, (a, b), strict=True)]
+        common = sorted(by_seed[0].keys() & by_seed[1].keys())
+        if common and not any(row.closed_form for row in rows):
+            by_seed = [{seed: each[seed] for seed in common} for each in by_seed]
+        first, second = (mean_over_seeds([ranks.per_user(metric) for ranks in each.values()]) for each in by_seed)
+        return compare(first, second, _TEST_SEED)
 
 
-def compared(group: Group, metrics: tuple[Metric, ...], tasks: tuple[str, ...]) -> Block:
-    """The estimates of a group.
+def compared(group: ComparableRuns, metrics: tuple[Metric, ...], tasks: tuple[str, ...]) -> Block:
+    """The estimates of runs that may be compared; tests follow with `Block.test` and `Block.test_all`.
 
     Raises:
         RunError: ranks are missing or on other rows, or their means are impossible.
     """
-    ranks = [[_load(entry) for entry in row.entries] for row in group.rows]
-    served = tuple(task for task in tasks if any(task in each.tasks for runs in ranks for each in runs))
-    block = Block(group, served, {}, {})
-    for task in served:
-        _fill(block, task, [[each.only(task) for each in runs] for runs in ranks], metrics)
-    block.notes = _notes(group, served, ranks)
+    ranks = [[_load(run) for run in row.runs] for row in group.rows]
+    block = Block(group, tuple(task for task in tasks if any(task in each.tasks for runs in ranks for each in runs)))
+    for task in block.tasks:
+        of_task = {number: [each.only(task) for each in runs] for number, runs in enumerate(ranks)}
+        block.ranks[task] = {number: runs for number, runs in of_task.items() if len(runs[0])}
+        _check_rows(block, task)
+        _estimate_task(block, task, metrics)
+    block.notes = _notes(block)
     return block
 
 
 def synthetic(dataset: Mapping[str, Any]) -> str:
     """What is made up in a data set, for captions; empty when nothing is."""
     value = dataset.get("synthetic") or ""
-    return value if isinstance(value, str) else ", ".join(map(str, value))
+    return value if isinstance(value, str) else comma_list(value)
 
 
-def _load(entry: Entry) -> Ranks:
-    path = entry.folder / entry.evaluation.ranks
-    ranks = Ranks.load(path)
-    if ranks.meta.get("candidates", entry.evaluation.fingerprint) != entry.evaluation.fingerprint:
-        raise RunError(
-            f"{path} holds ranks on other candidates than {entry.folder.name} says; remove that run and repeat it"
-        )
-    return ranks
+def _load(run: RankedRun) -> Ranks:
+    """The ranks of a run, verified against its record."""
+    return read_ranks(run.folder, run.evaluation)
 
 
-def _fill(block: Block, task: str, ranks: list[list[Ranks]], metrics: tuple[Metric, ...]) -> None:
-    """The estimates of a task; `ranks` holds for each row of the block the ranks of its seeds, cut to the task."""
+def _check_rows(block: Block, task: str) -> None:
+    """Raise RunError where rows of a task were not evaluated on the same events; note how many there are."""
+    rows, (first, *others) = block.group.rows, block.ranks[task]
+    reference = np.sort(block.ranks[task][first][0].event_id)
+    for number in (first, *others):
+        for each in block.ranks[task][number]:
+            if not np.array_equal(reference, np.sort(each.event_id)):
+                raise RunError(
+                    f"{rows[number].label} was evaluated on other {task} rows than {rows[first].label} "
+                    f"({len(each)} and {len(reference)}); repeat that run with --force"
+                )
+    users, _ = block.ranks[task][first][0].per_user(PRIMARY)
+    block.rows_of[task] = (len(users), len(reference))
+
+
+def _estimate_task(block: Block, task: str, metrics: tuple[Metric, ...]) -> None:
+    """The estimates of a task and the ranks of its rows on every metric; those of DEFAULT also serve as a check."""
     rows = block.group.rows
-    present = [number for number, runs in enumerate(ranks) if len(runs[0])]
-    acts = {number: [np.sort(each.event_id) for each in ranks[number]] for number in present}
-    reference = acts[present[0]][0]
-    for number in present:
-        if not all(np.array_equal(reference, each) for each in acts[number]):
-            raise RunError(
-                f"{rows[number].label} was evaluated on other {task} rows than {rows[present[0]].label} "
-                f"({len(acts[number][0])} and {len(reference)}); repeat that run with --force"
-            )
-    block.rows_of[task] = (len(np.unique(ranks[present[0]][0].user)), len(reference))
     for metric in dict.fromkeys((*metrics, PRIMARY, *DEFAULT)):
-        values = {
-            number: {seed: each.per_user(metric) for seed, each in zip(rows[number].seeds, ranks[number], strict=True)}
-            for number in present
-        }
-        if not all(np.isfinite(each).all() for by_seed in values.values() for _, each in by_seed.values()):
+        values = {number: [each.per_user(metric) for each in runs] for number, runs in block.ranks[task].items()}
+        if not all(np.isfinite(each).all() for by_seed in values.values() for _, each in by_seed):
             continue  # AUC of a list without negatives
-        estimates = {number: _estimate(list(by_seed.values()), len(reference)) for number, by_seed in values.items()}
-        if metric in metrics or metric == PRIMARY:
-            _compare(estimates, values, rows, metric)
-        block.estimates |= {(number, task, metric): estimate for number, estimate in estimates.items()}
-    for number in present:
-        means = {metric: f.mean for (row, name, metric), f in block.estimates.items() if (row, name) == (number, task)}
-        if wrong := check_identities(means):
+        estimates = {number: _estimate(by_seed, block.rows_of[task][1]) for number, by_seed in values.items()}
+        means = np.array([estimate.mean for estimate in estimates.values()])
+        for number, estimate in estimates.items():
+            estimate.rank = 1 + int((means > estimate.mean + _EQUAL).sum())
+            block.estimates[number, task, metric] = estimate
+    for number in block.ranks[task]:
+        found = {metric: e.mean for (row, name, metric), e in block.estimates.items() if (row, name) == (number, task)}
+        if wrong := check_identities(found):
             raise RunError(
                 f"{rows[number].label}, {task}: {'; '.join(wrong)}; no ranking gives that, so "
                 "this is an error in bench: please report it with the run's folder"
@@ -143,66 +187,53 @@ def _estimate(runs: list[PerUser], rows: int) -> Estimate:
     return Estimate(mean, std, mean - half, mean + half, n, rows)
 
 
-def _compare(
-    estimates: dict[int, Estimate], values: dict[int, dict[int, PerUser]], rows: Sequence[Row], metric: Metric
-) -> None:
-    """Ranks of the rows, the test of the best against the second and, on the primary metric, against all."""
-    means = np.array([estimate.mean for estimate in estimates.values()])
-    for estimate in estimates.values():
-        estimate.rank = 1 + int((means > estimate.mean + _EQUAL).sum())
-    best, *others = sorted(estimates, key=lambda number: (estimates[number].rank, number))
-    for number in others if metric == PRIMARY else others[:1]:
-        estimates[number].against = _paired(values[best], values[number], rows[best], rows[number])
-    if not others:
-        return
-    top, against = estimates[best], estimates[others[0]].against
-    assert against is not None
-    top.against = against
-    top.significant = estimates[others[0]].rank > 1 and against.difference > 0 and against.p < LEVEL
-    if metric == PRIMARY:
-        adjusted = holm([estimates[number].against.p for number in others])  # type: ignore[union-attr]
-        for number, p in zip(others, adjusted, strict=True):
-            estimates[number].p_holm = float(p)
-
-
-def _paired(a: Mapping[int, PerUser], b: Mapping[int, PerUser], first: Row, second: Row) -> Comparison:
-    """Compare rows on the seeds that both have; a closed form, or rows without a common seed, on all seeds of each."""
-    common = a.keys() & b.keys()
-    if common and not first.closed_form and not second.closed_form:
-        a, b = ({seed: each[seed] for seed in sorted(common)} for each in (a, b))
-    return compare(mean_over_seeds(list(a.values())), mean_over_seeds(list(b.values())), _TEST_SEED)
-
-
-def _notes(group: Group, tasks: tuple[str, ...], ranks: list[list[Ranks]]) -> list[Note]:
+def _notes(block: Block) -> list[Note]:
     """What a reader must know of the rows, the gravest first; equal remarks on several rows are one note."""
-    found: dict[tuple[str, str], dict[str, None]] = {}
+    labels: dict[tuple[str, str], dict[str, None]] = {}
 
     def add(kind: str, text: str, row: Row) -> None:
-        found.setdefault((kind, text), {})[row.label] = None
+        labels.setdefault((kind, text), {})[row.label] = None
 
-    seeds = max((row.seeds for row in group.rows if not row.closed_form), key=len, default=())
-    for row, runs in zip(group.rows, ranks, strict=True):
-        for entry in row.entries:
-            for name, value in entry.evaluation.leaks.items():
+    rows = block.group.rows
+    seeds = max((row.seeds for row in rows if not row.closed_form), key=len, default=())
+    for number, row in enumerate(rows):
+        for run in row.runs:
+            for name, value in run.evaluation.leaks.items():
                 if name.startswith("zero:") and value != 0:
                     add("leak", f"LEAK: {name.removeprefix('zero:')}: {value}", row)
-            if entry.record.fit.get("converged") is False:
+            if run.record.fit.get("converged") is False:
                 add("limit", "stopped by the budget, not by early stopping", row)
-            if backbone := entry.record.evidence.get("backbone"):
-                add("fact", f"backbone {_words(backbone)}", row)
-            if entry.record.kind == "imported":
+            if backbone := run.record.evidence.get("backbone"):
+                add("fact", f"backbone {one_line(_words(backbone))}", row)
+            if run.record.kind == "imported":
                 add("fact", "scores made elsewhere and imported", row)
-        for task in tasks:
-            rates = [each.only(task).tie_rate for each in runs if task in each.tasks]
-            if rates and np.mean(rates) > MANY_TIES:
-                add("ties", f"ties in {np.mean(rates):.0%} of {task} rows", row)
+        for task in block.tasks:
+            if number not in block.ranks[task]:
+                continue
+            if chance := _at_chance(block, number, task):
+                add("chance", chance, row)
+            rate = np.mean([each.tie_rate for each in block.ranks[task][number]])
+            if rate > MANY_TIES:
+                add("ties", f"ties in {rate:.0%} of {task} rows", row)
         if row.seeds != seeds and not row.closed_form:
             used = "the common ones" if set(row.seeds) & set(seeds) else "all of each, as none is common"
-            add("fact", f"seeds {commas(row.seeds)} where others have {commas(seeds)}, tests use {used}", row)
-    order = {"leak": 0, "limit": 1, "fact": 2, "ties": 3}
-    notes = [Note(kind, text, tuple(rows)) for (kind, text), rows in found.items()]
+            add("fact", f"seeds {flat_list(row.seeds)} where others have {flat_list(seeds)}, tests use {used}", row)
+    order = {"leak": 0, "chance": 1, "limit": 2, "fact": 3, "ties": 4}
+    notes = [Note(kind, text, tuple(rows)) for (kind, text), rows in labels.items()]
     return sorted(notes, key=lambda note: order[note.kind])
 
 
+def _at_chance(block: Block, number: int, task: str) -> str:
+    """A remark where a trained model's interval on the primary metric reaches down to a constant scorer; else empty."""
+    row, estimate = block.group.rows[number], block.estimates.get((number, task, PRIMARY))
+    if estimate is None or row.closed_form or any(run.record.kind != "fit" for run in row.runs):
+        return ""
+    ranks = block.ranks[task][number][0]
+    constant = metric_values(PRIMARY, np.zeros_like(ranks.better), ranks.candidates - 1, ranks.candidates)
+    if not estimate.low <= constant.mean():
+        return ""
+    return f"no better than chance on {task} ({PRIMARY} of a constant score: {constant.mean():.3f})"
+
+
 def _words(value: Any) -> str:
-    return ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)
+    return comma_list(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)

@@ -2,81 +2,18 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from bench.errors import UsageError, unknown
 from bench.experiments.settings import BUDGETS
+from bench.messages import comma_list, split_commas
 from bench.ranker.registry import GROUPS
-from bench.store.results import CommandRecord, Evaluation, RunRecord, Store
+from bench.report.rows import ComparableRuns, RankedRun, Row
+from bench.store.records import CommandRecord, Evaluation, RunRecord
+from bench.store.results import Store
 
 _START = "run something first: bench run --models gensr,unisar --dataset ml-100k"
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """A finished run with one of its evaluations; `source` is the number of the folder it was found in."""
-
-    folder: Path
-    record: RunRecord
-    evaluation: Evaluation
-    source: int = 0
-
-    @property
-    def scope(self) -> tuple[str, str, str, str]:
-        """What runs must share to stand in one block: data set, data fingerprint, split, candidates fingerprint."""
-        data = self.record.dataset
-        return data["name"], data["fingerprint"], data["split"], self.evaluation.fingerprint
-
-    @property
-    def settings(self) -> str:
-        """What makes runs of one model different models: its config and the tasks it was fitted on."""
-        return json.dumps([self.record.config, self.record.tasks], sort_keys=True, default=str)
-
-    @property
-    def age(self) -> tuple[str, str, str]:
-        return self.record.finished, self.evaluation.finished, self.record.id
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether neither a budget nor a seed can change the model: it is trivial and has no epochs to shorten."""
-        return self.record.group == "trivial" and not any("epochs" in key for key in self.record.config)
-
-    @property
-    def any_budget(self) -> bool:
-        """Whether the run stands beside runs of every budget: closed forms, and scores made elsewhere."""
-        return self.closed_form or self.record.kind == "imported"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model with one set of settings, and its runs by ascending seed (distinct seeds)."""
-
-    model: str
-    label: str
-    group: str
-    entries: tuple[Entry, ...]
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        return tuple(entry.record.seed for entry in self.entries)
-
-    @property
-    def closed_form(self) -> bool:
-        return all(entry.closed_form for entry in self.entries)
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rows of one data set on one candidate set, in the order in which they are printed."""
-
-    dataset: dict[str, Any]  # as in RunRecord.dataset
-    candidates: Evaluation  # label, seed and fingerprint of the candidates
-    budget: str
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
 
 
 def select(
@@ -88,7 +25,7 @@ def select(
     budget: str | None = None,
     tasks: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
-) -> list[Group]:
+) -> list[ComparableRuns]:
     """The groups of a table.
 
     Without `from_dirs` the newest command that fits the options decides data sets, candidates and budget, and every
@@ -132,7 +69,7 @@ def select(
             failed |= _failures(store.commands(), command, {entry.folder for entry in entries}, store)
         chosen = [e for e in matching if e.scope in budgets and (e.any_budget or e.record.budget == budgets[e.scope])]
     _refuse_mixture(chosen)
-    found: dict[tuple[str, ...], list[Entry]] = {}
+    found: dict[tuple[str, ...], list[RankedRun]] = {}
     for entry in chosen:
         found.setdefault(entry.scope, []).append(entry)
     groups = [_group(part, anchors, failed) for part in found.values()]
@@ -142,29 +79,29 @@ def select(
     )
 
 
-def _of_store(store: Store) -> list[Entry]:
+def _of_store(store: Store) -> list[RankedRun]:
     return _entries((pair for pair in store.runs() if not pair[0].name.startswith(".")), 0)
 
 
-def _of_folders(folders: Sequence[Path]) -> list[Entry]:
+def _of_folders(folders: Sequence[Path]) -> list[RankedRun]:
     """Runs of results folders, of one of their data sets, or of single runs."""
-    found: dict[Path, Entry] = {}
+    found: dict[Path, RankedRun] = {}
     for number, folder in enumerate(map(Path, folders)):
         if not folder.is_dir():
             raise UsageError(f"--from {folder}: no such folder")
         store = Store(folder)
         paths = [path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}run.json")]
         places = sorted({path.resolve() for path in paths if not path.name.startswith(".") and path.suffix != ".part"})
-        entries = _entries(((place, store.read(place)) for place in places), number)
+        entries = _entries(store.readable(places), number)
         if not entries:
             raise UsageError(f"--from {folder}: no finished runs in it; expected <data set>/<run>/run.json")
         found |= {entry.folder / entry.evaluation.ranks: entry for entry in entries}
     return sorted(found.values(), key=lambda entry: entry.age)
 
 
-def _entries(runs: Iterable[tuple[Path, RunRecord]], source: int) -> list[Entry]:
+def _entries(runs: Iterable[tuple[Path, RunRecord]], source: int) -> list[RankedRun]:
     found = [
-        Entry(folder, record, evaluation, source)
+        RankedRun(folder, record, evaluation, source)
         for folder, record in runs
         for evaluation in record.evaluations.values()
     ]
@@ -172,13 +109,13 @@ def _entries(runs: Iterable[tuple[Path, RunRecord]], source: int) -> list[Entry]
 
 
 def _filtered(
-    entries: list[Entry],
+    entries: list[RankedRun],
     datasets: list[str],
     candidates: list[str],
     budget: str | None,
     tasks: Sequence[str] | None,
     seeds: Sequence[int] | None,
-) -> list[Entry]:
+) -> list[RankedRun]:
     """The entries that fit every option; each option alone must name something that is there."""
     for name in datasets:
         if name not in (known := {entry.record.dataset["name"] for entry in entries}):
@@ -194,18 +131,18 @@ def _filtered(
     kept = [e for e in kept if budget is None or e.any_budget or e.record.budget == budget]
     kept = [e for e in kept if tasks is None or set(tasks) & set(e.evaluation.rows)]
     if not kept:
-        asked = f"budget {budget}" if budget else f"the tasks {', '.join(tasks or ())}"
+        asked = f"budget {budget}" if budget else f"the tasks {comma_list(tasks or ())}"
         raise UsageError(f"no finished run fits {asked} and the other options; {_START} or see `bench runs list`")
     fitting = [entry for entry in kept if seeds is None or entry.record.seed in seeds]
     if not fitting:
-        there = ", ".join(map(str, sorted({entry.record.seed for entry in kept})))
-        raise UsageError(f"no finished run with the seeds {', '.join(map(str, seeds or ()))}; there are {there}")
+        there = comma_list(sorted({entry.record.seed for entry in kept}))
+        raise UsageError(f"no finished run with the seeds {comma_list(seeds or ())}; there are {there}")
     return fitting
 
 
 def _newest(
-    commands: list[CommandRecord], store: Store, entries: list[Entry], budget: str | None
-) -> tuple[CommandRecord | None, list[Entry]]:
+    commands: list[CommandRecord], store: Store, entries: list[RankedRun], budget: str | None
+) -> tuple[CommandRecord | None, list[RankedRun]]:
     """The newest command with a run among the entries, and its entries; without such a command the newest entry."""
     for command in reversed(commands):
         places = {store.folder(*place.rsplit("/", 1)) for place in command.runs}
@@ -225,7 +162,7 @@ def _failures(
     return {place: line for place, line in failed.items() if store.folder(*place.rsplit("/", 1)) not in folders}
 
 
-def _refuse_mixture(entries: list[Entry]) -> None:
+def _refuse_mixture(entries: list[RankedRun]) -> None:
     """Raise UsageError where a data set would mix data, or one kind of candidates several draws, or budgets."""
     for name in dict.fromkeys(entry.record.dataset["name"] for entry in entries):
         own = [entry for entry in entries if entry.record.dataset["name"] == name]
@@ -234,7 +171,8 @@ def _refuse_mixture(entries: list[Entry]) -> None:
         options = " or ".join(f"--candidates {fingerprint[:12]}" for fingerprint in sorted(draws))
         if len(data) > 1:
             different = ", ".join(
-                f"{key[0][:12]} (split {key[1]}, mode {e.record.dataset['mode']})" for key, e in sorted(data.items())
+                f"{key[0][:12]} (split {key[1]}, mode {e.record.dataset.get('mode', '')})"
+                for key, e in sorted(data.items())
             )
             raise UsageError(
                 f"{name}: these runs stand on different data, {different}, and cannot share a table; choose {options}"
@@ -248,10 +186,10 @@ def _refuse_mixture(entries: list[Entry]) -> None:
         budgets = sorted({entry.record.budget for entry in own if not entry.any_budget})
         if len(budgets) > 1:
             choices = " or ".join(f"--budget {name}" for name in budgets)
-            raise UsageError(f"{name}: these runs had different budgets ({', '.join(budgets)}); choose {choices}")
+            raise UsageError(f"{name}: these runs had different budgets ({comma_list(budgets)}); choose {choices}")
 
 
-def _group(entries: list[Entry], anchors: list[Entry], failed: dict[str, str]) -> Group:
+def _group(entries: list[RankedRun], anchors: list[RankedRun], failed: dict[str, str]) -> ComparableRuns:
     """The rows of entries that share a scope (oldest first)."""
     rows: list[Row] = []
     name = entries[-1].record.dataset["name"]
@@ -271,8 +209,10 @@ def _group(entries: list[Entry], anchors: list[Entry], failed: dict[str, str]) -
         notes.append(f"left out: {len(entries) - used} older runs of these models (other settings, code or threads)")
     newest = entries[-1]
     budgets = sorted({entry.record.budget for entry in entries if not entry.any_budget})
-    shown = ", ".join(budgets) or newest.record.budget
-    return Group(newest.record.dataset, newest.evaluation, shown, tuple(_ordered(_distinct(rows))), tuple(notes))
+    shown = comma_list(budgets) or newest.record.budget
+    return ComparableRuns(
+        newest.record.dataset, newest.evaluation, shown, tuple(_ordered(_distinct(rows))), tuple(notes)
+    )
 
 
 def _differing(records: list[RunRecord]) -> dict[str, str]:
@@ -294,7 +234,7 @@ def _distinct(rows: list[Row]) -> list[Row]:
     """Rows of different models that share a title also carry the model's name."""
     labels = [row.label for row in rows]
     return [
-        row if labels.count(row.label) == 1 else Row(row.model, f"{row.label} ({row.model})", row.group, row.entries)
+        row if labels.count(row.label) == 1 else Row(row.model, f"{row.label} ({row.model})", row.group, row.runs)
         for row in rows
     ]
 
@@ -311,7 +251,7 @@ def _is_called(evaluation: Evaluation, name: str) -> bool:
     return name in (evaluation.label, evaluation.strategy) or evaluation.fingerprint.startswith(name)
 
 
-def _sets(entries: list[Entry]) -> str:
+def _sets(entries: list[RankedRun]) -> str:
     draws = {entry.evaluation.fingerprint: entry.evaluation for entry in entries}
     return ", ".join(
         f"{e.label} seed {e.seed} ({e.fingerprint[:12]})"
@@ -319,12 +259,6 @@ def _sets(entries: list[Entry]) -> str:
     )
 
 
-def commas(values: Iterable[Any]) -> str:
-    """`0,1,2`: how lists stand in flat records."""
-    return ",".join(map(str, values))
-
-
 def _listed(value: str | Sequence[str] | None) -> list[str]:
     """An option as a list: one name, names with commas, or several."""
-    parts = [value] if isinstance(value, str) else list(value or ())
-    return [part.strip() for each in parts for part in each.split(",") if part.strip()]
+    return [part for each in ([value] if isinstance(value, str) else value or ()) for part in split_commas(each)]

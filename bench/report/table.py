@@ -13,9 +13,11 @@ import numpy as np
 from bench.data.log import TASKS
 from bench.errors import UsageError, unknown
 from bench.evaluation.metrics import DEFAULT, Metric, parse
-from bench.report import render
+from bench.messages import flat_list
+from bench.report.captions import caption
 from bench.report.comparison import Block, Estimate, compared, synthetic
-from bench.report.selection import Row, commas, select
+from bench.report.rows import Row
+from bench.report.selection import select
 from bench.store.results import Store
 
 if TYPE_CHECKING:
@@ -25,15 +27,27 @@ SHOWN = tuple(metric for metric in DEFAULT if metric.k)  # in a printed table; t
 
 
 class Table:
-    """Blocks of estimates, as records and in the forms in which people read them."""
+    """Blocks of estimates, as records and in the forms in which people read them.
+
+    Tests are computed for what a form shows: texts need the best and the second on the printed metrics, records and
+    details everything.
+    """
 
     def __init__(self, blocks: list[Block], metrics: tuple[Metric, ...], shown: tuple[Metric, ...]):
         self.blocks = blocks
         self.metrics = metrics
         self.shown = shown
 
+    def __repr__(self) -> str:
+        shown = "; ".join(
+            f"{caption(block)[0]}, {len(block.group.rows)} rows on {block.group.candidates.label}"
+            for block in self.blocks
+        )
+        return f"Table({shown})"
+
     @cached_property
     def _records(self) -> list[dict[str, Any]]:
+        self._test(self.metrics, every_row=True)
         return [
             _record(block, row, task, metric, block.estimates[number, task, metric])
             for block in self.blocks
@@ -67,15 +81,30 @@ class Table:
 
     def text(self, width: int = 100, color: bool = False, details: bool = False) -> str:
         """For the terminal, at most `width` columns; `details` adds intervals and tests on the primary metric."""
-        return render.text(self.blocks, self.shown, width, color, details)
+        from bench.report.terminal import text
+
+        self._test(self.shown, details)
+        return text(self.blocks, self.shown, width, color, details)
 
     def markdown(self, details: bool = False) -> str:
-        """GitHub's tables."""
-        return render.markdown(self.blocks, self.shown, details)
+        """GitHub's tables; `details` as for `text`."""
+        from bench.report.markdown import markdown
+
+        self._test(self.shown, details)
+        return markdown(self.blocks, self.shown, details)
 
     def latex(self) -> str:
-        """One `table` environment a block; needs the package booktabs."""
-        return render.latex(self.blocks, self.shown)
+        """One `table` environment per block; needs the package booktabs."""
+        from bench.report.latex import latex
+
+        self._test(self.shown)
+        return latex(self.blocks, self.shown)
+
+    def _test(self, metrics: tuple[Metric, ...], every_row: bool = False) -> None:
+        for block in self.blocks:
+            block.test(metrics)
+            if every_row:
+                block.test_all()
 
 
 def table(
@@ -93,12 +122,17 @@ def table(
 
     Args:
         store: the results folder; unread where `from_dirs` names others.
+        from_dirs: folders of results, of one data set or of single runs.
+        dataset: names of data sets.
         candidates: label ("uniform-99"), strategy ("uniform") or the start of a fingerprint.
+        budget: "quick" or "full".
         metrics: names such as `R@20`; by default R and N at 5 and 10 are printed, the records also hold MRR and AUC.
+        tasks: "rec", "search" or both.
         seeds: only runs with these seeds.
 
     Raises:
-        UsageError: nothing fits, or what fits must not be compared. RunError: ranks that cannot be right.
+        UsageError: nothing fits, or what fits must not be compared.
+        RunError: ranks that cannot be right.
     """
     for task in tasks or ():
         if task not in TASKS:
@@ -154,12 +188,12 @@ def _record(block: Block, row: Row, task: str, metric: Metric, estimate: Estimat
         "fingerprint": group.candidates.fingerprint,
         "data": group.dataset["fingerprint"],
         "split": group.dataset["split"],
-        "mode": group.dataset["mode"],
-        "seeds": commas(row.seeds),
-        "budget": commas(sorted({entry.record.budget for entry in row.entries})),
+        "mode": group.dataset.get("mode", ""),
+        "seeds": flat_list(row.seeds),
+        "budget": flat_list(sorted({run.record.budget for run in row.runs})),
         "synthetic": synthetic(group.dataset),
         "notes": "; ".join(about),
-        "runs": commas([entry.record.id for entry in row.entries]),
+        "runs": flat_list([run.record.id for run in row.runs]),
     }
 
 

@@ -1,6 +1,5 @@
 """Where and with what a result was made: evidence beside every run, never part of its key."""
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -9,8 +8,6 @@ import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from bench.import_closure import own_files
 
 PACKAGES = (
     "bench",
@@ -25,7 +22,6 @@ PACKAGES = (
     "recbole",
     "bm25s",
 )
-_LAYERS = ("data", "evaluation", "ranker")
 
 
 def versions() -> dict[str, str | None]:
@@ -71,20 +67,6 @@ def code_version() -> dict[str, Any]:
 def command_line() -> str:
     """The command as typed, with the program's name instead of its path."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-@cache
-def source_hash(module: str) -> str:
-    """Hash of the sources that decide a fit: the model's module with those of its package that it imports, and the floors
-    below it (bench.data, bench.evaluation, bench.ranker).
-    """
-    digest = hashlib.sha256()
-    root = Path(__file__).resolve().parent.parent
-    for path in (path for floor in _LAYERS for path in sorted((root / floor).rglob("*.py"))):
-        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    for name, path in own_files(module).items():
-        digest.update(name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _git(folder: Path, *words: str) -> str | None:

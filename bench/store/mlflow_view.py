@@ -1,38 +1,58 @@
-"""The MLflow view of a results folder: one experiment a data set, a parent run a command, a child run a (model, seed).
+"""The MLflow view of a results folder: one experiment per data set, a parent run per command, a child per (model, seed).
 
-Only the driver process writes it, at the same time as the plain files; everything in it can be made again from them.
+Each finished run is written once, below the command that made it; a command that found everything there has no run of its
+own. What changes later (a run is removed, a folder is moved) or breaks is repaired by a rebuild from the plain files,
+which `bench ui` does when it finds that the two differ.
 """
 
-import re
-import shutil
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from bench.errors import RunError, UsageError
-from bench.store import mlflow_runs as fields
-from bench.store.mlflow_store import Place, StoreError, configure, end_abandoned, quiet, write
-from bench.store.results import CommandRecord, RunRecord, Store
+from bench.files import write_atomically
+from bench.messages import first_line
+from bench.store import mlflow_content as content
+from bench.store.mlflow_database import (
+    TrackingStore,
+    TrackingStoreError,
+    quiet,
+    remove_folders,
+    without_password,
+    write_run,
+)
+from bench.store.records import BenchWarning, CommandRecord, RunRecord, content_digest
+from bench.store.results import Store
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
-_PARENT = "mlflow.parentRunId"
-_NOTE = "mlflow.note.content"
+_PAIRS = """
+    SELECT a.value, b.value FROM tags a JOIN tags b USING (run_uuid) JOIN tags c USING (run_uuid) JOIN runs r USING (run_uuid)
+    WHERE a.key = 'bench.run' AND b.key = 'bench.digest' AND c.key = 'bench.kind' AND c.value != 'failed'
+    AND r.lifecycle_stage = 'active'
+"""
+_NEWEST = """
+    SELECT r.experiment_id, r.run_uuid FROM runs r JOIN tags t USING (run_uuid)
+    WHERE t.key = 'bench.kind' AND t.value = 'command' AND r.lifecycle_stage = 'active' ORDER BY r.start_time DESC LIMIT 1
+"""
+_LOCATIONS = "SELECT artifact_location FROM experiments WHERE experiment_id != 0"
 
 
-class TrackingWarning(UserWarning):
+class TrackingWarning(BenchWarning):
     """MLflow could not be written; the results are complete without it."""
 
 
 class Tracker:
-    """Writes the view of what a command does. No method raises: results must not depend on MLflow.
+    """Writes what a command does into MLflow. No method raises: results must not depend on MLflow.
 
     A failure of the store (unreachable server, broken database) is one `TrackingWarning`, after which the tracker is
-    silent; a run whose own files are not readable is one warning for that run.
+    silent; a run whose own files are not readable is one warning for that run. MLflow is imported when there is something
+    to write.
 
     Args:
         store: the results folder.
@@ -41,34 +61,30 @@ class Tracker:
 
     def __init__(self, store: Store, uri: str | None = None):
         self.store = store
-        self.place = Place.of(store.root, uri)
-        self._client: MlflowClient | None = None
-        self._use: IO[str] | None = None
-        self._experiments: dict[str, str] = {}
-        self._parents: dict[tuple[str, str], str] = {}  # (command, data set) -> MLflow run
+        self.tracking = TrackingStore(store.root, uri)
+        self._lock: BaseFileLock | None = None
         self._off = False
 
     def start(self, command: CommandRecord) -> None:
-        """Open the store before the work begins, and end what dead processes left running.
-
-        The parent runs of the command appear with its first run on each data set.
-        """
-        self._safely(f"the command {command.id}", self._open)
+        """Announce a command before its work begins, and end those that were killed."""
+        self._safely(f"the command {command.id}", lambda: self._start(command))
 
     def log_run(self, folder: Path, record: RunRecord, command: CommandRecord | None) -> None:
         """Write a finished run as a child of the command, or by itself where no command made it.
 
-        Again with the same content it changes nothing; a changed record (further candidates, a repeated fit) replaces
-        this child and those of the earlier commands that the same run answers.
+        A run that is there with the same content stays as it is; with other content (ranked on further candidates, fitted
+        again) it is replaced.
         """
         self._safely(f"the run {record.id}", lambda: self._log_run(folder, record, command))
 
     def fail(self, name: str, message: str, command: CommandRecord) -> None:
         """Write a run that ended with an error; `name` is "<data set>/<run id>" as in `CommandRecord.failed`."""
-        self._safely(f"the failed run {name}", lambda: self._log_failure(name, message, command))
+        self._safely(
+            f"the failed run {name}", lambda: self._view(lambda view: view.add_failure(name, message, command))
+        )
 
     def finish(self, command: CommandRecord, table_markdown: str, status: str | None = None) -> None:
-        """Close the command's parent runs with its table as their description, and the store.
+        """Close the command's parent runs with its table as their description.
 
         The table is also written beside the command's record (`commands/<id>.md`), from where a rebuild takes it.
 
@@ -80,128 +96,146 @@ class Tracker:
         if table_markdown:
             path = _table_file(self.store, command)
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(table_markdown.rstrip("\n") + "\n")
-            except OSError as error:
-                _warn(f"cannot write {path}: {error.strerror or error}; `bench table` prints the table again")
-        self._safely(f"the command {command.id}", lambda: self._finish(command, table_markdown, status))
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the store, so that it can be rebuilt; the next call opens it again."""
-        self._client = None
-        self._experiments, self._parents = {}, {}
-        if self._use is not None:
-            self._use.close()
-            self._use = None
+                write_atomically(path, lambda scratch: scratch.write_text(table_markdown.rstrip("\n") + "\n"))
+            except RunError as error:
+                _warn(f"{error}; `bench table` prints the table again")
+        self._safely(f"the command {command.id}", lambda: self._finish(command, status))
 
     def _safely(self, what: str, action: Callable[[], object]) -> None:
         if self._off:
             return
         try:
-            with quiet():
-                action()
+            action()
         except Exception as error:
             # A broken run says nothing about the next one; a broken store would cost its timeouts again and again.
-            self._off = not isinstance(error, RunError) or isinstance(error, StoreError)
-            lost = f"MLflow does not show {what}{' and what follows' if self._off else ''} ({_one_line(error)})"
+            self._off = not isinstance(error, RunError) or isinstance(error, TrackingStoreError)
+            lost = f"MLflow does not show {what}{' and what follows' if self._off else ''} ({_short(error)})"
             _warn(f"{lost}; the results in {self.store.root} are complete, `bench ui --rebuild` shows them")
 
-    def _open(self) -> "MlflowClient":
-        if self._client is None:
-            if self.place.own and self._use is None:
-                self._use = self.place.hold(exclusive=False)
-            self._client = self.place.connect()
-            end_abandoned(self._client)
-        return self._client
+    def _view(self, action: "Callable[[_View], object]") -> None:
+        with self.tracking.opened() as client:
+            action(_View(self.store, self.tracking, client))
 
-    def _experiment(self, name: str) -> str:
-        if name not in self._experiments:
-            self._experiments[name] = self.place.experiment(self._open(), name)
-        return self._experiments[name]
+    def _start(self, command: CommandRecord) -> None:
+        dead = self.tracking.dead_commands()
+        if dead:
+            self._view(lambda view: view.end_commands(dead))
+        elif self.tracking.scratch_files():
+            with self.tracking.locked():
+                pass  # removes them
+        self._lock = self.tracking.command_lock(command.id)
+        self._lock.acquire(timeout=0)
+
+    def _log_run(self, folder: Path, record: RunRecord, command: CommandRecord | None) -> None:
+        if self.tracking.own and (content.run_key(record), content_digest(record)) in self.tracking.rows(_PAIRS):
+            return
+        shown = content.run_content(self.store, folder, record)
+        self._view(lambda view: view.add_run(shown, record.dataset["name"], command))
+
+    def _finish(self, command: CommandRecord, status: str | None) -> None:
+        try:
+            if not self.tracking.own or self.tracking.rows(
+                "SELECT 1 FROM tags WHERE key = 'bench.command' AND value = ?", command.id
+            ):
+                self._view(lambda view: view.close_command(command, status))
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self.tracking.forget_command(command.id)
+
+
+class _View:
+    """Changes of an open store. Nothing is remembered between them, since another process may rebuild the store."""
+
+    def __init__(self, store: Store, tracking: TrackingStore, client: "MlflowClient"):
+        self.store, self.tracking, self.client = store, tracking, client
+
+    def add_run(self, run: content.RunContent, dataset: str, command: CommandRecord | None) -> None:
+        """Write a run unless it is there with the same content; other content of the same run is deleted."""
+        experiment = self.tracking.experiment(self.client, dataset)
+        there = self.client.search_runs([experiment], f"tags.`bench.run` = '{run.key}'", max_results=1000)
+        if any(one.data.tags.get("bench.digest") == run.digest for one in there):
+            return
+        write_run(self.client, experiment, run, self._parent(command, dataset) if command else None)
+        for one in there:
+            self.client.delete_run(one.info.run_id)
+
+    def add_failure(self, name: str, message: str, command: CommandRecord) -> None:
+        """Write a run that failed."""
+        folder = name.rpartition("/")[0] or command.datasets[0]
+        # Failures are named by folder, experiments by data set.
+        known = {self.store.folder(dataset).name: dataset for dataset in command.datasets}
+        self.add_run(content.failed_content(name, message, command), known.get(folder, folder), command)
+
+    def close_command(self, command: CommandRecord, status: str | None = None, end: int | None = None) -> None:
+        """Give the command's parent runs their table, their failures, their end and their status."""
+        path = _table_file(self.store, command)
+        table = path.read_text().rstrip("\n") if path.exists() else ""
+        for dataset in command.datasets:
+            for parent in self._parents(command, dataset):
+                if table:
+                    self.client.set_tag(parent, "mlflow.note.content", _note(table))
+                    self.client.log_text(parent, table, "table.md")
+                if command.failed:
+                    # Their messages are with the failed runs.
+                    self.client.set_tag(parent, "bench.failed", "; ".join(command.failed)[: content.TAG_LENGTH])
+                status = status or ("FAILED" if command.failed else "FINISHED")
+                self.client.set_terminated(parent, status, content.milliseconds(command.finished) or end)
+
+    def end_commands(self, commands: list[str]) -> None:
+        """Set the runs of killed commands, which MLflow shows as running for ever, to KILLED."""
+        experiments = [one.experiment_id for one in self.client.search_experiments(max_results=1000)]
+        for command in commands:
+            running = f"tags.`bench.command` = '{command}' and attributes.status = 'RUNNING'"
+            for run in self.client.search_runs(experiments, running, max_results=1000):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+            self.tracking.forget_command(command)
+
+    def replay(self) -> int:
+        """Write everything that the plain files hold; returns how many runs, parents not counted."""
+        commands, ends, written = self.store.commands(), dict[str, int](), 0
+        for folder, record in self.store.runs():
+            name = f"{record.dataset['name']}/{record.id}"
+            makers = [one for one in commands if name in one.runs]
+            # The last one that was at work when the run was finished; later ones found it there.
+            maker = next((one for one in reversed(makers) if one.started <= record.finished), None)
+            maker = maker or next(iter(makers), None)
+            try:
+                self.add_run(content.run_content(self.store, folder, record), record.dataset["name"], maker)
+            except TrackingStoreError:
+                raise
+            except RunError as error:
+                _warn(f"MLflow does not show the run {record.id} ({_short(error)})")
+                continue
+            written += 1
+            if maker:
+                ends[maker.id] = max(ends.get(maker.id, 0), content.milliseconds(record.finished) or 0)
+        dead = self.tracking.dead_commands()
+        for command in commands:
+            for name, message in command.failed.items():
+                self.add_failure(name, message, command)
+                written += 1
+            if command.finished:
+                self.close_command(command)
+            elif command.id in dead or not (self.tracking.folder / f".command.{command.id}.lock").exists():
+                # It was killed; its last run says how far it came.
+                self.close_command(command, "KILLED", ends.get(command.id))
+        return written
+
+    def _parents(self, command: CommandRecord, dataset: str) -> list[str]:
+        experiment = self.tracking.experiment(self.client, dataset)
+        runs = self.client.search_runs([experiment], f"tags.`bench.command` = '{command.id}'", max_results=1000)
+        return [run.info.run_id for run in runs]
 
     def _parent(self, command: CommandRecord, dataset: str) -> str:
         """MLflow run of the command on a data set, made where there is none."""
-        if (command.id, dataset) not in self._parents:
-            client, experiment = self._open(), self._experiment(dataset)
-            found = client.search_runs([experiment], f"tags.`bench.command` = '{command.id}'", max_results=1)
-            parent = found[0].info.run_id if found else write(client, experiment, fields.command_view(command), {})
-            self._parents[command.id, dataset] = parent
-            if not found and command.finished:
-                self._finish(command, _read_table(self.store, command), None)
-        return self._parents[command.id, dataset]
-
-    def _log_run(self, folder: Path, record: RunRecord, command: CommandRecord | None) -> None:
-        view = fields.run_view(self.store, folder, record)
-        self._child(view, record.dataset["name"], command)
-
-    def _log_failure(self, name: str, message: str, command: CommandRecord) -> None:
-        place = name.rpartition("/")[0] or command.datasets[0]
-        # Failures are named by folder, experiments by data set.
-        known = {self.store.folder(dataset).name: dataset for dataset in command.datasets}
-        self._child(fields.failed_view(name, message, command), known.get(place, place), command)
-
-    def _child(self, view: fields.View, dataset: str, command: CommandRecord | None) -> None:
-        """Write a child run unless it is there with the same content, and again wherever its content is older."""
-        client, experiment = self._open(), self._experiment(dataset)
-        parent = self._parent(command, dataset) if command else None
-        found = client.search_runs([experiment], f"tags.`bench.run` = '{view.key}'", max_results=1000)
-        of_parent: dict[str | None, list[Run]] = {parent: []}
-        for run in found:
-            of_parent.setdefault(run.data.tags.get(_PARENT), []).append(run)
-        for owner, runs in of_parent.items():
-            if owner != parent and any(run.info.status == "RUNNING" for run in runs):
-                continue  # another process is writing it
-            state = (view.digest, view.status)
-            same = [run for run in runs if (run.data.tags.get("bench.digest"), run.info.status) == state]
-            if not same:
-                tags = {"bench.run": view.key, "bench.digest": view.digest} | ({_PARENT: owner} if owner else {})
-                client.set_terminated(write(client, experiment, view, tags), view.status, view.end)
-            for run in runs:
-                if run not in same[:1]:
-                    client.delete_run(run.info.run_id)
-
-    def _finish(self, command: CommandRecord, table: str, status: str | None, end: int | None = None) -> None:
-        end = fields.milliseconds(command.finished) or end
-        for parent in (run for (owner, _), run in self._parents.items() if owner == command.id):
-            client = self._open()
-            if table:
-                client.set_tag(parent, _NOTE, _note(table))
-                client.log_text(parent, table, "table.md")
-            if command.failed:
-                # Their messages are with the failed runs.
-                client.set_tag(parent, "bench.failed", "; ".join(command.failed)[: fields.TAG_LENGTH])
-            client.set_terminated(parent, status or ("FAILED" if command.failed else "FINISHED"), end)
-
-    def replay(self) -> int:
-        """Write everything that the plain files say; how many runs.
-
-        Raises:
-            RunError: a record is not readable.
-        """
-        written, seen = 0, set()
-        for command in self.store.commands():
-            ends = []
-            for name in command.runs:
-                dataset, _, run = name.rpartition("/")
-                folder = self.store.folder(dataset, run)
-                if (folder / "run.json").exists():  # a run may have been removed since
-                    record = self.store.read(folder)
-                    self._log_run(folder, record, command)
-                    ends.append(fields.milliseconds(record.finished) or 0)
-                    seen.add(folder)
-                    written += 1
-            for name, message in command.failed.items():
-                self._log_failure(name, message, command)
-                written += 1
-            if not command.finished:
-                # It was killed; its last run says how far it came.
-                self._finish(command, "", "KILLED", max(ends, default=None))
-        for folder, record in self.store.runs():
-            if folder not in seen:
-                self._log_run(folder, record, None)
-                written += 1
-        return written
+        parents = self._parents(command, dataset)
+        if not parents:
+            experiment = self.tracking.experiment(self.client, dataset)
+            parents = [write_run(self.client, experiment, content.command_content(command))]
+            if command.finished:
+                self.close_command(command)
+        return parents[0]
 
 
 def rebuild(store: Store, uri: str | None = None) -> int:
@@ -211,43 +245,48 @@ def rebuild(store: Store, uri: str | None = None) -> int:
     Any other store may hold what is not ours: missing runs are added there, and changed ones replaced.
 
     Raises:
-        RunError: a record is not readable, the store cannot be written, or another process is using it.
+        RunError: the store cannot be written.
     """
-    tracker = Tracker(store, uri)
-    place = tracker.place
+    tracking = TrackingStore(store.root, uri)
     try:
-        with quiet():
-            if not place.own:
-                return tracker.replay()
-            with place.hold(exclusive=True):
-                return _replace(tracker)
+        with quiet(), tracking.locked():
+            if not tracking.own:
+                return _View(store, tracking, tracking.client()).replay()
+            return _replace(store, tracking)
     except RunError:
         raise
     except Exception as error:
-        raise RunError(f"cannot rebuild the MLflow store {_masked(place.uri)}: {_one_line(error)}") from error
+        raise RunError(f"cannot rebuild the MLflow store {without_password(tracking.uri)}: {_short(error)}") from error
 
 
-def _replace(tracker: Tracker) -> int:
-    place, fresh = tracker.place, tracker.place.beside()
-    assert fresh.database is not None and place.artifacts is not None
-    before = set(place.artifacts.glob("*/*"))
-    tracker.place, tracker._client = fresh, fresh.connect()
+def _replace(store: Store, tracking: TrackingStore) -> int:
+    fresh = tracking.fresh()
+    assert fresh.database is not None and tracking.artifacts is not None
+    before = set(tracking.artifacts.glob("*/*"))
     try:
-        written = tracker.replay()
-        place.replace_by(fresh)
+        written = _View(store, fresh, fresh.client()).replay()
+        tracking.replace_by(fresh)
     except BaseException:
-        _remove(set(place.artifacts.glob("*/*")) - before)
+        remove_folders(set(tracking.artifacts.glob("*/*")) - before)
         raise
     finally:
         fresh.database.unlink(missing_ok=True)
-    _remove(before)
+    remove_folders(before)
     return written
 
 
-def _remove(folders: set[Path]) -> None:
-    """Delete artifact folders of runs that are in no database any more."""
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+def is_stale(store: Store) -> bool:
+    """Whether the store inside the results folder shows something else than its plain files; without MLflow."""
+    tracking = TrackingStore(store.root)
+    assert tracking.database is not None and tracking.artifacts is not None
+    if not tracking.database.exists():
+        return True
+    try:
+        moved = any(not Path(location).is_relative_to(tracking.artifacts) for (location,) in tracking.rows(_LOCATIONS))
+        shown = sorted(tracking.rows(_PAIRS))
+    except RunError:
+        return True
+    return moved or shown != sorted((content.run_key(record), content_digest(record)) for _, record in store.runs())
 
 
 def ui_command(store: Store, uri: str | None, port: int) -> list[str]:
@@ -255,44 +294,40 @@ def ui_command(store: Store, uri: str | None, port: int) -> list[str]:
 
     Raises:
         UsageError: the store is a server, which has its own UI.
-        RunError: there is no store yet, or it came here with a copied folder.
     """
-    place = Place.of(store.root, uri)
-    if place.artifacts is None:
-        raise UsageError(f"{_masked(place.uri)} is a server with its own UI; open it in a browser")
-    if place.database is not None and not place.database.exists():
-        raise RunError(f"no MLflow store at {place.database}; `bench ui --rebuild` makes it from the results")
-    if place.own and place.moved():
-        raise RunError(f"{place.database} was made for another folder; `bench ui --rebuild` makes it anew")
-    configure(sqlite=place.database is not None)
-    where = ["--backend-store-uri", place.uri, "--artifacts-destination", str(place.artifacts)]
+    tracking = TrackingStore(store.root, uri)
+    if tracking.artifacts is None:
+        raise UsageError(f"{without_password(tracking.uri)} is a server with its own UI; open it in a browser")
+    where = ["--backend-store-uri", tracking.uri, "--artifacts-destination", str(tracking.artifacts)]
     return [sys.executable, "-m", "mlflow", "ui", *where, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+
+
+def ui_address(store: Store, uri: str | None, port: int) -> str:
+    """Address of the page with the runs of the newest command that made any; of the first page where there is none."""
+    address = f"http://127.0.0.1:{port}"
+    tracking = TrackingStore(store.root, uri)
+    newest = tracking.rows(_NEWEST) if tracking.database is not None else []
+    if not newest:
+        return address
+    experiment, parent = newest[0]
+    words = {"searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'", "workflowType": "machine_learning"}
+    return f"{address}/#/experiments/{experiment}/runs?{urlencode(words)}"
 
 
 def _table_file(store: Store, command: CommandRecord) -> Path:
     return store.root / "commands" / f"{command.id}.md"
 
 
-def _read_table(store: Store, command: CommandRecord) -> str:
-    path = _table_file(store, command)
-    return path.read_text().rstrip("\n") if path.exists() else ""
-
-
 def _note(table: str) -> str:
-    if len(table) <= fields.TAG_LENGTH:
+    if len(table) <= content.TAG_LENGTH:
         return table
-    return table[: fields.TAG_LENGTH].rpartition("\n")[0] + "\n\n(cut here; complete in the artifact table.md)"
+    return table[: content.TAG_LENGTH].rpartition("\n")[0] + "\n\n(cut here; complete in the artifact table.md)"
 
 
 def _warn(message: str) -> None:
     warnings.warn(message, TrackingWarning, stacklevel=4)
 
 
-def _one_line(error: Exception) -> str:
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return _masked(line if len(line) <= 200 else line[:199] + "…")
-
-
-def _masked(text: str) -> str:
-    """Without the password of a database URI."""
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
+def _short(error: Exception) -> str:
+    line = first_line(error).strip()
+    return without_password(line if len(line) <= 200 else line[:199] + "…")

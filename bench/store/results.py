@@ -1,23 +1,26 @@
 """The results folder: the truth about every run, readable without a server and movable between machines.
 
-    <root>/commands/<id>.json                    what was asked, when, and which runs answered it
+    <root>/commands/<id>.json                    what a command asks for, when, and which runs answer it
     <root>/commands/<id>.md                      the table at the end of the command
     <root>/<data set>/candidates/<fp16>.*        candidate lists (see evaluation.candidates)
-    <root>/<data set>/<run id>/run.json          the record, see `RunRecord`
-    <root>/<data set>/<run id>/curve.jsonl       one line an epoch: {"epoch", "train/loss", "rec/N@10", "seconds", ...}
+    <root>/<data set>/<run id>/run.json          the record, see `records.RunRecord`
+    <root>/<data set>/<run id>/curve.jsonl       one line per epoch: {"epoch", "train/loss", "rec/N@10", "seconds", ...}
     <root>/<data set>/<run id>/weights.safetensors
-    <root>/<data set>/<run id>/ranks-<fp16>.parquet   per-query ranks on the candidates with that fingerprint; its sha256 is in run.json
+    <root>/<data set>/<run id>/ranks-<fp16>.parquet   per-query ranks on the candidates with that fingerprint
+    <root>/.locks/<data set>/<run id>.lock       held by the process that works on the run
 
-An unfinished run lives in `<run id>.part` and is moved into place when it is complete.
+An unfinished run lives in `<run id>.part` and is moved into place when it is complete. Whatever is read back is compared
+with the checksum in its record: run.json and the commands carry a digest of themselves, run.json the sha256 of the files
+beside it. What differs is refused.
 """
 
-import json
+import glob
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,106 +28,22 @@ from bench.data.log import file_sha256
 from bench.errors import RunError, UsageError
 from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.ranks import Ranks
+from bench.files import exclusive
+from bench.messages import comma_list, reason
+from bench.store.records import (
+    REMEDY,
+    CommandRecord,
+    DamagedRecordWarning,
+    Evaluation,
+    RunRecord,
+    now,
+    read_command,
+    read_run,
+    write_record,
+)
 
-FORMAT = 2
-
-
-@dataclass
-class Evaluation:
-    """A fit ranked on one candidate set. The ranks file holds the figures; nothing here is an average of them."""
-
-    fingerprint: str  # of the candidates
-    label: str  # "uniform-99"
-    strategy: str
-    seed: int  # of the candidates
-    rows: dict[str, int]  # task -> evaluated rows
-    tie_rate: dict[str, float]  # task -> share of rows whose positive ties
-    leaks: dict[str, Any]  # counters of data, split and candidates; "zero:*" keys must be 0
-    ranks: str  # file name beside run.json
-    sha256: str  # of that file
-    seconds: float
-    finished: str  # ISO time
-
-
-@dataclass
-class RunRecord:
-    """One fit with its evaluations, as stored in run.json. Keys of the fit come first, evidence after them."""
-
-    id: str  # <model>-s<seed>-<fit key, 12 hex digits>
-    fit_key: str
-    kind: str  # "fit", or "imported" for scores made elsewhere
-    model: str
-    title: str
-    group: str
-    tasks: list[str]
-    seed: int
-    budget: str
-    config: dict[str, Any]  # resolved: every setting of the model
-    dataset: dict[str, Any]  # name, title, options, fingerprint, mode, split, synthetic, counts, split_counts
-    device: str
-    threads: int
-    code: str  # hash of the sources of the model and of the floors below it
-    fit: dict[str, Any] = field(default_factory=dict)  # epochs, best_epoch, converged, seconds, parameters, ...
-    evidence: dict[str, Any] = field(default_factory=dict)  # what the model says of itself: backbone, ...
-    evaluations: dict[str, Evaluation] = field(default_factory=dict)  # by candidates fingerprint
-    environment: dict[str, Any] = field(default_factory=dict)  # packages, hardware, commit, dirty, command line
-    started: str = ""
-    finished: str = ""
-    seconds: float = 0.0
-    peak_memory_mb: float = 0.0
-    format: int = FORMAT
-
-
-@dataclass
-class CommandRecord:
-    """What one `bench run` asked for and which runs answer it."""
-
-    id: str
-    line: str
-    started: str
-    datasets: list[str]
-    models: list[str]
-    seeds: list[int]
-    budget: str
-    candidates: list[str]  # fingerprints
-    runs: list[str] = field(default_factory=list)  # "<data set>/<run id>"
-    failed: dict[str, str] = field(default_factory=dict)  # run -> one line
-    finished: str = ""
-    format: int = FORMAT
-
-
-def keep(
-    ranks: Ranks, folder: Path, model: str, candidates: CandidateSet, leaks: dict[str, Any], seconds: float
-) -> Evaluation:
-    """Write ranks into a run's folder; returns what the record says of them.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    ranks = replace(ranks, meta={"model": model, "candidates": candidates.fingerprint})
-    path = folder / f"ranks-{candidates.fingerprint[:16]}.parquet"
-    try:
-        ranks.save(path)
-    except RunError as error:
-        raise RunError(f"{error}; free space or choose another folder with --out") from error
-    return Evaluation(
-        fingerprint=candidates.fingerprint,
-        label=candidates.label,
-        strategy=candidates.meta["strategy"],
-        seed=candidates.meta["seed"],
-        rows={task: len(ranks.only(task)) for task in ranks.tasks},
-        tie_rate={task: ranks.only(task).tie_rate for task in ranks.tasks},
-        leaks=leaks,
-        ranks=path.name,
-        sha256=file_sha256(path),
-        seconds=seconds,
-        finished=now(),
-    )
-
-
-def now() -> str:
-    """This moment as ISO text, UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+WEIGHTS, CURVE = "weights.safetensors", "curve.jsonl"
+_REPEAT = "remove that run and repeat it"
 
 
 class Store:
@@ -155,78 +74,95 @@ class Store:
         return self.folder(dataset, f"{run}.part")
 
     def candidates(self, dataset: str) -> Path:
+        """Folder of a data set's candidate lists."""
         return self.folder(dataset) / "candidates"
 
     def read(self, folder: Path) -> RunRecord:
-        """The record in a run's folder.
+        """The record in a run's folder; see `records.read_run`."""
+        return read_run(folder)
 
-        Raises:
-            RunError: there is none, or it is not readable.
-        """
-        path = folder / "run.json"
-        try:
-            raw = json.loads(path.read_text())
-            # Before anything else: a record of another format lacks fields or has others.
-            if raw["format"] != FORMAT:
-                raise RunError(
-                    f"{path} has format {raw['format']}, this version reads {FORMAT}; remove that folder and repeat the run"
-                )
-            raw["evaluations"] = {key: Evaluation(**value) for key, value in raw["evaluations"].items()}
-            record = RunRecord(**raw)
-        except FileNotFoundError:
-            raise RunError(f"no run at {folder}; `bench runs list` shows those that exist") from None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise RunError(
-                f"{path} is not a readable run record ({error}); remove that folder and repeat the run"
-            ) from None
-        return record
+    def readable(self, folders: Iterable[Path]) -> Iterator[tuple[Path, RunRecord]]:
+        """The folders whose records can be used; each of the others is one `DamagedRecordWarning`."""
+        for folder in folders:
+            try:
+                yield folder, read_run(folder)
+            except RunError as error:
+                _leave_out(error)
 
     def finished(self, dataset: str, run: str) -> RunRecord | None:
-        """The record of a finished run, or None."""
+        """The record of a finished run, or None.
+
+        Raises:
+            RunError: the record cannot be used, or is that of another run.
+        """
         folder = self.folder(dataset, run)
-        return self.read(folder) if (folder / "run.json").exists() else None
+        if not (folder / "run.json").exists():
+            return None
+        record = read_run(folder)
+        if record.id != run:
+            raise RunError(
+                f"{folder} holds the record of another run, {record.id}; remove that folder and repeat the run"
+            )
+        return record
+
+    def run_folders(self) -> list[Path]:
+        """Folders of all finished runs, whether their records can be used or not."""
+        self._sweep()
+        folders = [path.parent for path in self.root.glob("*/*/run.json")]
+        return sorted(path for path in folders if path.suffix != ".part" and path.name[0] != ".")
 
     def runs(self) -> Iterator[tuple[Path, RunRecord]]:
-        """All finished runs with their folders, oldest first."""
-        found = [
-            path.parent
-            for path in self.root.glob("*/*/run.json")
-            if not path.parent.name.endswith(".part") and path.parent.name[0] != "."
-        ]
-        yield from sorted(
-            ((folder, self.read(folder)) for folder in found), key=lambda pair: (pair[1].finished, pair[1].id)
-        )
+        """All finished runs with their folders, oldest first; records that cannot be used are named and left out."""
+        yield from sorted(self.readable(self.run_folders()), key=lambda pair: (pair[1].finished, pair[1].id))
 
-    def find(self, run: str) -> tuple[Path, RunRecord]:
-        """A finished run by folder, id or the unambiguous start of an id."""
-        if (Path(run) / "run.json").exists():
-            return Path(run).resolve(), self.read(Path(run))
-        matches = [(folder, record) for folder, record in self.runs() if record.id.startswith(Path(run).name)]
+    def locate(self, run: str) -> Path:
+        """Folder of a finished run.
+
+        Args:
+            run: its id, the unambiguous start of its id, or a path (with a separator) to its folder in this store.
+
+        Raises:
+            UsageError: there is no such run, or there are several.
+        """
+        folders = self.run_folders()
+        if not run.strip(". "):
+            raise UsageError(f"'{run}' is no run: expected an id or a folder; `bench runs list` shows both")
+        if "/" in run or os.sep in run:
+            # Only what lies there: a namesake of a run that is somewhere else is another run.
+            folder = Path(run).resolve()
+            if not folder.is_dir():
+                raise UsageError(f"there is no folder {run}; `bench runs list` shows the runs that exist")
+            if folder not in folders:
+                raise UsageError(f"{run} is no run of the results folder {self.root}; choose that folder with --out")
+            return folder
+        matches = [folder for folder in folders if folder.name == run]
+        matches = matches or [folder for folder in folders if folder.name.startswith(run)]
         if not matches:
             raise UsageError(f"no run '{run}' in {self.root}; `bench runs list` shows those that exist")
         if len(matches) > 1:
-            raise UsageError(f"'{run}' could be {', '.join(record.id for _, record in matches)}; give more of the id")
+            names = comma_list(folder.relative_to(self.root) for folder in matches)
+            raise UsageError(f"'{run}' could be {names}; give more of the id")
         return matches[0]
+
+    def find(self, run: str) -> tuple[Path, RunRecord]:
+        """A finished run with its record; arguments and errors as in `locate`."""
+        folder = self.locate(run)
+        return folder, read_run(folder)
 
     def write(self, folder: Path, record: RunRecord) -> None:
         """Write run.json, whole or not at all."""
-        _write_json(folder / "run.json", asdict(record))
-
-    def ranks(self, folder: Path, evaluation: Evaluation) -> Ranks:
-        """The ranks of an evaluation, the very ones that its record speaks of.
-
-        Raises:
-            RunError: the file is missing, or is another one.
-        """
-        path = folder / evaluation.ranks
-        if path.exists() and file_sha256(path) != evaluation.sha256:
-            raise RunError(f"{path} is not the file that run.json speaks of; remove that run and repeat it")
-        return Ranks.load(path)
+        write_record(folder / "run.json", record)
 
     def publish(self, dataset: str, run: str) -> Path:
-        """Move a complete `.part` folder into place, over an older run of the same id."""
+        """Move a complete `.part` folder into place, over an older run of the same id. The caller holds the run's lock.
+
+        Whenever this is interrupted, the next process that holds the lock or lists the runs ends it (`_settle`).
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
         source, target = self.part(dataset, run), self.folder(dataset, run)
-        old = target.with_name(f".{run}.old.{os.getpid()}")
+        old = target.with_name(f".{run}.old")
         try:
             if target.exists():
                 os.replace(target, old)
@@ -234,68 +170,183 @@ class Store:
         except OSError as error:
             if old.exists() and not target.exists():
                 os.replace(old, target)
-            raise RunError(f"cannot write the run to {target}: {error.strerror or error}") from error
+            raise RunError(f"cannot write the run to {target}: {reason(error)}") from error
         shutil.rmtree(old, ignore_errors=True)
         return target
 
     def remove(self, folder: Path) -> None:
-        """Delete a run."""
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise RunError(f"cannot remove {folder}: {error.strerror or error}") from error
-
-    def write_command(self, command: CommandRecord) -> None:
-        _write_json(self.root / "commands" / f"{command.id}.json", asdict(command))
-
-    def commands(self) -> list[CommandRecord]:
-        """All commands, oldest first."""
-        found = []
-        for path in sorted((self.root / "commands").glob("*.json")):
-            try:
-                found.append(CommandRecord(**json.loads(path.read_text())))
-            except (OSError, ValueError, TypeError) as error:
-                raise RunError(f"{path} is not a readable command record ({error}); remove it") from None
-        return sorted(found, key=lambda command: (command.started, command.id))
-
-    @contextmanager
-    def locked(self, dataset: str, run: str) -> Iterator[None]:
-        """Hold a run against a second process.
+        """Delete a run.
 
         Raises:
-            RunError: another process works on it.
+            RunError: a process works on it, or the folder cannot be written.
         """
-        import fcntl
+        with self.locked(folder.parent.name, folder.name):
+            removed = folder.with_name(f".{folder.name}.removed")
+            try:
+                if folder.is_symlink():
+                    folder.unlink()
+                else:
+                    # Hidden first, so that no kill leaves half a run behind.
+                    os.replace(folder, removed)
+                    shutil.rmtree(removed)
+            except OSError as error:
+                raise RunError(f"cannot remove {folder}: {reason(error)}") from error
 
-        path = self.folder(dataset) / f".{run}.lock"
+    def write_command(self, command: CommandRecord) -> None:
+        """Write the record of a command, whole or not at all."""
+        write_record(self.root / "commands" / f"{command.id}.json", command)
+
+    def commands(self) -> list[CommandRecord]:
+        """All commands, oldest first; records that cannot be used are named and left out."""
+        commands = []
+        for path in sorted((self.root / "commands").glob("*.json")):
+            try:
+                commands.append(read_command(path))
+            except RunError as error:
+                _leave_out(error)
+        return sorted(commands, key=lambda command: (command.started, command.id))
+
+    @contextmanager
+    def locked(self, dataset: str, run: str, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold a run against other processes, on this machine or on others that share the folder.
+
+        Args:
+            dataset: name of the data set.
+            run: id of the run.
+            waiting: is called with a line for the user before a wait for another process; without it there is no wait.
+
+        Raises:
+            RunError: another process works on the run and `waiting` is None; the folder cannot be written, or its file
+                system has no locks.
+        """
+        folder = self.folder(dataset)
+        path = self.root / ".locks" / folder.name / f"{run}.lock"
+        with exclusive(path, f"working on the run {run}", "the lock of the run", waiting or _refuse):
+            self._settle(folder, run)
+            yield
+
+    def _sweep(self) -> None:
+        """End what killed processes began: publishing a run, removing one."""
+        for path in [*self.root.glob("*/.*.old*"), *self.root.glob("*/.*.removed*")]:
+            run = path.name[1:].rpartition(".old" if ".old" in path.name else ".removed")[0]
+            # Held by a living process, or in a folder that is only read: the run is left as it is.
+            with suppress(RunError), self.locked(path.parent.name, run):
+                pass
+
+    def _settle(self, dataset: Path, run: str) -> None:
+        """Let the new or the old result of an interrupted `publish` stand; end an interrupted `remove`."""
+        target, name = dataset / run, glob.escape(run)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("w")
+            for old in dataset.glob(f".{name}.old*"):
+                if target.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+                else:
+                    os.replace(old, target)
         except OSError as error:
-            raise RunError(
-                f"cannot write to {path.parent}: {error.strerror}; choose another folder with --out"
-            ) from error
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(
-                    f"another process is working on the run {run}; wait for it, or use another --out"
-                ) from None
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+            raise RunError(f"cannot write the run to {target}: {reason(error)}; {REMEDY}") from error
+        # The record is the last file to be written, so the folder is complete.
+        if (dataset / f"{run}.part" / "run.json").exists():
+            self.publish(dataset.name, run)
+        for removed in dataset.glob(f".{name}.removed*"):
+            shutil.rmtree(removed, ignore_errors=True)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+def ranks_name(fingerprint: str) -> str:
+    """Name of the ranks file on the candidates with this fingerprint."""
+    return f"ranks-{fingerprint[:16]}.parquet"
+
+
+def write_ranks(
+    ranks: Ranks, folder: Path, model: str, candidates: CandidateSet, leaks: dict[str, Any], seconds: float
+) -> Evaluation:
+    """Write ranks into a run's folder; returns what the record holds of them.
+
+    Args:
+        ranks: one row per evaluated row.
+        folder: of the run.
+        model: its name.
+        candidates: what was ranked.
+        leaks: counters by name.
+        seconds: that ranking took.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    ranks = replace(ranks, meta={"model": model, "candidates": candidates.fingerprint})
+    path = folder / ranks_name(candidates.fingerprint)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps(content, indent=1, sort_keys=False, default=str) + "\n")
-        os.replace(scratch, path)
+        ranks.save(path)
+    except RunError as error:
+        raise RunError(f"{error}; {REMEDY}") from error
+    return Evaluation(
+        fingerprint=candidates.fingerprint,
+        label=candidates.label,
+        strategy=candidates.meta["strategy"],
+        seed=candidates.meta["seed"],
+        rows={task: len(ranks.only(task)) for task in ranks.tasks},
+        tie_rate={task: ranks.only(task).tie_rate for task in ranks.tasks},
+        leaks=leaks,
+        ranks=path.name,
+        sha256=file_sha256(path),
+        seconds=seconds,
+        finished=now(),
+    )
+
+
+def read_ranks(folder: Path, evaluation: Evaluation) -> Ranks:
+    """The ranks of an evaluation, exactly those that its record describes.
+
+    Args:
+        folder: of the run.
+        evaluation: from the run's record.
+
+    Raises:
+        RunError: the file is missing, differs from its record, or the record names a file of another place.
+    """
+    expected = ranks_name(evaluation.fingerprint)
+    if evaluation.ranks != expected:
+        raise RunError(f"{folder / 'run.json'} names the ranks '{evaluation.ranks}' instead of {expected}; {_REPEAT}")
+    path = _unchanged(folder / expected, evaluation.sha256)
+    ranks = Ranks.load(path)
+    if ranks.meta.get("candidates", evaluation.fingerprint) != evaluation.fingerprint:
+        raise RunError(f"{path} holds ranks on other candidates than its record says; {_REPEAT}")
+    return ranks
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Sha256 of the weights and the curve in a run's folder by file name, for `RunRecord.files`."""
+    return {name: file_sha256(folder / name) for name in (WEIGHTS, CURVE) if (folder / name).exists()}
+
+
+def checked_file(folder: Path, name: str) -> Path:
+    """Path of a run's weights or curve, exactly the file that its record describes.
+
+    Args:
+        folder: of the run.
+        name: `WEIGHTS` or `CURVE`.
+
+    Raises:
+        RunError: the file is missing, the record does not know it, or it differs from its record.
+    """
+    files = read_run(folder).files
+    if name not in files:
+        raise RunError(f"the record in {folder} knows no {name}; {_REPEAT}")
+    return _unchanged(folder / name, files[name])
+
+
+def _unchanged(path: Path, sha256: str) -> Path:
+    try:
+        found = file_sha256(path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another folder with --out"
-        ) from error
+        raise RunError(f"{path} is not readable ({reason(error)}); {_REPEAT}") from None
+    if found != sha256:
+        raise RunError(f"{path} is not the file that run.json describes; {_REPEAT}")
+    return path
+
+
+def _refuse(message: str) -> None:
+    raise RunError(f"{message}; wait for it, or use another --out")
+
+
+def _leave_out(error: RunError) -> None:
+    warnings.warn(f"left out: {error}", DamagedRecordWarning, stacklevel=2)

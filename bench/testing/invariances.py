@@ -5,6 +5,7 @@ Each check takes a Subject, returns a sentence, and raises Failed with what it s
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from bench.data.batch import Batch
 from bench.testing.planted import task_rows
 from bench.testing.report import Failed
-from bench.testing.subject import Subject, copied, moved
+from bench.testing.subject import Subject, clone, row_differences
 
 # An input counts as used when at least this part of the rows that have it reacts to it.
 REACTING = 0.25
@@ -20,7 +21,7 @@ REACTING = 0.25
 
 def shape(subject: Subject) -> str:
     """`score` returns one score a candidate: a tensor (B, K)."""
-    expected, found = tuple(subject.batch.cand.shape), tuple(subject.usual.shape)
+    expected, found = tuple(subject.batch.cand.shape), tuple(subject.reference.shape)
     if found != expected:
         raise Failed(f"scores have shape {found} for candidates of shape {expected}")
     return f"{expected} scores for {expected} candidates"
@@ -28,14 +29,14 @@ def shape(subject: Subject) -> str:
 
 def dtype(subject: Subject) -> str:
     """Scores are float32: fewer bits make ties, and ties make ranks arbitrary."""
-    if subject.usual.dtype != torch.float32:
-        raise Failed(f"scores are {subject.usual.dtype}; float32 logits are expected, because fewer bits make ties")
+    if subject.reference.dtype != torch.float32:
+        raise Failed(f"scores are {subject.reference.dtype}; float32 logits are expected, because fewer bits make ties")
     return "float32"
 
 
 def finite(subject: Subject) -> str:
     """No score is NaN or infinite, with empty histories neither."""
-    wrong = ~torch.isfinite(subject.usual)
+    wrong = ~torch.isfinite(subject.reference)
     if wrong.any():
         raise Failed(f"{int(wrong.sum())} of {wrong.numel()} scores are not finite")
     return f"all {wrong.numel()} scores are finite"
@@ -44,12 +45,12 @@ def finite(subject: Subject) -> str:
 def deterministic(subject: Subject) -> str:
     """Two calls give equal scores, whatever the state of the global generators; the batch is left as it was."""
     seen = [subject.scores(subject.batch, seed=seed) for seed in (1, 2)]
-    difference = moved(*seen)
+    difference = row_differences(*seen)
     if difference.any() or not torch.equal(torch.nan_to_num(seen[0]), torch.nan_to_num(seen[1])):
         raise Failed(
             f"two calls with the same batch differ in {_count(difference)}; is dropout or sampling on at scoring time?"
         )
-    batch = copied(subject.batch)
+    batch = clone(subject.batch)
     with torch.no_grad():
         subject.fitted.score(batch)
     for entry in fields(batch):
@@ -63,7 +64,7 @@ def column_order(subject: Subject) -> str:
     """Scores follow their candidates into any order of columns."""
     order = torch.randperm(subject.batch.cand.shape[1], generator=torch.Generator().manual_seed(3))
     permuted = subject.scores(replace(subject.batch, cand=subject.batch.cand[:, order]))
-    _unmoved(subject.usual[:, order], permuted, "the candidates came in another order")
+    _require_same(subject.reference[:, order], permuted, "the candidates came in another order")
     return "permuted candidates get permuted scores"
 
 
@@ -71,21 +72,35 @@ def candidate_subset(subject: Subject) -> str:
     """A candidate's score does not depend on the candidates beside it."""
     cand = subject.batch.cand
     alone = [subject.scores(replace(subject.batch, cand=cand[:, k : k + 1])) for k in range(cand.shape[1])]
-    _unmoved(subject.usual, torch.cat(alone, dim=1), "each candidate was scored alone")
+    _require_same(subject.reference, torch.cat(alone, dim=1), "each candidate was scored alone")
     return "candidates scored alone and together get the same scores"
 
 
 def padding(subject: Subject) -> str:
-    """Junk beyond the lengths (ids, times, kinds) changes nothing."""
-    junk = with_junk(subject.batch, subject.planted.catalog.n_items, subject.planted.catalog.n_queries)
-    _unmoved(subject.usual, subject.scores(junk), "junk was written into padding slots")
-    return "junk in padding slots changes nothing"
+    """Junk beyond the lengths (ids, times, kinds) changes no score, and no loss of a batch of events."""
+    n_items, n_queries = subject.planted.catalog.n_items, subject.planted.catalog.n_queries
+    junk = with_junk(subject.batch, n_items, n_queries)
+    _require_same(subject.reference, subject.scores(junk), "junk was written into padding slots")
+    losses = 0
+    if subject.has_stages:
+        fitted: Any = subject.fitted
+        for stage in fitted.stages(subject.train):
+            batch = next(iter(stage.stream(subject.train).batches(0, 1)))
+            if isinstance(batch, Batch):
+                usual, changed = (subject.loss(stage, each) for each in (batch, with_junk(batch, n_items, n_queries)))
+                if row_differences(usual[None, None], changed[None, None]).any():
+                    raise Failed(
+                        f"the loss of stage '{stage.name}' went from {float(usual):.6g} to {float(changed):.6g} when junk "
+                        "was written into padding slots"
+                    )
+                losses += 1
+    return f"junk in padding slots changes nothing{', no loss either' if losses else ''}"
 
 
 def single_row(subject: Subject) -> str:
     """A row alone gets the scores it gets inside a batch."""
     alone = [subject.scores(subject.batch.take(torch.tensor([row]))) for row in range(len(subject.batch))]
-    _unmoved(subject.usual, torch.cat(alone), "they were scored as batches of one")
+    _require_same(subject.reference, torch.cat(alone), "they were scored as batches of one")
     return "batches of one and one batch give the same scores"
 
 
@@ -95,7 +110,7 @@ def other_rows(subject: Subject) -> str:
     kept, rest = torch.arange(half), torch.arange(half, len(subject.batch))
     changed = replaced_inputs(subject)
     mixed = _joined(subject.batch.take(kept), changed.take(rest.flip(0)))
-    _unmoved(subject.usual[:half], subject.scores(mixed)[:half], "other rows of the batch got other content")
+    _require_same(subject.reference[:half], subject.scores(mixed)[:half], "other rows of the batch got other content")
     return "other rows' content changes nothing"
 
 
@@ -106,7 +121,9 @@ def hidden_positive(subject: Subject) -> str:
         label = torch.zeros(batch.cand.shape)
         label[:, column] = 1
         marked = replace(batch, label=label, item=batch.cand[:, column].clone())
-        _unmoved(subject.usual, subject.scores(marked), f"`label` and `item` named candidate {column} as clicked")
+        _require_same(
+            subject.reference, subject.scores(marked), f"`label` and `item` named candidate {column} as clicked"
+        )
     return "labels attached to a scoring batch change nothing"
 
 
@@ -114,28 +131,30 @@ def query(subject: Subject) -> str:
     """`uses_query` is true: another query changes scores of search rows and of no rec row; or no query changes any."""
     batch, n = subject.batch, subject.planted.catalog.n_queries
     search = task_rows(batch, "search")
-    usual, changed = subject.usual, []
+    changed = []
     for step in (n // 2, 1, 2):
         # For rec rows `query` is 0, and a model that reads it there says so by reacting.
         other = torch.where(search, (batch.query + step - 1) % n + 1, (torch.arange(len(batch)) + step) % n + 1)
         changed.append(replace(batch, query=other))
-    _unmoved(usual[~search], subject.scores(changed[0])[~search], "they are rec rows and got a query")
-    return _reaction(subject, "uses_query", "query", changed, search)
+    _require_same(subject.reference[~search], subject.scores(changed[0])[~search], "they are rec rows and got a query")
+    return _reaction(subject, "uses_query", "query", changed, {"search": search})
 
 
 def history(subject: Subject) -> str:
-    """`uses_history` is true: another past changes scores; or no past changes any."""
+    """`uses_history` is true: another past changes scores; or no past changes any. For each task by itself."""
     batch = subject.batch
     both = (batch.rec_len > 0) & (batch.search_len > 0)
     changed = [replaced_history(batch, subject.planted.catalog.n_queries, step) for step in range(batch.cand.shape[1])]
-    return _reaction(subject, "uses_history", "history", changed, both)
+    return _reaction(
+        subject, "uses_history", "history", changed, {task: both & task_rows(batch, task) for task in subject.tasks}
+    )
 
 
 def user(subject: Subject) -> str:
-    """`uses_user` is true: another user id changes scores; or none changes any."""
+    """`uses_user` is true: another user id changes scores; or none changes any. For each task by itself."""
     batch, n = subject.batch, subject.planted.catalog.n_users
     changed = [replace(batch, user=(batch.user + step) % n + 1) for step in (n // 2, 1, 2)]
-    return _reaction(subject, "uses_user", "user id", changed, torch.ones(len(batch), dtype=torch.bool))
+    return _reaction(subject, "uses_user", "user id", changed, {task: task_rows(batch, task) for task in subject.tasks})
 
 
 def with_junk(batch: Batch, n_items: int, n_queries: int) -> Batch:
@@ -148,7 +167,7 @@ def with_junk(batch: Batch, n_items: int, n_queries: int) -> Batch:
 
     rec, search, merged = batch.rec_mask, batch.search_mask, batch.merged_mask
     # The columns of a unit must exist in both lists, for a model may gather before it masks.
-    columns = min(batch.rec_items.shape[1], batch.search_query.shape[1]) - 1
+    columns = max(min(batch.rec_items.shape[1], batch.search_query.shape[1]) - 1, 0)
     now = int(batch.time.max())
     return replace(
         batch,
@@ -193,31 +212,65 @@ def replaced_inputs(subject: Subject) -> Batch:
     )
 
 
-def _reaction(subject: Subject, flag: str, what: str, changed: list[Batch], rows: Tensor) -> str:
-    """Compare what a class declares with how many of `rows` react to one of the changed batches.
+def _reaction(subject: Subject, flag: str, what: str, changed: list[Batch], readers: dict[str, Tensor]) -> str:
+    """Compare what a class declares with how many rows react to one of the changed batches.
 
-    With False declared, no row of any batch may react. With True, changed batches are tried until enough rows did.
+    Args:
+        subject: the model.
+        flag: names the declaration.
+        what: names the input in messages.
+        changed: batches that differ from `subject.batch` in the input.
+        readers: by task that has the input, (B,) bool: the rows that may react to it.
+
+    In a task that is not declared, no row of any batch may react. In one that is, changed batches are tried until enough
+    of its rows did.
     """
-    if not getattr(subject.cls, flag):
-        for batch in changed[:3]:
-            difference = moved(subject.usual, subject.scores(batch))
-            if difference.any():
-                raise Failed(f"{flag} is False, but another {what} changed the scores of {_count(difference)}")
-        return f"{flag} is False, and another {what} changes nothing"
-    if not rows.any():
-        raise Failed(f"{flag} is True, but the model serves {' and '.join(subject.tasks)}, whose rows have no {what}")
-    difference = torch.zeros(int(rows.sum()), dtype=torch.float64)
-    for batch in changed:
-        difference = torch.maximum(difference, moved(subject.usual[rows], subject.scores(batch)[rows]))
-        if (difference > 0).double().mean() >= REACTING:
-            return f"another {what} changed the scores of {_count(difference)}"
-    raise Failed(f"{flag} is True, but another {what} changed the scores of only {_count(difference)}")
+    serves = subject.cls.entry.tasks
+    declared = subject.reads(flag)
+    if flag == "uses_query" and getattr(subject.cls, flag):
+        declared = ("search",)
+    named = getattr(subject.cls, flag)
+    unserved = set(() if isinstance(named, bool) else named) - set(serves) | set(declared) - set(serves)
+    if unserved:
+        raise Failed(
+            f"{flag} holds for {' and '.join(sorted(unserved))}, but the model serves {' and '.join(serves)}, whose rows "
+            f"have no such {what}"
+        )
+    sentences = []
+    for task in subject.tasks:
+        if task not in declared:
+            rows = task_rows(subject.batch, task)
+            for batch in changed[:3]:
+                difference = row_differences(subject.reference[rows], subject.scores(batch)[rows])
+                if difference.any():
+                    raise Failed(
+                        f"{flag} is False in {task}, but another {what} changed the scores of "
+                        f"{_count(difference)} of {task}"
+                    )
+            sentences.append(f"another {what} changes nothing in {task}")
+    for task in declared:
+        if task not in subject.tasks:  # one task at hand of a model of both
+            continue
+        rows = readers[task]
+        difference = torch.zeros(int(rows.sum()), dtype=torch.float64)
+        for batch in changed:
+            difference = torch.maximum(
+                difference, row_differences(subject.reference[rows], subject.scores(batch)[rows])
+            )
+            if (difference > 0).double().mean() >= REACTING:
+                break
+        else:
+            raise Failed(
+                f"{flag} is True in {task}, but another {what} changed the scores of only {_count(difference)} of {task}"
+            )
+        sentences.append(f"another {what} changed the scores of {_count(difference)} of {task}")
+    return "; ".join(sentences)
 
 
-def _unmoved(expected: Tensor, found: Tensor, when: str) -> None:
+def _require_same(expected: Tensor, found: Tensor, when: str) -> None:
     if not len(expected):
         return
-    difference = moved(expected, found)
+    difference = row_differences(expected, found)
     if difference.any():
         raise Failed(f"scores of {_count(difference)} changed by up to {float(difference.max()):.2g} when {when}")
 

@@ -1,4 +1,7 @@
-"""Checks of learning: fit, first loss, gradients, memory for a few events, and the state that is saved."""
+"""Checks of learning: fit, first loss, gradients, memory for a few events, and the state that is saved.
+
+A fit may have several stages; its first losses, gradients and small batches are those of every stage.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,20 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.data.batch import Batch, SequenceBatch
+from bench.data.batch import Batch, SequenceBatch, ViewPair
 from bench.data.log import TASKS
-from bench.ranker.contract import TrainConfig
-from bench.testing.report import Failed
-from bench.testing.subject import Subject, moved
+from bench.ranker.contract import Config, Stage, TrainConfig
+from bench.testing.report import Failed, NotApplicable
+from bench.testing.subject import Subject, row_differences
 
 # What "learns a few events by heart" means: HR@1 among five candidates, reached at one of the learning rates.
 EVENTS, NEGATIVES, LEARNT = 24, 4, 0.9
 ATTEMPTS = ((3e-3, 150), (2e-2, 150))
 LOOK_EVERY = 5
-
-
-class NotApplicable(Exception):
-    """The check has nothing to look at; the message says why."""
 
 
 def fit(subject: Subject) -> str:
@@ -31,31 +30,38 @@ def fit(subject: Subject) -> str:
 
 
 def fresh_loss(subject: Subject) -> str:
-    """The first loss is a finite scalar; where the class declares `fresh_loss = (value, tolerance)` it is that."""
-    model = _torch_model(subject)
-    model.train()
-    value = _loss(model, next(iter(model.batches(subject.train, 0, 1))))
-    if value.dim() or not torch.isfinite(value):
-        raise Failed(f"the first loss is {value.tolist()}; a finite scalar is expected")
+    """The first loss is a finite scalar; where the class declares `fresh_loss = (value, tolerance)` it is that.
+
+    The declaration is about the last stage of a fit.
+    """
+    model, stages = _prepared(subject)
+    seen = []
+    for stage in stages:
+        _start(model, stage)
+        value = _loss(stage, _first_batch(subject, stage))
+        if value.dim() or not torch.isfinite(value):
+            raise Failed(f"the first loss{_of(stage, stages)} is {value.tolist()}; a finite scalar is expected")
+        seen.append(f"the first loss{_of(stage, stages)} is {float(value.detach()):.3f}")
     declared = getattr(subject.cls, "fresh_loss", None)
     if declared is None:
-        return f"the first loss is {float(value.detach()):.3f}"
+        return "; ".join(seen)
     expected, tolerance = declared
     if abs(float(value.detach()) - expected) > tolerance:
-        raise Failed(f"the first loss is {float(value.detach()):.3f}; {expected} within {tolerance} is declared")
-    return f"the first loss is {float(value.detach()):.3f}, declared {expected} within {tolerance}"
+        raise Failed(f"{seen[-1]}; {expected} within {tolerance} is declared")
+    return f"{'; '.join(seen)}, declared {expected} within {tolerance}"
 
 
 def gradients(subject: Subject) -> str:
-    """Every trainable parameter gets a gradient that is not zero, in a fresh model or after a few steps.
+    """Every trainable parameter gets a gradient that is not zero from a stage that trains it, at first or after a few steps.
 
     Parameters that are meant to rest are declared in `exempt` as `"gradients:<name>"` (`*` and `?` as in file names).
     """
-    fresh = _torch_model(subject, subject.settings(batch_size=96))
-    names, dead = _without_gradient(subject, fresh)
+    model, stages = _prepared(subject, subject.settings(batch_size=96))
+    names, dead = _without_gradient(subject, model, stages)
     if dead:
         # Behind a layer that starts at zero nothing moves until that layer has.
-        later = set(_without_gradient(subject, subject.fitted)[1])
+        fitted: Any = subject.fitted
+        later = set(_without_gradient(subject, fitted, fitted.stages(subject.train))[1])
         dead = [name for name in dead if name in later]
     allowed = [key.partition(":")[2] for key in subject.cls.exempt if key.startswith("gradients:")]
     unmatched = [pattern for pattern in allowed if not any(fnmatchcase(name, pattern) for name in names)]
@@ -75,19 +81,22 @@ def small_batch(subject: Subject) -> str:
 
     A pass over the data may end in such a batch, and `--tasks` may leave one of the tasks out.
     """
-    model = _torch_model(subject, subject.settings(batch_size=128))
-    model.train()
-    batch = next(iter(model.batches(subject.train, 0, 1)))
-    for kind, row in _kinds(batch).items():
-        model.zero_grad(set_to_none=True)
-        value = _loss(model, _row(batch, row))
-        if value.requires_grad:
-            value.backward()
-        gradients_finite = all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-        if not torch.isfinite(value) or not gradients_finite:
-            seen = f"{float(value.detach()):.3g}"
-            raise Failed(f"on a batch of one row ({kind}) the loss is {seen} and it or its gradient is not finite")
-    return f"finite on batches of one row: {', '.join(_kinds(batch))}"
+    model, stages = _prepared(subject, subject.settings(batch_size=128))
+    kinds: dict[str, None] = {}
+    for stage in stages:
+        _start(model, stage)
+        batch = _first_batch(subject, stage)
+        for kind, row in _kinds(batch).items():
+            kinds[kind] = None
+            model.zero_grad(set_to_none=True)
+            value = _loss(stage, _row(batch, row))
+            if value.requires_grad:
+                value.backward()
+            gradients_finite = all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+            if not torch.isfinite(value) or not gradients_finite:
+                where = f"on a batch of one row ({kind}) the loss{_of(stage, stages)}"
+                raise Failed(f"{where} is {float(value.detach()):.3g} and it or its gradient is not finite")
+    return f"finite on batches of one row: {', '.join(kinds)}"
 
 
 def overfit(subject: Subject) -> str:
@@ -113,53 +122,75 @@ def state(subject: Subject) -> str:
     # Another state of the global generator: weights that are drawn but not saved come out different.
     fresh = subject.build(seed=1234)
     fresh.load_state(read)
-    difference = moved(subject.usual, subject.scores(subject.batch, fresh))
+    difference = row_differences(subject.reference, subject.scores(subject.batch, fresh))
     if difference.any():
         rows = f"{int((difference > 0).sum())} of {len(difference)} rows"
         raise Failed(f"a fresh object with the saved state scores {rows} differently")
     return f"{len(saved)} tensors restore the scores in a fresh object"
 
 
-def _without_gradient(subject: Subject, model: Any) -> tuple[list[str], list[str]]:
-    """Names of the trainable parameters, and of those that one loss leaves without a gradient."""
-    model.train()
-    model.zero_grad(set_to_none=True)
-    _loss(model, next(iter(model.batches(subject.train, 0, 1)))).backward()
+def _without_gradient(subject: Subject, model: Any, stages: list[Stage]) -> tuple[list[str], list[str]]:
+    """Names of the trainable parameters, and of those that no stage which trains them gives a gradient."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
-    dead = [name for name, p in named.items() if p.grad is None or not p.grad.any()]
+    alive: set[str] = set()
+    for stage in stages:
+        _start(model, stage)
+        trained = {id(parameter) for group in stage.parameters() for parameter in group["params"]}
+        model.zero_grad(set_to_none=True)
+        _loss(stage, _first_batch(subject, stage)).backward()
+        alive |= {name for name, p in named.items() if id(p) in trained and p.grad is not None and bool(p.grad.any())}
     model.zero_grad(set_to_none=True)
     model.eval()
-    return list(named), dead
+    return list(named), [name for name in named if name not in alive]
+
+
+def _start(model: Any, stage: Stage) -> None:
+    """What the Trainer does before the first step of a stage."""
+    if stage.start is not None:
+        stage.start()
+    model.train()
+
+
+def _first_batch(subject: Subject, stage: Stage) -> Any:
+    return next(iter(stage.stream(subject.train).batches(0, 1)))
+
+
+def _of(stage: Stage, stages: list[Stage]) -> str:
+    return f" of stage '{stage.name}'" if len(stages) > 1 else ""
 
 
 def _kinds(batch: Any) -> dict[str, int]:
     """The kinds of rows in a training batch, with a row of each."""
+    if isinstance(batch, ViewPair):
+        batch = batch.sequence
     if isinstance(batch, SequenceBatch):
         return {"shortest sequence": int(batch.length.argmin()), "longest sequence": int(batch.length.argmax())}
     if not isinstance(batch, Batch):
-        raise NotApplicable(f"batches() gives {type(batch).__name__}, which cannot be cut into rows here")
+        raise NotApplicable(f"the stream gives {type(batch).__name__}, which cannot be cut into rows here")
     past = {
         "without a past": batch.merged_len == 0,
         "with one kind of past": (batch.rec_len > 0) != (batch.search_len > 0),
     }
     past["with both kinds of past"] = (batch.rec_len > 0) & (batch.search_len > 0)
-    found = {}
+    kinds = {}
     for code, task in enumerate(TASKS):
         for name, rows in past.items():
             chosen = (rows & (batch.task == code)).nonzero()
             if len(chosen):
-                found[f"{task} {name}"] = int(chosen[0])
-    return found
+                kinds[f"{task} {name}"] = int(chosen[0])
+    return kinds
 
 
 def _row(batch: Any, row: int) -> Any:
     if isinstance(batch, Batch):
         return batch.take(torch.tensor([row]))
-    return SequenceBatch(**{name: value[row : row + 1] for name, value in vars(batch).items()})
+    if isinstance(batch, ViewPair):
+        return ViewPair(_row(batch.first, row), _row(batch.second, row), _row(batch.sequence, row))
+    return SequenceBatch(**{n: None if value is None else value[row : row + 1] for n, value in vars(batch).items()})
 
 
-def _torch_model(subject: Subject, config: Any = None) -> Any:
-    if not subject.has_loss:
+def _prepared(subject: Subject, config: Config | None = None) -> tuple[Any, list[Stage]]:
+    if not subject.has_stages:
         if issubclass(subject.cls.Config, TrainConfig):
             raise Failed("its Config has training settings but it has no `loss` to look at; declare why in `exempt`")
         raise NotApplicable("it has no `loss` and no training settings: a closed form")
@@ -167,34 +198,39 @@ def _torch_model(subject: Subject, config: Any = None) -> Any:
 
 
 def _by_heart(subject: Subject, lr: float, steps: int) -> tuple[float, int]:
-    """(best HR@1, steps needed) of training on one batch from a fresh model."""
-    model = _torch_model(subject, subject.settings(batch_size=4 * EVENTS, dropout=0.0))
+    """(best HR@1, steps needed) of training on one batch per stage from a fresh model."""
+    model, stages = _prepared(subject, subject.settings(batch_size=4 * EVENTS, dropout=0.0))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    batch = next(iter(model.batches(subject.train, 0, 1)))
-    if isinstance(batch, SequenceBatch):
-        exam = subject.planted.last_training_rows(subject.tasks, model.window, NEGATIVES)
-    else:
-        batch = _with_past(batch, subject.cls.uses_history)
-        exam = _examined(batch, subject)
-    answer = exam.item[:, None] == exam.cand  # type: ignore[index]
-    blind = replace(exam, item=None, label=None)
-    optimizer = torch.optim.Adam([{**group, "lr": lr} for group in model.parameter_groups()])
     best, needed = 0.0, 0
-    for step in range(1, steps + 1):
-        model.train()
-        optimizer.zero_grad(set_to_none=True)
-        _loss(model, batch).backward()
-        optimizer.step()
-        if step % LOOK_EVERY == 0:
-            scores = subject.scores(blind, model)
-            positive = torch.where(answer, scores, -torch.inf).amax(1)
-            others = torch.where(answer, -torch.inf, scores).amax(1)
-            hit = float((positive > others).double().mean())
-            best, needed = (hit, step) if hit > best else (best, needed)
-            if best >= LEARNT:
-                break
+    for stage in stages:
+        _start(model, stage)
+        batch = _first_batch(subject, stage)
+        if isinstance(batch, SequenceBatch | ViewPair):
+            exam = subject.planted.last_training_rows(subject.tasks, model.window, NEGATIVES)
+        else:
+            batch = _with_past(batch, bool(subject.reads("uses_history")))
+            exam = _examined(batch, subject)
+        assert exam.item is not None  # rows of training
+        answer = exam.item[:, None] == exam.cand  # (B, K)
+        blind = replace(exam, item=None, label=None, negatives=None)
+        optimizer = torch.optim.Adam([{"params": group["params"], "lr": lr} for group in stage.parameters()])
+        for step in range(1, steps + 1):
+            model.train()
+            optimizer.zero_grad(set_to_none=True)
+            _loss(stage, batch).backward()
+            optimizer.step()
+            if step % LOOK_EVERY == 0 and stage is stages[-1]:
+                scores = subject.scores(blind, model)
+                positive = torch.where(answer, scores, -torch.inf).amax(1)
+                others = torch.where(answer, -torch.inf, scores).amax(1)
+                hit = float((positive > others).double().mean())
+                best, needed = (hit, step) if hit > best else (best, needed)
+                if best >= LEARNT:
+                    break
+        if stage.finish is not None:
+            stage.finish()
     return best, needed
 
 
@@ -211,7 +247,7 @@ def _with_past(batch: Any, uses_history: bool) -> Any:
 def _examined(batch: Any, subject: Subject) -> Batch:
     """The same rows with a clicked item and at least two others to tell it from."""
     if not isinstance(batch, Batch) or batch.item is None:
-        raise Failed(f"batches() gave {type(batch).__name__} without `item`; a Batch or SequenceBatch is expected")
+        raise Failed(f"the stream gave {type(batch).__name__} without `item`; a Batch or SequenceBatch is expected")
     if batch.cand.shape[1] > 2:
         return batch
     n, generator = subject.planted.catalog.n_items, torch.Generator().manual_seed(5)
@@ -221,8 +257,8 @@ def _examined(batch: Any, subject: Subject) -> Batch:
     return replace(batch, cand=torch.cat([others, batch.item[:, None]], dim=1), label=None)
 
 
-def _loss(model: Any, batch: Any) -> Tensor:
-    result = model.loss(batch)
+def _loss(stage: Stage, batch: Any) -> Tensor:
+    result = stage.loss(batch)
     value = result[0] if isinstance(result, tuple) else result
     if not isinstance(value, Tensor):
         raise Failed(f"loss returned {type(value).__name__}; a scalar tensor is expected")

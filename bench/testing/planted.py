@@ -11,13 +11,14 @@ import pandas as pd
 import torch
 
 from bench.data import hashing
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data.batch import Batch, Batches
 from bench.data.build import build
 from bench.data.catalog import Catalog
 from bench.data.history import Window
 from bench.data.log import TASKS, Log
 from bench.data.sampling import SeenItems, draw_negatives, row_keys
 from bench.data.split import LogSplit, split
+from bench.data.training import TrainData
 
 USERS, ITEMS, QUERIES, CLUSTERS = 40, 60, 12, 6
 NO_SEARCH, ONLY_SEARCH = range(0, 4), range(4, 8)
@@ -51,7 +52,7 @@ def _query(theme: int, kind: int) -> str:
 
 
 def _events() -> list[dict[str, object]]:
-    """Six purchases and five searches a user in mixed order; two thirds of the items are of the user's taste."""
+    """Six purchases and five searches per user in mixed order; two thirds of the items are of the user's taste."""
     generator = np.random.Generator(np.random.Philox(key=hashing.seed("planted")))
     rows: list[dict[str, object]] = []
     for user in range(USERS):
@@ -85,6 +86,7 @@ class Planted:
         self._seen = SeenItems(self.log.events.user, self.log.events.item, len(self.log.items))
 
     def train(self, tasks: tuple[str, ...], seed: int = 0) -> TrainData:
+        """The training events of the tasks."""
         return TrainData(self.batches, tasks, seed)
 
     def scoring(self, tasks: tuple[str, ...], window: Window, rows_per_task: int = 12) -> Batch:
@@ -105,7 +107,7 @@ class Planted:
         return self.batches.rows(rows, self.lists(rows, self.negatives), window)
 
     def lists(self, rows: np.ndarray, negatives: int) -> np.ndarray:
-        """(R, 1 + negatives) candidates of event rows: the clicked item and draw_negatives ones, in a hashed order."""
+        """(R, 1 + negatives) candidates of event rows: the clicked item and drawn ones, in a hashed order."""
         events, keys = self.log.events, row_keys(self.log.events, rows)
         user, item = events.user[rows], events.item[rows]
         drawn = draw_negatives(hashing.key("planted-candidates"), keys, user, item, self._seen, negatives)
@@ -126,6 +128,7 @@ class Planted:
 
 @lru_cache(maxsize=1)
 def planted() -> Planted:
+    """The planted data, made once per process."""
     return Planted()
 
 

@@ -1,4 +1,4 @@
-"""What the battery found."""
+"""What the conformance checks found."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,6 +9,10 @@ Status = Literal["passed", "failed", "exempt"]
 
 class Failed(Exception):
     """A check does not hold; the message says what was seen."""
+
+
+class NotApplicable(Exception):
+    """A check has nothing to look at; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one model, in the order of the battery."""
+    """All checks of one model, in the order of `bench.testing.CHECKS`."""
 
     model: str
     results: list[Result] = field(default_factory=list)
@@ -38,11 +42,11 @@ class Report:
         return [result.check for result in self.results if result.status == "failed"]
 
     def records(self) -> list[dict[str, str]]:
-        """One flat record a check: model, check, status, sentence."""
+        """One flat record per check: model, check, status, sentence."""
         return [{"model": self.model, **vars(result)} for result in self.results]
 
     def text(self) -> str:
-        """One line a check, failures in capitals, and a last line with the counts."""
+        """One line per check, failures in capitals, and a last line with the counts."""
         width = max((len(result.check) for result in self.results), default=0)
         lines = [
             f"{result.check:<{width}}  {'FAILED' if result.status == 'failed' else result.status:<6}  {result.sentence}"

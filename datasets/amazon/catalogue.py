@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.datasets.amazon.files import find, read_lines, unique_ids
+from bench.datasets.amazon.markup import clean
 from bench.errors import RunError
 
 NEEDED = ("product.txt", "category.txt", "category_p_c.txt")
@@ -18,9 +19,7 @@ BRANDS = ("brand.txt", "brand_p_b.txt")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Category names of each product, from the one that most products have to the one that fewest have; its brand or
-    "".
-    """
+    """Category names of each product, from the one that most products have to the one that fewest have; its brand."""
 
     categories: dict[str, list[str]]
     brand: dict[str, str]
@@ -63,14 +62,16 @@ def read_catalogue(files: dict[str, Path]) -> Catalogue:
     brand: dict[str, str] = {}
     if "brand.txt" in files:
         numbers, names = _relation(files, "brand.txt", "brand_p_b.txt", len(products))
-        brand = {product: names[row[0]] for product, row in zip(products, numbers, strict=True) if row}
+        brand = {
+            product: names[row[0]] for product, row in zip(products, numbers, strict=True) if row and names[row[0]]
+        }
     return Catalogue(categories, brand)
 
 
 def _relation(
     files: dict[str, Path], names_file: str, rows_file: str, n_products: int
 ) -> tuple[list[list[int]], list[str]]:
-    names = [line.strip() for line in read_lines(files[names_file])]
+    names = [clean(line) for line in read_lines(files[names_file])]
     path = files[rows_file]
     lines = read_lines(path)
     if len(lines) != n_products:

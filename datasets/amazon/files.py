@@ -9,26 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from bench.errors import RunError, UsageError
+from bench.errors import RunError
 
 AGAIN = "download or copy it again"
 # What a damaged gzip file may raise while it is read.
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, OSError)
 
 
-def folder_of(root: Path, argument: str, source: str) -> Path:
-    """The folder that `source:argument` names: below the data root, else a path as the user typed it.
-
-    Raises:
-        UsageError: no argument. RunError: there is no such folder.
-    """
-    if not argument:
-        raise UsageError(f"{source}: needs a folder after the colon: a name below {root}, or a path")
-    below, typed = root / argument, Path(argument).expanduser()
-    for path in (below, typed):
-        if path.is_dir():
-            return path.resolve()
-    raise RunError(f"{source}:{argument}: there is neither a folder {below} nor a folder {typed.absolute()}")
+def title_files(folder: Path) -> dict[str, Path]:
+    """Every CSV file of a folder with "title" in its name, by a name of its own."""
+    found = sorted({path for ending in ("", ".gz") for path in folder.glob(f"*title*.csv{ending}")})
+    return {f"titles {path.name}": path for path in found}
 
 
 def find(folder: Path, *patterns: str) -> Path | None:

@@ -1,8 +1,7 @@
-"""Amazon product metadata: 2014 (one Python literal a line, nested `categories`) and 2018 (JSON, one flat `category`
-list).
+"""Amazon product metadata: 2014 (Python literals, nested `categories`) and 2018 (JSON, one flat `category` list).
 
-Lines are read one by one in Python: the 2014 form needs a literal evaluator a line, which is why lines of products that
-nobody reviewed are passed over unread.
+Lines are read one by one in Python: the 2014 form needs a literal evaluator per line, which is why lines of products
+that nobody reviewed are passed over unread.
 """
 
 import ast
@@ -17,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.datasets.amazon.files import DAMAGE, damaged, open_bytes, stream_lines
+from bench.datasets.amazon.markup import clean
 from bench.errors import RunError
 
 _ASIN = re.compile(r"""["']asin["']\s*:\s*["']([^"']+)["']""")
-_TAG = re.compile(r"<[^<>]*>")
-_BLANKS = re.compile(r"\s+")
 # A level of the category tree is a short name; the 2018 crawl lets the product's feature sentences follow it in the
 # same list.
 _LONGEST_LEVEL = 60
@@ -57,6 +55,8 @@ def read_metadata(path: Path, wanted: Container[str]) -> Metadata:
             "metadata lines",
             "repeated metadata records, the first is kept",
             "category lists cut at markup or a sentence",
+            "titles that are markup alone",
+            "descriptions that are markup alone",
         ),
         0,
     )
@@ -79,7 +79,11 @@ def read_metadata(path: Path, wanted: Container[str]) -> Metadata:
         description = record.get("description") or ""
         if isinstance(description, list):
             description = " ".join(str(entry) for entry in description)
-        products[asin] = Product(clean(str(record.get("title") or "")), clean(str(description)), paths)
+        given = {"titles": str(record.get("title") or ""), "descriptions": str(description)}
+        cleaned = {name: clean(value) for name, value in given.items()}
+        for name, value in given.items():
+            counts[f"{name} that are markup alone"] += bool(value.strip()) and not cleaned[name]
+        products[asin] = Product(cleaned["titles"], cleaned["descriptions"], paths)
     if not counts["metadata lines"]:
         raise RunError(f"{path} is empty; it should hold product metadata")
     return Metadata(products, counts)
@@ -120,16 +124,10 @@ def _paths(path: Path, number: int, record: dict[str, Any]) -> tuple[list[list[s
 def _path_length(levels: list[str]) -> int:
     """Number of levels before the first one that is markup or a sentence."""
     for place, level in enumerate(levels):
-        name = level.strip()
+        name = html.unescape(level).strip()
         if "<" in name or len(name) > _LONGEST_LEVEL or name.endswith(_SENTENCE_ENDS):
             return place
     return len(levels)
-
-
-def clean(text: str) -> str:
-    """Text without markup, entities resolved, blanks single."""
-    # Entities are resolved first: some titles hold escaped markup.
-    return _BLANKS.sub(" ", _TAG.sub(" ", html.unescape(text))).strip()
 
 
 def read_titles(path: Path) -> dict[str, str]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.data.build import build, k_core
-from bench.data.log import Log
+from bench.data.build import ReviewCounts, build, k_core
+from bench.data.log import Log, WordBags
 from bench.data.ragged import Ragged
 from bench.datasets.amazon.metadata import Product, read_metadata, read_titles
 from bench.datasets.amazon.queries import drawn_queries, path_queries, task_events
@@ -37,14 +37,14 @@ class Preparation:
         item, item_ids = pd.factorize(purchases["item"], sort=True)
         products = self._products(item_ids)
         paths = [product.paths for product in products]
-        counts = None
+        written = counts = None
         if config.queries == "published":
             texts, carried, drawn = self._published(user, user_ids, item, item_ids)
             if "reviews" in self.fields:
-                counts = self._review_words(reviews, purchases, drawn >= 0, user, item, rows_of)
+                written, counts = self._review_words(reviews, purchases, drawn >= 0, user, item, rows_of)
         else:
             searchable = np.asarray([bool(entry) for entry in self._path_queries(paths, None)])
-            counts = self._review_words(reviews, purchases, searchable[item], user, item, rows_of)
+            written, counts = self._review_words(reviews, purchases, searchable[item], user, item, rows_of)
             vocabulary = counts.vocabulary(config.min_count)
             self.steps["words of the training vocabulary"] = len(vocabulary)
             lists = self._path_queries(paths, vocabulary)
@@ -69,11 +69,14 @@ class Preparation:
                 "text": text.text,
                 "provenance": text.provenance,
                 "words": text.words,
+                "word_origins": text.word_origins,
                 "categories": [list(dict.fromkeys(level for path in entry for level in path)) for entry in paths],
                 "queries": [[texts[code] for code in carried[number]] for number in range(len(item_ids))],
             }
         )
         manifest = {
+            # The published queries of an item are those of both relevance files.
+            "queries from test relevance": config.queries == "published",
             "steps": self.steps,
             "coverage": text.coverage,
             "time": "days: every time is midnight UTC; the order: hash orders the events of one day",
@@ -87,13 +90,12 @@ class Preparation:
             items,
             pd.DataFrame({"id": texts, "text": texts, "words": [key.split() for key in texts]}),
             seed=config.seed,
+            reviews=written,
             manifest=manifest | ({"reference": compared} if compared else {}),
         )
 
     def _purchases(self, reviews: Reviews) -> tuple[pd.DataFrame, np.ndarray]:
-        """One row a (user, item), the earliest, of the k-core; and for each row of the file the purchase it belongs to,
-        or -1.
-        """
+        """One row per (user, item), the earliest, of the k-core; and each row's purchase, -1 for none."""
         rows = reviews.purchases()
         self.steps["review rows"] = len(rows)
         self.steps["users in the file"], self.steps["items in the file"] = (
@@ -160,9 +162,7 @@ class Preparation:
     def _published(
         self, user: np.ndarray, user_ids: np.ndarray, item: np.ndarray, item_ids: np.ndarray
     ) -> tuple[list[str], Ragged, np.ndarray]:
-        """Texts of the published queries, those each item carries, and (n,) the one drawn for each purchase, -1 for
-        none.
-        """
+        """Texts of the published queries, those of each item, and (n,) the one drawn for each purchase (-1: none)."""
         texts = read_queries(self.files["query_text.txt"])
         parts = [read_relevance(self.files[name], len(texts)) for name in ("train.qrels", "test.qrels")]
         relevance = pd.concat([part.astype({"user": str, "item": str}) for part in parts], ignore_index=True)
@@ -185,11 +185,19 @@ class Preparation:
         user: np.ndarray,
         item: np.ndarray,
         rows_of: np.ndarray,
-    ) -> WordCounts:
-        """Words of the reviews of training purchases, by item. `searched` (n,): which purchases have a query."""
+    ) -> tuple[ReviewCounts, WordCounts]:
+        """Words of all reviews by purchase, and of those of training purchases by item.
+
+        `searched` (n,): which purchases have a query.
+        """
         marked = purchases.assign(query=np.where(searched, "?", ""))
         trained = trained_purchases(marked, user, item, self.config.mode, self.config.seed, self._splits())
         self.steps["purchases whose reviews lend words"] = int(trained.sum())
-        wanted = (rows_of >= 0) & trained[rows_of]
-        pieces = ((item[rows_of[rows]].astype(np.int64), texts) for rows, texts in reviews.texts(wanted))
-        return count_words(pieces, self.stem, STOP_WORDS if self.config.stop_words else frozenset())
+        pieces = ((rows_of[rows].astype(np.int64), texts) for rows, texts in reviews.texts(rows_of >= 0))
+        written = count_words(pieces, self.stem, STOP_WORDS if self.config.stop_words else frozenset())
+        lent = trained[written.item]
+        counts = WordBags.of(item[written.item[lent]], written.word[lent], written.count[lent], int(item.max()) + 1)
+        return (
+            ReviewCounts(written.words, written.item, written.word, written.count),
+            WordCounts(written.words, counts.words.owners(), counts.words.values, counts.counts.values),
+        )

@@ -39,6 +39,7 @@ def path_queries(
 
     Args:
         paths: for each product its paths, each a list of level names.
+        stem: brings a word into its normal form.
         vocabulary: stems that occur in training reviews; None = all words.
         top_level: keep the first level (Ai et al.) or drop it (Van Gysel et al.).
         stop_words: drop function words.
@@ -86,7 +87,10 @@ def drawn_queries(
     """One query for each purchase out of a list, by the hash of user and item under `path:`.
 
     Args:
-        user, item: (n,) codes that depend on the ids only, not on the order of rows.
+        user: (n,) codes that depend on the ids only, not on the order of rows.
+        item: (n,) such codes.
+        carried: lists of queries.
+        seed: of the hash.
         lists: (n,) the list of `carried` that a purchase draws from; default its item's.
 
     Returns:

@@ -81,7 +81,10 @@ def published_queries(
 
     Args:
         relevance: columns `user`, `item` (ids) and `query` (number).
-        user, item: (n,) codes into the id arrays; one purchase a pair.
+        user: (n,) codes into `user_ids`; one purchase per pair of user and item.
+        user_ids: ids by code.
+        item: (n,) codes into `item_ids`.
+        item_ids: ids by code.
     """
     width = len(item_ids)
     triple_user = pd.Index(user_ids).get_indexer(relevance["user"]).astype(np.int64)

@@ -39,6 +39,7 @@ class Reviews:
 
     @property
     def is_csv(self) -> bool:
+        """Whether it is Kaggle's dump; else it has one JSON record per line."""
         return ".csv" in self.path.suffixes
 
     def purchases(self) -> pd.DataFrame:

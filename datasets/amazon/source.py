@@ -6,13 +6,13 @@ published.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import NonNegativeInt, PositiveInt
 
 from bench.data.log import Log
 from bench.data.sources import Source, SourceConfig, source
-from bench.datasets.amazon.files import find
+from bench.datasets.amazon.files import find, title_files
 from bench.datasets.amazon.preparation import Preparation
 from bench.datasets.amazon.reference import kindle_reference
 from bench.datasets.amazon.relevance import PUBLISHER
@@ -26,33 +26,37 @@ _WHERE = (
 
 
 class Config(SourceConfig):
-    """`core`: the iterative k-core, applied to whatever the file holds (1 = all rows).
-
-    `queries`: from category `paths`, or `published` (query_text.txt, train.qrels and test.qrels of Ai et al. in the
-    same folder). `top_level` keeps the first level of a path, `stem` and `stop_words` say how its words are cut,
-    `min_count` how often a word must occur in training reviews to be one. (Published queries are cut already; other
-    words are brought into their form.) `text`: what an item's text is made of; `review_words`: how many words of its
-    training reviews. `text_split`: the split that says which reviews are training ones; `every` takes those that no
-    split holds out, so that the Log is clean under all of them.
-    """
+    """How reviews and metadata of a category become a Log."""
 
     mode: Literal["disjoint", "mirror"] = "disjoint"
-    core: Annotated[int, Field(ge=1)] = 5
+    """Whether a purchase is an event of one task, chosen by a hash, or of both."""
+    core: PositiveInt = 5
+    """Iterative k-core, applied to whatever the file holds: fewest purchases of a user and of an item; 1 keeps all."""
     queries: Literal["paths", "published"] = "paths"
+    """From category paths, or those of Ai et al. (query_text.txt, train.qrels and test.qrels in the same folder)."""
     top_level: bool = False
+    """Keep the first level of a category path in its query."""
     stem: Literal["s", "krovetz", "none"] = "s"
+    """How the words of paths and texts are cut. Published queries are cut already; other words follow their form."""
     stop_words: bool = False
-    min_count: Annotated[int, Field(ge=1)] = 5
+    """Leave stop words out of the queries."""
+    min_count: PositiveInt = 5
+    """How often a word must occur in training reviews to be a word of a query."""
     text: str = "title,description,category,reviews"
-    review_words: Annotated[int, Field(ge=0)] = 20
+    """What an item's text is made of, by comma."""
+    review_words: NonNegativeInt = 20
+    """How many words of an item's training reviews its text has."""
     text_split: Literal["every", "leave-one-out", "last-day", "global-time"] = "every"
+    """The split that says which reviews are training ones; `every` takes those that no split holds out."""
 
 
 class KindleConfig(Config):
     """The paper's construction: each purchase in both tasks, first levels of paths kept as in the published queries."""
 
     mode: Literal["disjoint", "mirror"] = "mirror"
+    """Whether a purchase is an event of one task, chosen by a hash, or of both."""
     top_level: bool = True
+    """Keep the first level of a category path in its query."""
 
 
 @source(
@@ -63,10 +67,14 @@ class KindleConfig(Config):
     synthetic="queries (category paths of the product)",
 )
 class Amazon(Source):
+    """A category of the 2014 or 2018 release, in a folder of its name."""
+
     Config = Config
+    title_form = "Amazon {argument}"
 
     @property
     def folder(self) -> Path:
+        """Where the raw files are."""
         if not self.argument:
             raise UsageError(
                 f"amazon: needs a category after the colon, the name of a folder below {self.root}: amazon:Gift_Cards"
@@ -79,6 +87,7 @@ class Amazon(Source):
         return f"amazon:{self.folder.name}"
 
     def raw_files(self) -> dict[str, Path]:
+        """Reviews, metadata, the published queries where they are asked for, and files of titles."""
         chosen_fields(self.config.text)
         folder = self.folder
         published = self.config.queries == "published"
@@ -101,10 +110,10 @@ class Amazon(Source):
             raise RunError(
                 f"{folder} has no {names}; get it from the publisher ({where}) and put it there, packed or not"
             )
-        titles = sorted({path for ending in ("", ".gz") for path in folder.glob(f"*title*.csv{ending}")})
-        return {name: path for name, path in found.items() if path} | {f"titles {path.name}": path for path in titles}
+        return {name: path for name, path in found.items() if path} | title_files(folder)
 
     def prepare(self, files: dict[str, Path]) -> Log:
+        """Purchases, queries and texts."""
         return Preparation(self.label, self.config, files).log(self.reference)
 
     def reference(self, facts: dict[str, Any]) -> dict[str, Any]:
@@ -120,15 +129,20 @@ class Amazon(Source):
     synthetic="queries (category paths of the book)",
 )
 class AmazonKindle(Amazon):
+    """The Kindle Store as the paper prepares it."""
+
     Config = KindleConfig
 
     @property
     def folder(self) -> Path:
+        """Where the raw files are."""
         return self.root
 
     @property
     def label(self) -> str:
+        """Name of the Log."""
         return "amazon-kindle"
 
     def reference(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The paper's statistics beside ours."""
         return kindle_reference(facts, self.config)

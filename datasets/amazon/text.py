@@ -45,7 +45,11 @@ def trained_purchases(
 
     Args:
         purchases: `act`, `user`, `item`, `time`, `query` ("?" where it has one, else "").
-        user, item: (n,) codes of the hashes.
+        user: (n,) codes of the hashes.
+        item: (n,) codes of the hashes.
+        mode: disjoint or mirror.
+        seed: of the data set.
+        splits: names of splits.
     """
     events = task_events(purchases, user, item, mode, seed)
     items = pd.DataFrame({"id": purchases["item"].unique(), "text": ""})
@@ -55,7 +59,7 @@ def trained_purchases(
     log_item = pd.Index(log.items.id).get_indexer(purchases["item"])
     trained = np.ones(len(purchases), dtype=bool)
     for name in splits:
-        rows = split(log, name).train
+        rows = split(log, name, allow_empty=True).train
         pairs = log.events.user[rows].astype(np.int64) * width + log.events.item[rows]
         trained &= np.isin(log_user * width + log_item, pairs)
     return trained
@@ -63,13 +67,12 @@ def trained_purchases(
 
 @dataclass(frozen=True)
 class ItemText:
-    """Entries of items (n,): readable text, where it comes from, words in normal form; and the share of items by
-    origin.
-    """
+    """Entries of items (n,): readable text, where it comes from, words in normal form; the share of items by origin."""
 
     text: list[str]
     provenance: list[str]
     words: list[list[str]]
+    word_origins: list[list[str]]
     coverage: dict[str, float]
 
 
@@ -85,14 +88,17 @@ def item_texts(parts: Sequence[dict[str, str]], fields: Sequence[str], stem: Ste
 
     Args:
         parts: (n,) texts by field. Those of `reviews` are stems already; the names in `category` are cut as in queries.
+        fields: which of them, in this order.
+        stem: brings a word into its normal form.
     """
     cuts = {"category": lambda text: path_words([text]), "reviews": str.split}
-    texts, origins, words = [], [], []
+    texts, origins, words, word_origins = [], [], [], []
     for of_item in parts:
         known = {name: of_item[name] for name in fields if of_item.get(name)}
         texts.append(". ".join(known.values()))
         origins.append(" + ".join(known) or "none")
         cut = {name: cuts.get(name, text_words)(text) for name, text in known.items()}
         words.append([word if name == "reviews" else stem(word) for name, entry in cut.items() for word in entry])
+        word_origins.append([name for name, entry in cut.items() for _ in entry])
     coverage = {name: float(np.mean([name in origin.split(" + ") for origin in origins])) for name in (*fields, "none")}
-    return ItemText(texts, origins, words, coverage)
+    return ItemText(texts, origins, words, word_origins, coverage)

@@ -34,8 +34,9 @@ def path_words(levels: Iterable[str]) -> list[str]:
 
 
 def text_words(text: str) -> list[str]:
-    """Words of running text. A hyphen or an apostrophe joins, as in paths; other marks part words ("end.Then" is two
-    words).
+    """Words of running text.
+
+    A hyphen or an apostrophe joins, as in paths; other marks part words: "end.Then" is two words.
     """
     return _GAPS.sub(" ", _JOINERS.sub("", text)).lower().split()
 
@@ -96,9 +97,10 @@ def aligned(words: Iterable[str], vocabulary: set[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class WordCounts:
-    """How often each word occurs in the reviews of each item. `words` (W,) str; the other arrays (n,): one entry a
-    pair, sorted by
-    item and word."""
+    """How often each word occurs in the reviews of each item.
+
+    `words` (W,) str; the other arrays (n,), one entry per pair, sorted by item and word.
+    """
 
     words: np.ndarray
     item: np.ndarray
@@ -144,6 +146,7 @@ def count_words(
 
     Args:
         pieces: (n,) item numbers and (n,) string arrays.
+        stem: brings a word into its normal form.
         leave_out: stop words.
     """
     codes: dict[str, int] = {}

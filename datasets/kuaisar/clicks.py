@@ -25,23 +25,40 @@ class Rules(Protocol):
 
     # Properties, because the settings that are chosen from a few words are narrower than str.
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Breaks ties."""
+
     @property
-    def core(self) -> int: ...
+    def core(self) -> int:
+        """Fewest clicks of a user and of an item."""
+
     @property
-    def core_rounds(self) -> str: ...
+    def core_rounds(self) -> str:
+        """`iterative` or `once`."""
+
     @property
-    def core_rows(self) -> str: ...
+    def core_rows(self) -> str:
+        """`clicks` or `exposures`."""
+
     @property
-    def core_scope(self) -> str: ...
+    def core_scope(self) -> str:
+        """`union` or `each-task`."""
+
     @property
-    def item_types(self) -> str: ...
+    def item_types(self) -> str:
+        """Kinds of search results, by comma."""
+
     @property
-    def unclicked_sessions(self) -> str: ...
+    def unclicked_sessions(self) -> str:
+        """`drop` or `first-item`."""
+
     @property
-    def clicks(self) -> int: ...
+    def clicks(self) -> int:
+        """Most clicks of a session; 0 = all."""
+
     @property
-    def check_time(self) -> bool: ...
+    def check_time(self) -> bool:
+        """Whether the readable time is compared."""
 
 
 @dataclass(frozen=True)

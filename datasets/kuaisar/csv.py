@@ -90,6 +90,11 @@ class Release:
             ]
             if len(members) != 1:
                 raise RunError(f"{self._zip} holds {len(members)} files called {name}, expected one; download it again")
+            if members[0].flag_bits & 1:
+                raise RunError(
+                    f"{self._zip} is encrypted ({name} asks for a password), which the published archive is not; "
+                    "download it again, or unpack it yourself and put the folder there"
+                )
             return archive.open(members[0])
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise RunError(f"{self._zip} is not a complete zip ({error}); download it again") from None

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import NonNegativeInt
 
 from bench.data.build import assemble, dense, labels
 from bench.data.log import Entities, Log
@@ -22,7 +23,7 @@ from bench.data.sources import Source, SourceConfig, source
 from bench.datasets.kuaisar.clicks import Clicks, read_clicks
 from bench.datasets.kuaisar.csv import Release
 from bench.datasets.kuaisar.interactions import REC_FILE, SEARCH_FILE
-from bench.datasets.kuaisar.items import ITEM_FILE, USER_FILE, Items, read_items, read_users
+from bench.datasets.kuaisar.items import ITEM_FILE, LEVELS, USER_FILE, Items, read_items, read_users
 from bench.errors import RunError
 
 FILES = (REC_FILE, SEARCH_FILE, ITEM_FILE, USER_FILE)
@@ -51,28 +52,33 @@ _PROCESSED = {
 
 
 class Config(SourceConfig):
-    """How the release becomes a Log.
-
-    `core`: least clicks of a user and of an item (0 = no filter); `core_rounds`: until nothing changes, or one round;
-    `core_rows`: count clicks, or everything that was shown; `core_scope`: both tasks together, or each by itself.
-    `item_types`: search results that count, by comma. `unclicked_sessions`: leave them out, or take the first item,
-    which plays by itself. `clicks`: most clicks of a session that are kept (0 = all). `words`: length of captions.
-    `author`: item feature author. `last_day`: what the split `last-day` tests on: the last full day in Shanghai, the
-    last day however short, or the last 24 hours. `check_time`: compare the readable time with the timestamp.
-    """
+    """How the release becomes a Log."""
 
     mode: Literal["natural"] = "natural"
-    core: int = 5
+    """The files say of each row which task it belongs to."""
+    core: NonNegativeInt = 5
+    """Fewest clicks of a user and of an item; 0 = no filter."""
     core_rounds: Literal["iterative", "once"] = "iterative"
+    """Filter until nothing changes, or in one round."""
     core_rows: Literal["clicks", "exposures"] = "clicks"
+    """Count clicks, or everything that was displayed."""
     core_scope: Literal["union", "each-task"] = "union"
+    """Count both tasks together, or each by itself."""
     item_types: str = "VIDEO,IMAGE_ATLAS"
+    """Kinds of search results that count, by comma."""
     unclicked_sessions: Literal["drop", "first-item"] = "drop"
-    clicks: int = 5
-    words: int = 50
+    """Leave sessions without a click out, or take their first item, which plays by itself."""
+    clicks: NonNegativeInt = 5
+    """Most clicks of a session that are kept; 0 = all."""
+    words: NonNegativeInt = 50
+    """Most words of a caption."""
     author: bool = False
+    """Whether the author is a feature of an item."""
     last_day: Literal["full", "partial", "24h"] = "full"
+    """What the split `last-day` tests on: the last full day in Shanghai, the last day however short, or the last 24
+    hours."""
     check_time: bool = True
+    """Compare the readable time of each row with its timestamp."""
 
 
 class _Published(Source):
@@ -83,6 +89,7 @@ class _Published(Source):
     archive: ClassVar[str]
 
     def raw_files(self) -> dict[str, Path]:
+        """The CSV files of a folder, or the zip."""
         files = find(self.root, self.folder, self.archive)
         if Release(files).holds(SIMULATED_MARK):
             # Generated files in the place of the real ones: every caption has to say so.
@@ -90,17 +97,22 @@ class _Published(Source):
         return files
 
     def prepare(self, files: dict[str, Path]) -> Log:
+        """See `prepare` of this module."""
         return prepare(self.entry.name, Release(files), self.config)
 
 
 @source("kuaisar", title="KuaiSAR", split="last-day", cite="Sun et al., CIKM 2023")
 class KuaiSAR(_Published):
+    """The full release."""
+
     folder = "KuaiSAR_v2"
     archive = "KuaiSAR_v2.zip"
 
 
 @source("kuaisar-small", title="KuaiSAR-small", split="last-day", cite="Sun et al., CIKM 2023")
 class KuaiSARSmall(_Published):
+    """The small release."""
+
     folder = "KuaiSAR_final"
     archive = "KuaiSAR.zip"
 
@@ -149,6 +161,7 @@ def prepare(name: str, release: Release, config: Config) -> Log:
         # The system delivers items in batches with one time: what came with a click is not its past.
         "strict_time": True,
         "last_day": config.last_day,
+        "time_zone": "Asia/Shanghai",
         "steps": clicks.steps,
         "statistics": {
             "raw": clicks.raw | {"item rows": items.rows},
@@ -207,6 +220,11 @@ def _item_table(item_ids: np.ndarray, items: Items, vocabulary: np.ndarray, auth
     kinds = np.asarray(
         ["", "caption (token ids)", "category names", "category names, caption (token ids)"], dtype=object
     )
+    # Codes of each level from 1, 0 = none (and for the padding row).
+    levels = {
+        f"{level}_level_category": np.unique(np.r_[0, codes], return_inverse=True)[1].astype(np.int32)
+        for level, codes in zip(LEVELS, items.category.T, strict=True)
+    }
     authors = {"author": np.r_[0, np.unique(items.author, return_inverse=True)[1] + 1].astype(np.int32)}
     table = Entities(
         id=labels(item_ids),
@@ -214,7 +232,7 @@ def _item_table(item_ids: np.ndarray, items: Items, vocabulary: np.ndarray, auth
         provenance=np.r_[kinds[:1], kinds[has_caption + 2 * has_name]],
         words=_coded(items.caption, vocabulary),
         categories=Ragged.from_pairs(rows + 1, place[rows, columns], len(item_ids) + 1),
-        features=authors if author else {},
+        features=levels | (authors if author else {}),
     )
     padded = np.asarray(["", *entries], dtype=object)
     return table, Entities(id=padded, text=np.asarray(["", *names], dtype=object))

@@ -1,157 +1,203 @@
 """What is wrong with a folder of own logs: all of it in one pass, by file, row and column."""
 
-import difflib
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from bench.data.log import TASKS
-from bench.datasets.own_log.sheet import COLUMNS, FEATURE, FORMS, REQUIRED, Problem, Sheet, read_sheet
+from bench.datasets.own_log.codes import EventCodes, event_codes
+from bench.datasets.own_log.columns import KEYS, REQUIRED, kind_of
+from bench.datasets.own_log.formats import find_files, unread_files
+from bench.datasets.own_log.notes import event_notes, text_notes
+from bench.datasets.own_log.outlook import outline, outlook
+from bench.datasets.own_log.problem import Problem, quoted
+from bench.datasets.own_log.read import LogFile, read_file
+from bench.datasets.own_log.spelling import (
+    meant_by,
+    plain_id,
+    rounded_by_spreadsheet,
+    spelled_differently,
+)
+from bench.datasets.own_log.times import check_times
 
-DAY_MS = 86_400_000
-# Times below are before March 1973 if they are milliseconds (and any time since 1970 if they are seconds); times above
-# lie after the year 5138 (and are any time since 1973 if they are microseconds).
-_EARLIEST, _LATEST = 100_000_000_000, 100_000_000_000_000
+_ONE_LINE = ("id", "label", "feature")
+_LINE_BREAK = "[\r\n]"
+_OPEN_QUOTE = "(a quote that is not closed?)"
 
 
 @dataclass
 class Inspection:
-    """A folder's sheets by kind, its problems (nothing is built while there are any) and notes that stop nothing."""
+    """What was read of a folder and what is to be said of it.
+
+    Attributes:
+        folder: where the files are.
+        files: the files by name ("events", "items", "queries", "users").
+        problems: what must be mended; nothing is built while there are any.
+        notes: what is worth knowing and stops nothing.
+        codes: the events as numbers; None where there are problems.
+        has_test_rows: whether the default split gives any; None where that was not looked at.
+    """
 
     folder: Path
-    sheets: dict[str, Sheet]
+    files: dict[str, LogFile]
     problems: list[Problem]
     notes: list[str]
+    codes: EventCodes | None = None
+    has_test_rows: bool | None = None
 
     def summary(self) -> str:
-        events = self.sheets["events"].table
-        tasks = events["task"].value_counts()
-        parts = [f"{int(tasks.get(task, 0)):,} {task} events" for task in TASKS]
-        return f"{', '.join(parts)}, {events['user'].nunique():,} users, {events['item'].nunique():,} items"
+        """Events, users and items in one line."""
+        events = self.files["events"]
+        assert self.codes is not None
+        counts = np.bincount(self.codes.table["task"], minlength=len(TASKS))
+        parts = [f"{count:,} {task} events" for task, count in zip(TASKS, counts, strict=True)]
+        users, items = (len(events.coded(column)[1]) for column in ("user", "item"))
+        return f"{', '.join(parts)}, {users:,} users, {items:,} items"
+
+    def unclicked(self) -> int:
+        """Number of items in the file of items that occur in no event."""
+        items = self.files.get("items")
+        return 0 if items is None else int((~items.table["item"].isin(self.files["events"].coded("item")[1])).sum())
 
 
-def find_files(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
-    """The files of a folder by kind ("events", "items", "queries", "users"), and what is wrong with the choice."""
-    files: dict[str, Path] = {}
-    problems = []
-    for kind in COLUMNS:
-        found = [folder / f"{kind}{form}" for form in FORMS if (folder / f"{kind}{form}").is_file()]
-        if len(found) > 1:
-            problems.append(Problem(kind, f"there are {' and '.join(path.name for path in found)}; keep one of them"))
-        if found:
-            files[kind] = found[0]
-    if "events" not in files:
-        near = difflib.get_close_matches("events.csv", [path.name for path in folder.iterdir()], n=1)
-        guess = f" (is it {near[0]}? rename it)" if near else ""
-        problems.append(Problem("events", f"the folder has no events.csv, events.csv.gz or events.parquet{guess}"))
-    return files, problems
+def inspect(folder: Path, now: float | None = None, *, split: bool = True) -> Inspection:
+    """Read a folder and look at everything.
 
-
-def inspect(folder: Path, now: float | None = None) -> Inspection:
-    """Read a folder and look at everything; `now` (seconds since 1970) tells what lies in the future."""
-    files, problems = find_files(folder)
-    sheets = {kind: read_sheet(path, kind) for kind, path in files.items()}
-    for kind, sheet in sheets.items():
-        for column in REQUIRED[kind]:
-            if column != "time" and column in sheet.table:
-                _ids(sheet, column)
-        if kind != "events" and REQUIRED[kind][0] in sheet.table:
-            _unique(sheet, REQUIRED[kind][0])
-    events = sheets.get("events")
-    if events is not None:
-        _times(events, time.time() if now is None else now)
-        _tasks(events)
-        for kind, what in (("items", "item"), ("users", "user"), ("queries", "query")):
-            other = sheets.get(kind)
-            if other is not None and len(other) and what in other.table and what in events.table:
-                unknown = (events.table[what] != "") & ~events.table[what].isin(other.table[what])
-                events.flag(unknown, what, f"unknown {what}, not in {other.name}")
-    problems += [problem for sheet in sheets.values() for problem in sheet.problems]
-    notes = [f"{sheet.name}: not used: {', '.join(sheet.unused)}" for sheet in sheets.values() if sheet.unused]
-    read = {path.name for path in files.values()}
-    ignored = sorted(path.name for path in folder.iterdir() if path.name.endswith(FORMS) and path.name not in read)
-    notes += [f"not read: {', '.join(ignored)}"] if ignored else []
+    Args:
+        folder: holds the files.
+        now: seconds since 1970; later events lie in the future. Default: the clock.
+        split: whether to say what the default split and its candidates will leave.
+    """
+    paths, problems = find_files(folder)
+    files = {name: read_file(path, name) for name, path in paths.items()}
+    for name, file in files.items():
+        _check_lines(file, name)
+        for column in REQUIRED[name]:
+            if column != "time" and column in file:
+                _check_ids(file, column)
+        if name in KEYS and KEYS[name] in file:
+            codes, values = file.coded(KEYS[name])
+            repeated = pd.Series(codes).duplicated().to_numpy() & np.asarray(values != "")[codes]
+            file.flag(repeated, KEYS[name], "duplicate id")
+    events = files.get("events")
+    if events is not None and len(events.table.columns):
+        _check_tasks(events)
+        if "time" in events:
+            check_times(events, time.time() if now is None else now)
+        for name, key in KEYS.items():
+            if name in files and key in files[name] and len(files[name]) and key in events:
+                _check_known(events, files[name], key)
+    problems += [problem for file in files.values() for problem in file.problems]
+    notes = [f"{file.name}: not used: {', '.join(file.unused)}" for file in files.values() if file.unused]
+    if ignored := unread_files(folder, paths):
+        notes.append(f"not read: {', '.join(ignored)}")
+    notes += [f"{file.name}, {note}" for file in files.values() for note in file.notes]
+    inspection = Inspection(folder, files, problems, notes)
     if not problems:
-        notes += _notes(sheets)
-    return Inspection(folder, sheets, problems, notes)
+        inspection.codes = event_codes(files["events"])
+        codes = inspection.codes
+        notes += event_notes(files["events"], codes, "queries" in files)
+        notes += text_notes(files, codes.queries, inspection.unclicked())
+        if split:
+            catalogue = len(codes.items) + inspection.unclicked()
+            further, inspection.has_test_rows = outlook(outline(codes, catalogue))
+            notes += further
+    return inspection
 
 
-def _ids(sheet: Sheet, column: str) -> None:
-    values = sheet.table[column].astype(str)
-    sheet.flag(values.str.strip() == "", column, "no value", value=False)
-    sheet.flag(
-        values.str.contains("\n", regex=False), column, "a line break inside an id (a quote that is not closed?)"
-    )
-    sheet.flag((values != values.str.strip()) & (values.str.strip() != ""), column, "blanks around an id")
-    sheet.flag(
-        values.str.fullmatch(r"-?\d+(\.\d+)?[eE][+-]?\d+"),
-        column,
-        "an id in exponent notation: a spreadsheet has rounded it",
-    )
+def _check_lines(file: LogFile, name: str) -> None:
+    """No value but a text may go over several lines."""
+    for column in file.table:
+        kind = kind_of(name, column)
+        if kind == "time":
+            # Times are all different: no list of distinct values for them.
+            broken = np.asarray(pc.match_substring_regex(pa.array(file.table[column], pa.string()), _LINE_BREAK))
+            file.flag(broken, column, f"a line break inside a time {_OPEN_QUOTE}")
+        elif kind in _ONE_LINE:
+            what = "an id" if kind == "id" else "a value"
+            broken = _matches(file.coded(column)[1], _LINE_BREAK)
+            file.flag_values(broken, column, f"a line break inside {what} {_OPEN_QUOTE}")
 
 
-def _unique(sheet: Sheet, column: str) -> None:
-    sheet.flag(sheet.table[column].duplicated() & (sheet.table[column] != ""), column, "duplicate id")
+def _check_ids(file: LogFile, column: str) -> None:
+    _, values = file.coded(column)
+    inner = _trimmed(values)
+    empty = np.asarray(inner == "")
+    broken = _matches(values, _LINE_BREAK)
+    file.flag_values(empty, column, "no value", value=False)
+    file.flag_values(np.asarray(inner != values) & ~empty & ~broken, column, "blanks around an id")
+    _note_rounded(file, column)
+    if spellings := spelled_differently(values, plain_id(values)):
+        apart = "blanks, leading zeros or a decimal point alone tell them apart"
+        file.notes.append(f"column {column}: {spellings}; {apart}")
 
 
-def _times(sheet: Sheet, now: float) -> None:
-    """Check the times and make them int64."""
-    if "time" not in sheet.table:
-        return
-    texts = sheet.table["time"].astype(str)
-    whole = texts.str.fullmatch(r"-?\d{1,18}").to_numpy(bool)
-    sheet.flag(~whole, "time", "no whole number of milliseconds since 1970 (UTC)")
-    times = pd.to_numeric(texts.where(whole, "0")).to_numpy(np.int64)
-    sheet.flag(whole & (times < 0), "time", "negative time")
-    sheet.flag(
-        whole & (times >= 0) & (times < _EARLIEST), "time", "seconds instead of milliseconds? (multiply by 1000)"
-    )
-    future = whole & (times > now * 1000 + DAY_MS)
-    sheet.flag(future & (times >= _LATEST), "time", "microseconds or nanoseconds instead of milliseconds?")
-    sheet.flag(future & (times < _LATEST), "time", "a time in the future")
-    sheet.table["time"] = times
+def _note_rounded(file: LogFile, column: str) -> None:
+    codes, values = file.coded(column)
+    if rounded := rounded_by_spreadsheet(values, np.bincount(codes, minlength=len(values))):
+        file.notes.append(
+            f"column {column}: ids such as {quoted(rounded)} look as a spreadsheet writes long numbers, which it rounds; "
+            "export the column as text"
+        )
 
 
-def _tasks(sheet: Sheet) -> None:
+def _check_tasks(events: LogFile) -> None:
     """Check task and query against each other; fill in the columns that may be missing."""
-    table = sheet.table
-    given = "task" in table
     for column in ("query", "session", "event"):
-        if column not in table:
-            table[column] = ""
-    query = table["query"].str.strip()
-    if not given:
-        table["task"] = np.where(query != "", "search", "rec")
-    known = ~sheet.flag(~table["task"].isin(TASKS), "task", "unknown task (rec or search)")
-    sheet.flag(
-        known & (table["task"] == "search") & (query == ""), "query", "a search event without a query", value=False
-    )
-    sheet.flag(known & (table["task"] == "rec") & (query != ""), "query", "a rec event with a query")
-
-
-def _notes(sheets: dict[str, Sheet]) -> list[str]:
-    """What is worth knowing of a folder without problems."""
-    events = sheets["events"].table
-    notes = []
-    twice = int(events.duplicated().sum())
-    if twice:
-        notes.append(f"{twice:,} events are there more than once in all columns; each is used once")
-    per_user = events.groupby(["user", "task"]).size()
-    for task in TASKS:
-        if (events["task"] == task).any():
-            long = int((per_user[:, task] >= 3).sum())
-            notes.append(f"{task}: {long:,} users have three events or more, as leave-one-out needs")
+        if column in events:
+            _note_rounded(events, column)
+            events.replace_values(column, np.asarray(_trimmed(events.coded(column)[1]) == ""), "")
         else:
-            notes.append(f"no {task} events; models of {task} cannot be compared on this log")
-    ties = int(events.duplicated(["user", "time"], keep=False).sum())
-    notes.append(f"{ties / len(events):.1%} of the events share user and time with another; a hash orders those")
-    items = sheets.get("items")
-    if items is None or not {"text", "words"} & set(items.table):
-        notes.append("items have no text; models that read text see ids only")
-    elif "text" in items.table:
-        notes.append(f"{(items.table['text'] != '').mean():.1%} of the items have a text")
-    features = [f"{kind}.{name}" for kind, sheet in sheets.items() for name in sheet.table if name.startswith(FEATURE)]
-    return notes + ([f"features: {', '.join(features)}"] if features else [])
+            events.add_constant(column, "")
+    codes, values = events.coded("query")
+    has_query = np.asarray(values != "")[codes]
+    if "task" not in events:
+        events.table["task"] = pd.Series(np.where(has_query, "search", "rec"), dtype="str")
+    task_codes, tasks = events.coded("task")
+    events.flag_values(~tasks.isin(TASKS), "task", "unknown task (rec or search)")
+    search, rec = (np.asarray(tasks == task)[task_codes] for task in ("search", "rec"))
+    events.flag(search & ~has_query, "query", "a search event without a query", value=False)
+    events.flag(rec & has_query, "query", "a rec event with a query")
+
+
+def _check_known(events: LogFile, file: LogFile, key: str) -> None:
+    """Report ids of events that the file of their entities does not hold, with what they seem to mean."""
+    _, values = events.coded(key)
+    known = file.coded(key)[1]
+    unknown = (values != "") & ~values.isin(known)
+    if not unknown.any():
+        return
+    hint = meant_by(values[unknown], known)
+    events.flag_values(unknown, key, f"unknown {key}, not in {file.name}{hint}")
+    _report_swallowed(file, key, values[unknown])
+
+
+def _report_swallowed(file: LogFile, key: str, unknown: pd.Index) -> None:
+    """Report a text over several lines that holds the row of an id which is missing: its quote is not closed."""
+    wanted = set(unknown)
+    texts = pa.array(file.table["text"] if "text" in file else [], pa.string())
+    for row in np.flatnonzero(np.asarray(pc.match_substring_regex(texts, _LINE_BREAK))):
+        lines = texts[int(row)].as_py().splitlines()[1:]
+        parts = [part.strip(' "') for line in lines for part in line.split(",")]
+        swallowed = next((part for part in parts if part in wanted), None)
+        if swallowed is not None:
+            what = f"a quote that opens here is not closed, the text goes on into the row of {key} {quoted(swallowed)}"
+            file.problems.append(Problem(file.name, what, "text", int(file.rows[row])))
+            return
+
+
+def _matches(values: pd.Index, pattern: str) -> np.ndarray:
+    return np.asarray(pc.match_substring_regex(_array(values), pattern))
+
+
+def _trimmed(values: pd.Index) -> pd.Index:
+    return pd.Index(pc.utf8_trim_whitespace(_array(values)).to_pandas())
+
+
+def _array(values: pd.Index) -> pa.Array:
+    return pa.array(values.to_numpy(dtype=object), pa.string())

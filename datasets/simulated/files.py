@@ -57,6 +57,7 @@ def write_raw(folder: Path, parameters: Parameters, spelling: Spelling = "v2") -
 
     Args:
         folder: for instance `<data root>/kuaisar/KuaiSAR_v2`, where the data set `kuaisar` reads them.
+        parameters: size and strengths.
         spelling: column names of the second version of the release, or those that its documentation prints.
     """
     with atomic_folder(folder, "the simulated files") as scratch:

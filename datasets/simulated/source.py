@@ -26,11 +26,14 @@ class Config(kuaisar.Config, Parameters):
     """Size and strengths of the simulation (`Parameters`), and how its release becomes a Log (`kuaisar.Config`)."""
 
     def parameters(self) -> Parameters:
+        """The part of the settings that is about the simulation."""
         return Parameters(**{name: getattr(self, name) for name in Parameters.model_fields})
 
 
 @source("simulated", title="Simulated", split="last-day", synthetic="everything (simulated)")
 class Simulated(Source):
+    """A simulated release, generated when it is first used."""
+
     Config = Config
 
     def raw_files(self) -> dict[str, Path]:
@@ -46,4 +49,5 @@ class Simulated(Source):
         return {name: folder / name for name in kuaisar.FILES}
 
     def prepare(self, files: dict[str, Path]) -> Log:
+        """As KuaiSAR's reader does."""
         return kuaisar.prepare("simulated", Release(files), self.config)

@@ -28,34 +28,39 @@ _FIRST_WORD = 1_000_000
 
 
 class Parameters(BaseModel):
-    """Size of a simulated release and strength of what is planted.
-
-    `users`, `items` and `events` (rows of both interaction files together) are exact. `search_share` of the rows
-    belong to searches. `clickable`: share of the items that anybody ever clicks. Items belong to one of `topics` x
-    `intents` intents; each intent is searched by `queries` fixed keyword tuples.
-
-    Strengths: `taste` = probability that a click or search without a predecessor follows the user's favourite topics;
-    `transition` = that a recommendation click takes the topic of the user's last search, and a search that of his last
-    click; `relevance` = that a clicked search result is of the query's intent; `popularity` = exponent of Zipf's law
-    within the items.
-    """
+    """Size of a simulated release and strength of what is planted; a strength of 0 plants nothing."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     seed: int = 0
+    """Of everything that is drawn."""
     users: int = Field(default=500, ge=1)
+    """Number of users, exactly."""
     items: int = Field(default=4_000, ge=10)
+    """Number of items, exactly."""
     events: int = Field(default=80_000, ge=100)
+    """Rows of both interaction files together, exactly."""
     search_share: float = Field(default=0.4, gt=0, lt=1)
+    """Share of the rows that belong to searches."""
     days: float = Field(default=9.8, gt=0, le=400)
+    """Length of the period."""
     clickable: float = Field(default=0.5, gt=0, le=1)
+    """Share of the items that anybody ever clicks."""
     topics: int = Field(default=12, ge=1)
+    """Number of topics."""
     intents: int = Field(default=4, ge=1)
+    """Intents per topic; an item belongs to one."""
     queries: int = Field(default=4, ge=1)
+    """Fixed keyword tuples by which an intent is searched."""
     taste: float = Field(default=0.7, ge=0, le=1)
+    """Probability that a click or search without a predecessor follows the user's favourite topics."""
     transition: float = Field(default=0.4, ge=0, le=1)
+    """Probability that a recommendation click takes the topic of the user's last search, and a search that of the last
+    click."""
     relevance: float = Field(default=0.8, ge=0, le=1)
+    """Probability that a clicked search result is of the query's intent."""
     popularity: float = Field(default=0.5, ge=0, le=2)
+    """Exponent of Zipf's law within the items."""
 
 
 def full_size(scale: float = 1.0, seed: int = 0) -> Parameters:
@@ -154,8 +159,7 @@ def common_word(place: np.ndarray) -> np.ndarray:
 
 
 def oracle(log: "Log", parameters: Parameters) -> "Callable[[Batch], Tensor]":
-    """A scorer that knows the structure: the logarithm of each candidate's probability of being clicked, up to a
-    constant.
+    """A scorer that knows the structure: log probability of a click on each candidate, up to a constant.
 
     It sees what every model sees (the batch), and reads tastes, intents and weights from the simulation. Of the past
     it needs the user's last search. Not a model of the table: no log of the real world has one.

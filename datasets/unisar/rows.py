@@ -57,6 +57,8 @@ class Entries:
 
 @dataclass(frozen=True)
 class Release:
+    """A release as it was read."""
+
     rows: Rows
     rec: Entries
     src: Entries
@@ -66,7 +68,7 @@ class Release:
 
 
 def read_release(tables: dict[str, Path]) -> Release:
-    """From the Parquet files that `unisar_unpickle` wrote, by name (`rec_train`, ..., `user_vocab`, ...)."""
+    """From the Parquet files that `unpickle` wrote, by name (`rec_train`, ..., `user_vocab`, ...)."""
     parts = [(task, part, pq.read_table(tables[f"{prefix}_{name}"]))
              for task, prefix in ((REC, "rec"), (SEARCH, "src")) for part, name in enumerate(PARTS)]  # fmt: skip
     users = pq.read_table(tables["user_vocab"])

@@ -1,11 +1,10 @@
-"""UniSAR's processed release (Shi et al., SIGIR 2024; repository TengShi-RUC/UniSAR): its rows, histories and stored
-negatives.
+"""UniSAR's processed release: its rows, histories and stored negatives.
 
-The folder holds `dataset/{rec,src}_{train,val,test}.pkl` and `vocab/*.pkl`. The split is the release's own (`given`),
-the histories are its users' lists in its order, and the stored negatives of the test rows become lists for
-`--candidates given:FILE` (the manifest names the file), so that published numbers can be compared on identical
-candidates. What is odd about the release is counted in the manifest; what our histories leave out (a row's own event
-and item) is a leak there.
+Shi et al., SIGIR 2024; repository TengShi-RUC/UniSAR. The folder holds `dataset/{rec,src}_{train,val,test}.pkl` and
+`vocab/*.pkl`. The split is the release's own (`given`), the histories are its users' lists in its order, and the
+stored negatives of the test rows become lists for `--candidates given:FILE` (the manifest names the file), so that
+published numbers can be compared on identical candidates. What is odd about the release is counted in the manifest;
+what our histories leave out (a row's own event and item) is a leak there.
 """
 
 import os
@@ -24,12 +23,12 @@ import pyarrow.parquet as pq
 from bench.data.build import assemble, labels
 from bench.data.log import TASKS, Entities, Log
 from bench.data.ragged import Ragged
-from bench.data.sources import Source, SourceConfig, source
+from bench.data.sources import FolderSource, SourceConfig, source
 from bench.data.split import split
-from bench.datasets.unisar import unpickle as unisar_unpickle
+from bench.datasets.unisar import unpickle
 from bench.datasets.unisar.events import released_events
 from bench.datasets.unisar.rows import Release, checks, leak_rates, read_release
-from bench.errors import RunError, UsageError
+from bench.errors import RunError
 
 _KINDS = {f"{task}_{part}": "rows" for task in ("rec", "src") for part in ("train", "val", "test")} | {
     "user_vocab": "users", "src_session_vocab_np": "sessions",
@@ -37,31 +36,30 @@ _KINDS = {f"{task}_{part}": "rows" for task in ("rec", "src") for part in ("trai
 }  # fmt: skip
 # The Amazon release has no user features; without them and the item and query tables the rows can still be read.
 _OPTIONAL = ("query_vocab", "user_vocab_np", "item_vocab_np")
-_CATEGORIES = ("first_level_category_id", "second_level_category_id")
+# Columns of the item table and what the features of items are called here, as in the KuaiSAR that bench prepares.
+_CATEGORIES = {"first_level_category_id": "first_level_category", "second_level_category_id": "second_level_category"}
 _PUBLISHED = {"Amazon (Kindle)": {"users": 68_223, "items": 61_934}, "KuaiSAR": {"users": 22_700, "items": 673_415}}
 NO_WORDS = "(no words)"
+# How many times the processor time that a file may take the wall clock waits: the machine has other work, too.
+_WAITING = 4
 
 
 class Config(SourceConfig):
+    """Settings of the release."""
+
     mode: Literal["natural"] = "natural"
+    """The release says of each row which task it belongs to."""
 
 
 @source("unisar-release:", title="UniSAR's release", split="given", cite="Shi et al., SIGIR 2024")
-class UniSARRelease(Source):
+class UniSARRelease(FolderSource):
+    """The release in the folder that the argument names."""
+
     Config = Config
 
     def raw_files(self) -> dict[str, Path]:
-        if not self.argument:
-            raise UsageError(
-                "unisar-release: needs the unzipped folder, unisar-release:DIR, with dataset/ and vocab/ in it"
-            )
-        given = Path(self.argument).expanduser()
-        folder = next((path for path in (given, self.root / given) if path.is_dir()), None)
-        if folder is None:
-            raise RunError(
-                f"unisar-release:{given}: there is no folder {given}, nor {self.root / given}; "
-                "unzip there what github.com/TengShi-RUC/UniSAR links to"
-            )
+        """The pickles of `dataset/` and `vocab/`."""
+        folder = self.folder
         files = {
             name: folder / ("dataset" if kind == "rows" else "vocab") / f"{name}.pkl" for name, kind in _KINDS.items()
         }
@@ -71,6 +69,7 @@ class UniSARRelease(Source):
         return {name: path for name, path in files.items() if path.is_file()}
 
     def prepare(self, files: dict[str, Path]) -> Log:
+        """Unpickle in another process, merge the lists, write the stored negatives as candidates."""
         with tempfile.TemporaryDirectory(prefix="bench-unisar-") as scratch:
             tables = convert(files, Path(scratch))
             release = read_release(tables)
@@ -94,16 +93,23 @@ def convert(files: dict[str, Path], folder: Path) -> dict[str, Path]:
         RunError: a file was refused (it asks for code, is damaged, or is not of the documented form).
     """
     targets = {name: folder / f"{name}.parquet" for name in files}
-    command = [sys.executable, "-I", str(Path(unisar_unpickle.__file__))]
+    command = [sys.executable, "-I", "-m", unpickle.__name__]
     for name, path in files.items():
         command += [_KINDS[name], str(path.resolve()), str(targets[name])]
     kept = {name: os.environ[name] for name in ("SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
-    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode == unisar_unpickle.REFUSED:
+    folder_read = next(iter(files.values())).parent.parent
+    # Where the system limits processor time, this is never reached.
+    seconds = _WAITING * (1 + sum(unpickle.seconds_for(path.stat().st_size) for path in files.values()))
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=kept, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(f"reading {folder_read} took longer than {seconds:.0f} s and was ended") from None
+    if done.returncode == unpickle.REFUSED:
         raise RunError(f"{done.stderr.strip()}; a file of the release is a pickle of tables and lists, get it again")
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        folder_read = next(iter(files.values())).parent.parent
         raise RunError(f"reading {folder_read} failed in its process (exit {done.returncode}): {last[0]}")
     return targets
 
@@ -168,7 +174,7 @@ def _log(name: str, release: Release, features: dict[str, pa.Table], seed: int) 
             provenance=_column("word ids of the caption" if entry else "" for entry in captions),
             words=_coded(captions, code_of),
             categories=categories,
-            features=_features(item_table, item_ids),
+            features=_features(item_table, item_ids) | _levels(item_table, item_ids),
         ),
         queries=Entities(
             id=_column(texts), text=_column(" ".join(entry) for entry in spoken), words=_coded(spoken, code_of)
@@ -177,7 +183,8 @@ def _log(name: str, release: Release, features: dict[str, pa.Table], seed: int) 
         words=Entities(id=_column(words)),
         categories=Entities(id=_column(category_ids)),
         seed=seed,
-        manifest={"release": facts},
+        # The Amazon release has no features; models publish settings for the two under these names.
+        manifest={"release": facts, "same_data_as": "kuaisar" if "user_vocab_np" in features else "amazon-kindle"},
     )
     # No two events of a user share time and item, so that this order of both finds each event's row.
     rows_of = np.empty(len(user), dtype=np.int64)
@@ -220,6 +227,17 @@ def _features(table: pa.Table | None, ids: np.ndarray) -> dict[str, np.ndarray]:
     ]
     codes = {name: np.unique(kept.column(name).to_numpy(), return_inverse=True)[1] for name in plain}
     return {name: np.concatenate([[0], code + 1]).astype(np.int32) for name, code in codes.items()}
+
+
+def _levels(table: pa.Table | None, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """The category of each level as a feature: codes from 1, 0 = none and padding."""
+    if table is None:
+        return {}
+    kept = _of(table, ids)
+    numbers = {_CATEGORIES[name]: kept.column(name).to_numpy() for name in kept.column_names if name in _CATEGORIES}
+    return {
+        name: np.unique(np.r_[0, column], return_inverse=True)[1].astype(np.int32) for name, column in numbers.items()
+    }
 
 
 def _of(table: pa.Table, ids: np.ndarray) -> pa.Table:

@@ -3,17 +3,22 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.baselines.lightgcn import LightGCN
-from bench.data.batch import Batches, TrainData
+from bench.data.batch import Batches
+from bench.data.build import build
 from bench.data.catalog import Catalog
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.evaluation.scoring import RowValidation
-from bench.ranker.blocks.graph import adjacency, bpr, initial, propagate, train_table
+from bench.ranker.blocks.graph import GraphTable, TableConfig, adjacency, click_table, initial, propagate
+from bench.ranker.blocks.losses import bpr
+from bench.ranker.context import InMemory, Silent
 from bench.ranker.contract import Context
 
 USERS, ITEMS = 5, 7
@@ -74,58 +79,111 @@ def test_gradient_of_propagation_is_that_of_the_dense_product():
     torch.testing.assert_close(ego.grad, power.T @ weight)
 
 
-def test_padding_rows_are_zero_and_a_cold_item_keeps_a_share_of_its_start():
-    users, items = np.array([1, 2, 3, 4, 5]), np.array([1, 2, 3, 4, 4])
-    start = initial(USERS, ITEMS, 4, torch.Generator().manual_seed(0))
-    tables = train_table(users, items, USERS, ITEMS, 4, 2, 6, 0.01, 0.0, torch.Generator().manual_seed(0))
+def clicked(users: np.ndarray, items: np.ndarray, n_items: int) -> tuple[Context, TrainData]:
+    """A log of recommendation clicks in this order; the last two of each user are held out."""
+    time = np.arange(len(users))
+    events = pd.DataFrame({"act": time, "user": users.astype(str), "item": items.astype(str), "time": time})
+    known = pd.DataFrame({"id": [str(item) for item in range(1, n_items + 1)]}).assign(text="")
+    queries = pd.DataFrame({"id": ["q"], "text": ["q"]})
+    log = build("clicks", "disjoint", events.assign(task=0, query=""), known, queries, seed=0)
+    return Context(Catalog(log), seed=3), TrainData(Batches(split(log)), ("rec", "search"), 3)
+
+
+def blocks(groups: int = 4, users: int = 60, size: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Users click nine of the ten items of their group: (users, 9) items."""
+    rng = np.random.default_rng(0)
+    return np.stack([rng.permutation(size)[:9] + (user % groups) * size + 1 for user in range(users)])
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[Context, TrainData]:
+    items = blocks()
+    items[0, -1] = 41  # clicked once, after the training
+    return clicked(np.repeat(np.arange(60), 9), items.ravel(), 41)
+
+
+SMALL = TableConfig(dim=16, epochs=2, lr=0.02, batch_size=128)
+
+
+def test_padding_rows_are_zero_and_a_cold_item_keeps_a_share_of_its_start(planted):
+    context, train = planted
+    tables = click_table(context, train, SMALL)
     assert {name: tuple(value.shape) for name, value in tables.items()} == {
-        "user": (USERS + 1, 4), "item": (ITEMS + 1, 4), "user_ego": (USERS + 1, 4), "item_ego": (ITEMS + 1, 4),
+        "user": (61, 16), "item": (42, 16), "user_ego": (61, 16), "item_ego": (42, 16),
     }  # fmt: skip
     assert all(not value[0].any() for value in tables.values())
-    # Item 7 was never clicked: it has no neighbours, so two hops add nothing to it.
-    torch.testing.assert_close(tables["item"][7], tables["item_ego"][7] / 3)
-    assert not torch.equal(tables["item_ego"][1], start[USERS + 1 + 1])
+    # An item that was never clicked has no neighbours, so two hops add nothing to it.
+    (cold,) = np.setdiff1d(np.arange(1, 42), train.arrays("rec")["item"])
+    torch.testing.assert_close(tables["item"][cold], tables["item_ego"][cold] / 3)
+    start = initial(60, 41, 16, context.generator("lightgcn"))
+    assert not torch.equal(tables["item_ego"][1], start[61 + 1])
+
+
+def test_the_table_learns_a_planted_block_structure(planted):
+    context, train = planted
+    tables = click_table(context, train, TableConfig(dim=16, epochs=120, lr=0.02, batch_size=128))
+    scores = (tables["user"][1:] @ tables["item"][1:].T).numpy()
+    log = train._batches.split.log
+    item_group = (log.items.id[1:].astype(int) - 1) // 10
+    user_group = log.users.id[1:].astype(int) % 4
+    seen = np.zeros((61, 42), dtype=bool)
+    clicks = train.arrays("rec")
+    seen[clicks["user"], clicks["item"]] = True
+    wins = []
+    for user in range(60):
+        inside = item_group == user_group[user]
+        foreign = scores[user][~inside]
+        wins += [(scores[user][item] > foreign).mean() for item in np.flatnonzero(inside & ~seen[user + 1, 1:])]
+    assert len(wins) == 60 * 3
+    # An untrained table has an unseen item of the group above a foreign one half the time.
+    assert np.mean(wins) > 0.97
+
+
+def test_the_table_is_the_same_bytes_again_and_others_with_another_seed(planted):
+    context, train = planted
+    first, again = (click_table(Context(context.catalog, seed=3), train, SMALL) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    other = click_table(Context(context.catalog, seed=4), train, SMALL)
+    assert not torch.equal(first["item"], other["item"])
+
+
+def test_the_table_never_trains_on_a_seen_item_as_a_negative(planted, monkeypatch):
+    context, train = Context(planted[0].catalog, seed=3), planted[1]
+    loss, batches = GraphTable.loss, []
+    monkeypatch.setattr(GraphTable, "loss", lambda self, batch: batches.append(batch) or loss(self, batch))
+    click_table(context, train, SMALL)
+    pairs = {(int(u), int(i)) for u, i in zip(*(train.arrays()[name] for name in ("user", "item")), strict=True)}
+    drawn = [(int(u), int(i)) for b in batches for u, row in zip(b.user, b.negatives, strict=True) for i in row]
+    assert len(drawn) == 2 * len(train.arrays("rec")["user"]) and not pairs & set(drawn)
+
+
+def test_an_interrupted_table_resumes_to_the_same_bytes(planted):
+    context, train = planted
+    expected = click_table(context, train, SMALL)
+    store, steps = InMemory(), []
+
+    def listen(self, epoch, *rest):
+        steps.append(epoch)
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+
+    one = Context(context.catalog, seed=3, checkpoints=store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Silent, "step", listen)
+        with pytest.raises(KeyboardInterrupt):
+            click_table(one, train, SMALL)
+        resumed = click_table(one, train, SMALL)
+    assert steps[:7] == [1, 1, 1, 1, 2, 2, 2] and steps[7:] == [2, 2, 2, 2], "the first epoch is not repeated"
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert "stages" not in store.load(), "it is no checkpoint of the fit"
 
 
 def test_fresh_bpr_is_ln_2():
     ego = initial(200, 300, 64, torch.Generator().manual_seed(0))
     pick = torch.Generator().manual_seed(1)
     user, positive, negative = (torch.randint(1, 200, (500,), generator=pick) for _ in range(3))
-    assert float(bpr(ego[user], ego[201 + positive], ego[201 + negative])) == pytest.approx(math.log(2), abs=0.02)
-
-
-def test_bpr_closed_form():
-    user, positive = torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 5.0]])
-    negative = torch.tensor([[0.5, 1.0]])
-    assert float(bpr(user, positive, negative)) == pytest.approx(math.log1p(math.exp(-1.5)))
-    several = torch.stack([negative, positive], 1)
-    assert float(bpr(user, positive, several)) == pytest.approx((math.log1p(math.exp(-1.5)) + math.log(2)) / 2)
-
-
-def blocks(groups: int = 4, users: int = 15, items: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Users click seven of the ten items of their group; returns users, items and each user's three left items."""
-    rng = np.random.default_rng(0)
-    left, right, held = [], [], []
-    for user in range(groups * users):
-        mine = rng.permutation(items) + (user % groups) * items + 1
-        left += [user + 1] * 7
-        right += mine[:7].tolist()
-        held.append(mine[7:])
-    return np.array(left), np.array(right), np.array(held)
-
-
-def test_the_table_learns_a_planted_block_structure():
-    users, items, held = blocks()
-    tables = train_table(users, items, 60, 40, 16, 2, 120, 0.02, 1e-4, torch.Generator().manual_seed(0), 128)
-    scores = (tables["user"][1:] @ tables["item"][1:].T).numpy()
-    rows = np.arange(60)
-    own = scores[rows[:, None], held - 1].mean(1)
-    foreign = np.stack([np.delete(scores[u], np.arange(10) + (u % 4) * 10) for u in rows])
-    # An untrained table has the clicked item above a foreign one half the time.
-    assert (own[:, None] > foreign).mean() > 0.97
-    again = train_table(users, items, 60, 40, 16, 2, 2, 0.02, 1e-4, torch.Generator().manual_seed(0), 128)
-    twice = train_table(users, items, 60, 40, 16, 2, 2, 0.02, 1e-4, torch.Generator().manual_seed(0), 128)
-    assert all(torch.equal(again[name], twice[name]) for name in again)
+    wanted, other = ((ego[user] * ego[201 + item]).sum(-1) for item in (positive, negative))
+    assert float(bpr(wanted, other[:, None])) == pytest.approx(math.log(2), abs=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +200,7 @@ def test_scores_are_inner_products_of_propagated_rows_and_survive_saving(fitted)
     model, batches, context = fitted
     rows = batches.split.rows("test", "rec")[:6]
     batch = batches.rows(rows, np.tile(np.arange(1, 9), (6, 1)), model.window)
-    final = propagate(model._graph, model.ego.detach(), 3)
+    final = propagate(model.table._graph, model.table.ego.detach(), 3)
     users, items = final[: 20 + 1], final[20 + 1 :]
     torch.testing.assert_close(model.score(batch), torch.einsum("bd,bkd->bk", users[batch.user], items[batch.cand]))
     fresh = LightGCN(model.config, context)
@@ -155,10 +213,10 @@ def test_search_clicks_are_no_edges(fitted):
     model, batches, _ = fitted
     clicks = TrainData(batches, ("rec",), 3).arrays("rec")
     pairs = len(np.unique(np.stack([clicks["user"], clicks["item"]]), axis=1).T)
-    assert model._graph.values().numel() == 2 * pairs
+    assert model.table._graph.values().numel() == 2 * pairs
     held = batches.split.rows("test", "rec")
     events = batches.split.log.events
-    plain = model._graph.to_dense()
+    plain = model.table._graph.to_dense()
     assert not plain[events.user[held], 21 + events.item[held]].any()
 
 
@@ -167,5 +225,5 @@ def test_first_loss_is_ln_2(fitted):
     fresh = LightGCN(model.config, context)
     train = TrainData(batches, ("rec",), 3)
     fresh.precompute(train)
-    _, parts = fresh.loss(next(fresh.batches(train, 0, 1)))
+    _, parts = fresh.loss(next(fresh.stream(train).batches(0, 1)))
     assert float(parts["bpr"].detach()) == pytest.approx(math.log(2), abs=0.03)

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bench.datasets
-from bench.baselines.counting import PairTable, below_one, distinct
-from bench.data.batch import Batch, Batches, TrainData
+from bench.baselines.counting import PairTable, distinct, tie_breaks
+from bench.data.batch import Batch, Batches
 from bench.data.build import build
 from bench.data.catalog import Catalog
 from bench.data.log import Log
 from bench.data.ragged import Ragged
 from bench.data.split import LogSplit, split
+from bench.data.training import TrainData
 from bench.errors import RunError
 from bench.evaluation.candidates import CandidateSet, draw
 from bench.evaluation.metrics import parse
@@ -67,7 +68,7 @@ REFERENCE = {
 
 @pytest.fixture(scope="module")
 def movielens(tmp_path_factory) -> tuple[LogSplit, CandidateSet]:
-    sp = split(bench.datasets.load("ml-100k", root=tmp_path_factory.mktemp("data")))
+    sp = split(bench.datasets.load("ml-100k", data=tmp_path_factory.mktemp("data")))
     return sp, draw(sp, "test", BOTH, seed=0)
 
 
@@ -168,6 +169,16 @@ def test_matcher_of_real_queries_is_the_share_of_their_words():
     assert "words" in model.evidence()["match"]
 
 
+def test_a_query_without_words_matches_nothing():
+    log = worded(["red shoe", "blue shoe", "shoe", "hat"], ["red shoe", ""])
+    sp = split(log)
+    for name in ("matcher", "bm25", "tfidf"):
+        model = fitted(name, sp)
+        batch = worded_batch(sp, model)
+        table = dict(zip(log.queries.text[batch.query.numpy()], model.score(batch).tolist(), strict=True))
+        assert table[""] == [0.0, 0.0, 0.0, 0.0] and max(table["red shoe"]) > 0, name
+
+
 def test_matchers_refuse_a_log_without_words_and_generated_queries():
     log = worded(["", "", "", ""], ["", " "])
     with pytest.raises(RunError, match=r"neither generated queries nor words"):
@@ -195,7 +206,7 @@ def test_lexicographic_order(name, second, small):
 @given(st.lists(st.integers(0, 2_000_000), min_size=1, max_size=300), st.integers(0, 50))
 @settings(max_examples=50, deadline=None)
 def test_tie_breaks_keep_the_order_beside_whole_numbers(counts, level):
-    tie = below_one(torch.tensor(counts, dtype=torch.float32))
+    tie = tie_breaks(torch.tensor(counts, dtype=torch.float32))
     assert tie.min() >= 0 and tie.max() < 1
     shifted = level + tie
     expected = np.asarray(counts)[:, None] < np.asarray(counts)
@@ -248,7 +259,8 @@ def test_seq_knn_equals_the_sum_over_near_pairs(last, reach, small):
                 near[frozenset((int(events.item[i]), int(events.item[j])))] += 1
     total = Counter(events.item.tolist())
     batch = batch_of(small, model, k=40)
-    items, _, _, mask = batch.merged(last)
+    history = batch.merged(last)
+    items, mask = history.items, history.mask
     expected = np.zeros(batch.cand.shape)
     for row, cand in enumerate(batch.cand.tolist()):
         for column, item in enumerate(cand):

@@ -1,7 +1,6 @@
 """UniSAR: which slots see which, its losses in closed form, its published size, users without a history."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,10 +9,14 @@ from torch import nn
 
 from bench.baselines import unisar
 from bench.baselines.unisar import UniSAR
-from bench.data.batch import Batch, Batches, TrainData
+from bench.data import sources
+from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
-from bench.data.log import REC, SEARCH
+from bench.data.log import REC, SEARCH, Log
 from bench.data.split import split
+from bench.data.training import TrainData
+from bench.datasets.kuaisar.items import USER_FEATURES
+from bench.datasets.simulated.source import Parameters, write_raw
 from bench.ranker.blocks.lengths import by_length, trim
 from bench.ranker.contract import Context
 
@@ -24,7 +27,8 @@ class World:
     def __init__(self, make_log):
         log = make_log(n_users=24, n_items=60, length=16, n_queries=8)
         self.catalog = Catalog(log)
-        self.train = TrainData(Batches(split(log)), ("rec", "search"), 0)
+        self.batches = Batches(split(log))
+        self.train = TrainData(self.batches, ("rec", "search"), 0)
 
     def model(self, tasks=("rec", "search"), **settings) -> UniSAR:
         torch.manual_seed(0)
@@ -32,7 +36,7 @@ class World:
         return UniSAR(config, Context(self.catalog, tasks=tasks))
 
     def batch(self, model: UniSAR) -> Batch:
-        return next(model.batches(self.train, 0, 1))
+        return next(model.stream(self.train).batches(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,7 @@ def test_transitions_are_torch_layers_under_the_mask_of_equal_kinds(world, layer
     rows, width = len(part), part.merged_task.shape[1]
     clicked = torch.randn(*part.rec_items.shape, 64) * part.rec_mask[..., None]
     searched = torch.randn(*part.search_query.shape, 64) * part.search_mask[..., None]
-    sides = dict(zip(("rec", "search"), model._transitions(part, clicked, searched), strict=True))
+    sides = dict(zip(("rec", "search"), model.transition(part, clicked, searched), strict=True))
 
     merged = torch.zeros(rows, width, 64)
     for row in range(rows):
@@ -138,7 +142,7 @@ def test_a_click_sees_no_other_click_across(model, batch):
     part = trim(both(batch))
     clicked = torch.randn(*part.rec_items.shape, 64, requires_grad=True)
     searched = torch.randn(*part.search_query.shape, 64, requires_grad=True)
-    across = model._transitions(part, clicked, searched)[0].across
+    across = model.transition(part, clicked, searched)[0].across
     by_click, by_search = torch.autograd.grad(across[:, 0].square().sum(), (clicked, searched))
     assert (by_click[:, 1:] == 0).all()
     assert (by_search.abs().sum(-1)[part.search_mask] > 0).all()
@@ -155,12 +159,12 @@ def test_fusion_is_a_torch_decoder_layer_and_pooling_follows_the_candidate(model
     torch.testing.assert_close(fused[mask], expected[mask], rtol=1e-4, atol=1e-5)
 
     candidates, pool = torch.randn(len(part), 3, 64), model.pooling["rec"]
-    found = pool(fused, mask, candidates)
+    pooled = pool(fused, mask, candidates)
     for row in range(len(part)):
         keys = fused[row][mask[row]]
         for k in range(3):
             weights = torch.softmax(torch.stack([key @ pool.weight @ candidates[row, k] for key in keys]), 0)
-            torch.testing.assert_close(found[row, k], weights @ keys, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(pooled[row, k], weights @ keys, rtol=1e-4, atol=1e-5)
 
 
 def test_without_auxiliaries_the_loss_is_the_weighted_click_loss(world):
@@ -191,9 +195,10 @@ def test_fresh_click_loss_is_that_of_a_coin(world):
 
 
 def test_pair_loss_is_the_mean_over_all_pairs_of_the_histories(world):
-    model = world.model(pair_negatives=1000)  # all items and queries are negatives: nothing is left to chance
+    model = world.model()
     batch = world.batch(model)
-    found = model._pair_losses(batch)
+    # All items and queries are negatives: nothing is left to chance.
+    by_task = model.pairs.of_histories(batch, model.queries, model.items, negatives=1000, tasks=2)
     items, queries, pairs = model.items(torch.arange(61)), model.queries(torch.arange(9)), model.pairs
     for task in (0, 1):
         losses = []
@@ -205,7 +210,7 @@ def test_pair_loss_is_the_mean_over_all_pairs_of_the_histories(world):
                         similarity = torch.cat([right[None], others[1:]]) @ (left @ pairs.weight)
                         logits = torch.tanh(similarity) / pairs.temperature
                         losses.append(F.cross_entropy(logits[None], torch.tensor([0])))
-        torch.testing.assert_close(found[task], torch.stack(losses).mean())
+        torch.testing.assert_close(by_task[task], torch.stack(losses).mean())
 
 
 def test_transition_loss_is_info_nce_over_the_other_vectors(model):
@@ -233,29 +238,70 @@ def test_experts_of_a_task_are_its_own_and_the_shared_ones(model):
         torch.testing.assert_close(experts(x, context, task), (outputs * gate[..., None]).sum(-2), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("items", "users", "words", "published"), [(673_416, 22_700, 394_912, 35_599_505), (60, 20, 50, 690_769)]
-)
-def test_size_is_the_published_one(items, users, words, published):
-    """KuaiSAR's vocabularies (35,478,021 parameters here), then a toy's; the rest never trains in the official code."""
+# What the official code counts beside ours: layers that are registered and never trained.
+#   torch's TransformerEncoder and TransformerDecoder keep the layer that they copy: 3 and 1 of them;
+#   PLE's gate over all twelve experts feeds the shared experts of a next level, which does not exist.
+UNUSED = (*3 * [nn.TransformerEncoderLayer(64, 2, 64)], nn.TransformerDecoderLayer(64, 2, 64), nn.Linear(320, 12))
 
-    def codes(*sizes: int) -> dict[str, torch.Tensor]:
-        return {str(number): torch.tensor([size - 1]) for number, size in enumerate(sizes)}
 
-    table = torch.zeros(2, 2, dtype=torch.long)
-    sizes = {"n_items": items - 1, "n_users": users - 1, "n_words": words - 1, "n_queries": 1}
-    catalog = SimpleNamespace(**sizes, query_words=table, item_words=table)
-    catalog.item_features, catalog.user_features = codes(38, 297), codes(8, 3, 7, 4)
-    with torch.device("meta"):
-        model = UniSAR(UniSAR.Config(item_text=True), Context(catalog))
-        # The layer that torch's TransformerEncoder and TransformerDecoder copied stays registered beside the copies.
-        encoder = nn.TransformerEncoderLayer(64, 2, 64)
-        decoder = nn.TransformerDecoderLayer(64, 2, 64)
-        # PLE's gate over all twelve experts feeds the shared experts of a next level, which does not exist.
-        gate = nn.Linear(320, 12)
-    modules = (model, encoder, decoder, gate)
-    own, encoder, decoder, gate = (sum(p.numel() for p in module.parameters()) for module in modules)
-    assert own + 3 * encoder + decoder + gate == published
+def size(*modules: nn.Module) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+@pytest.fixture(scope="module")
+def kuaisar(tmp_path_factory) -> Log:
+    """A prepared log of generated files in the form of the release."""
+    root = tmp_path_factory.mktemp("data")
+    write_raw(root / "kuaisar" / "KuaiSAR_v2", Parameters(users=150, items=900, events=12_000, topics=8))
+    return sources.load("kuaisar", {}, root)
+
+
+def published_model(log: Log, **more: int) -> UniSAR:
+    return UniSAR(UniSAR.Config(**UniSAR.published["kuaisar"] | more), Context(Catalog(log)))
+
+
+def test_size_on_kuaisar_is_the_published_one(kuaisar):
+    """The rows of the embedding tables follow the log; all else, and the sum with the release's counts, is published."""
+    model = published_model(kuaisar)
+    levels = [int(name.split(":")[0]) for name in kuaisar.categories.id[1:]]
+    tables = {
+        "items": (model.items.id, len(kuaisar.items) + 1),
+        "first-level categories": (model.items.features[0], levels.count(1) + 1),
+        "second-level categories": (model.items.features[1], levels.count(2) + 1),
+        "users": (model.users.id, len(kuaisar.users) + 1),
+        **{name: (table, None) for name, table in zip(USER_FEATURES, model.users.features, strict=True)},
+        "words": (model.queries.words, len(kuaisar.words) + 1),
+    }
+    for name, (table, rows) in tables.items():
+        assert rows is None or len(table.weight) == rows, name
+    # Counts of the official code's tables, padding included (constants of its data preparation for KuaiSAR).
+    official = {
+        "items": 673_416, "first-level categories": 38, "second-level categories": 297, "users": 22_700,
+        "onehot_feat1": 8, "onehot_feat2": 3, "search_active_level": 7, "rec_active_level": 4, "words": 394_912,
+    }  # fmt: skip
+    assert tables.keys() == official.keys()
+    network = size(model) - 32 * sum(len(table.weight) for table, _ in tables.values())
+    assert network + 32 * sum(official.values()) + size(*UNUSED) == 35_599_505
+
+
+def test_kuaisar_gives_items_their_words_and_both_category_levels(kuaisar):
+    model = published_model(kuaisar)
+    assert [len(codes) for codes in Catalog(kuaisar).item_features.values()] == 2 * [len(kuaisar.items) + 1]
+    ids = torch.arange(1, 40)
+    usual = model.items(ids)
+    for table in (model.items.id, *model.items.features, model.queries.words):
+        with torch.no_grad():
+            table.weight += 1.0
+        assert (model.items(ids) != usual).any(1).all()
+        usual = model.items(ids)
+
+
+def test_pooling_starts_at_the_official_scale_where_settings_are_published(kuaisar, world):
+    # Xavier's rule for a tensor (1, d, d), as the official code has it.
+    official = torch.nn.init.xavier_normal_(torch.empty(1, 64, 64)).std()
+    for model, expected in ((published_model(kuaisar), official), (world.model(), (2 / 128) ** 0.5)):
+        for pool in model.pooling.values():
+            assert float(pool.weight.detach().std()) == pytest.approx(float(expected), rel=0.1)
 
 
 @pytest.mark.parametrize("kinds", [("rec",), ("search",), ("rec", "search")])
@@ -307,8 +353,8 @@ def test_every_parameter_gets_a_gradient(world):
 @pytest.mark.parametrize("task", ["rec", "search"])
 def test_one_task_alone(world, task):
     model = world.model(tasks=(task,))
-    data = TrainData(world.train._batches, (task,), 0)
-    loss, parts = model.loss(next(model.batches(data, 0, 1)))
+    data = TrainData(world.batches, (task,), 0)
+    loss, parts = model.loss(next(model.stream(data).batches(0, 1)))
     assert {name.split("/")[0] for name in parts} == {task}
     expected = parts[f"{task}/click"] + 0.001 * parts[f"{task}/pairs"] + 0.1 * parts[f"{task}/transitions"]
     torch.testing.assert_close(loss, expected)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ def test_scores_from_outside_have_the_figures_of_the_same_model_inside(results, 
     before = results.bench("table", "--format", "json").stdout
     done = results.bench("scores", "import", "scores.csv", "--name", "Their Popularity", *selection)
     assert done.exit_code == 0, done.output
+    assert f"; `bench table --out {results.out}` shows it" in done.stdout
     assert results.runs()["their-popularity-s0"]["kind"] == "imported"
     records = json.loads(results.bench("table", "--format", "json", "--metrics", "R@5,N@10,MRR,AUC").stdout)
     means = {(r["model"], r["task"], r["metric"]): r["mean"] for r in records}
@@ -47,6 +49,23 @@ def test_scores_from_outside_have_the_figures_of_the_same_model_inside(results, 
     assert "other-s0" not in results.runs()
     done = results.bench("evaluate", "their-popularity", "--candidates", "full", "--data", results.data)
     assert done.exit_code == 2 and "imported scores" in done.stderr
+
+
+def test_scores_on_other_candidates_name_the_table_that_shows_them(results, bench) -> None:
+    selection = ("--dataset", "ml-100k", "--data", results.data, "--tasks", "rec", "--candidate-seed", "5")
+    assert bench("candidates", "export", *selection, "--out", "lists.csv").exit_code == 0
+    pd.read_csv("lists.csv", usecols=["row", "item"]).assign(score=0).to_csv("scores.csv", index=False)
+    out = results.out.rename(results.out.with_name("my results (new)"))
+    done = bench("scores", "import", "scores.csv", "--name", "Flat", *selection, "--out", out)
+    assert done.exit_code == 0, done.output
+    # The newest command ranked on other candidates; the line names a command that shows the scores, ready to paste.
+    command = shlex.split(done.stdout.split("`")[1])
+    assert command[:4] == ["bench", "table", "--dataset", "ml-100k"] and command[-2:] == ["--out", str(out)]
+    shown = bench(*command[1:])
+    assert shown.exit_code == 0 and "Flat" in shown.stdout, shown.output
+    assert "Flat" not in bench("table", "--out", out).stdout
+    first = shown.stdout.splitlines()[0]
+    assert first.endswith("split leave-one-out, mode disjoint, seed 0") and "budget" not in first
 
 
 def test_lists_of_ones_own_are_kept_and_ranked(results, bench) -> None:
@@ -75,7 +94,7 @@ def test_lists_of_ones_own_are_kept_and_ranked(results, bench) -> None:
 
 
 def bench_log(data: Path) -> bench.data.log.Log:
-    return bench.datasets.load("ml-100k", root=data)
+    return bench.datasets.load("ml-100k", data=data)
 
 
 def test_a_csv_has_its_facts_beside_it_and_tells_no_answers(bench, data: Path) -> None:

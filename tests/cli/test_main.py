@@ -57,6 +57,35 @@ def test_help_lists_every_command_and_version_is_there(bench) -> None:
         (["run", "--models", "popularity", "--candidates", "unifrm"], "did you mean uniform?"),
         (["run", "--models", "popularity", "--seeds", "one"], "--seeds one: expected whole numbers"),
         (["run", "--models", "popularity", "--seeds", ""], "no seeds given"),
+        (["run", "--models", "popularity", "--seeds", "0,-1"], "whole numbers from 0"),
+        (["run", "--models", "popularity", "--seeds", "1,1"], "1 is there twice"),
+        (["run", "--models", "popularity", "--seeds", "2147483648"], "the largest seed is 2147483647"),
+        (["run", "--models", "popularity", "--seeds", "9" * 5000], "the largest seed is 2147483647"),
+        (["run", "--models", "popularity", "--seeds", "²"], "whole numbers"),
+        (["run", "--models", "popularity", "--candidate-seed", "-3"], "--candidate-seed"),
+        (["run", "--models", "popularity", "--threads", "100000"], "--threads"),
+        (["run", "--models", "popularity", "--threads", "-1"], "--threads"),
+        (["run", "--models", "popularity", "--out", ""], "--out': expected a path, got an empty text"),
+        (["run", "--models", "popularity", "--data", ""], "--data': expected a path"),
+        (["run", "--models", "popularity", "--tracking-uri", " "], "--tracking-uri': expected a value"),
+        (["evaluate", "x", "--candidates", "full", "--tracking-uri", ""], "--tracking-uri': expected a value"),
+        (["ui", "--tracking-uri", ""], "--tracking-uri': expected a value"),
+        (["run", "--config", ""], "--config': expected a path"),
+        (["table", "--from", ""], "--from': expected a path"),
+        (["table", "--seeds", "0,0"], "--seeds 0,0: 0 is there twice"),
+        (["runs", "--out", ""], "--out': expected a path"),
+        (["scores", "import", "", "--name", "x", "--dataset", "ml-100k"], "expected a path"),
+        (["scores", "import", "x.csv", "--name", "x", "--dataset", "ml-100k", "--seed", "-1"], "--seed"),
+        (
+            ["scores", "import", "x.csv", "--name", "n" * 400, "--dataset", "ml-100k"],
+            "--name: the name has 400 characters",
+        ),
+        (
+            ["scores", "import", "x.csv", "--name", "a\nb", "--dataset", "ml-100k"],
+            "--name 'a b': the name holds a line",
+        ),
+        (["scores", "import", "x.csv", "--name", "\x1b[31mx", "--dataset", "ml-100k"], "--name 'x': the name holds"),
+        (["run", "--models", "\x1b[31mred\x07"], "unknown model 'red'"),
         (["run", "--models", "popularity", "--budget", "quik"], "'quick', 'full'"),
         (["run", "--models", "popularity", "--set", "popularity"], "expected NAME.KEY=VALUE"),
         (["run", "--models", "popularity", "--config", "absent.yaml"], "absent.yaml: no such file"),
@@ -70,6 +99,35 @@ def test_help_lists_every_command_and_version_is_there(bench) -> None:
 )
 def test_a_wrong_request_is_one_line_and_exit_code_2(error, words: list[str], expected: str) -> None:
     assert expected in error(2, *words)
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("models: null", "models takes a value or a list of them, got None"),
+        ("models: {a: b}", "models takes a value or a list of them"),
+        ("models: [[a]]", "models takes a value or a list of them"),
+        ("models: []", "models takes a value or a list of them"),
+        ("models: true", "models takes a value or a list of them"),
+        ("models: popularity\ntrivial: {a: b}", "trivial is true or false, got {'a': 'b'}"),
+        ("models: popularity\ntrivial: null", "trivial is true or false"),
+        ("models: popularity\nquiet: 3", "quiet is true or false"),
+        ("models: popularity\nseeds: [0, 0]", "0 is there twice"),
+        ("models: popularity\nseeds: -1", "whole numbers from 0"),
+        ("models: popularity\nthreads: many", "--threads"),
+        ("models: popularity\nbudget: null", "budget takes a value"),
+        ("models: popularity\nout: ''", "expected a path"),
+        ("models: popularity\nset: {popularity: 3}", "expected NAME: {KEY: VALUE}"),
+        ("3: 4", "unknown option in"),
+    ],
+)
+def test_a_config_file_with_values_that_cannot_be_is_one_line(
+    error, tmp_path: Path, content: str, expected: str
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    assert expected in error(2, "run", "--config", path)
     assert not Path("results").exists()
 
 

@@ -2,7 +2,13 @@
 
 import importlib.util
 import json
+import shlex
 import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +16,7 @@ from click.testing import CliRunner
 
 from bench.cli.main import main
 from bench.ranker import registry
+from bench.store.records import read_run, write_record
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("recbole") is None,
@@ -53,14 +60,18 @@ class Constant(_Base):
 
 
 @pytest.fixture
-def broken_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def broken_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Four models of somebody else, three of them broken."""
-    (tmp_path / "broken_models.py").write_text(BROKEN)
-    monkeypatch.syspath_prepend(tmp_path)
-    known = registry.entries() | {
-        entry.name: entry for entry in registry._declared(tmp_path / "broken_models.py", "broken_models", "somebody")
-    }
-    monkeypatch.setattr(registry, "entries", lambda: known)
+    package = tmp_path / "broken_models"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "four.py").write_text(BROKEN)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        patch.setattr(registry, "PACKAGES", (*registry.PACKAGES, "broken_models"))
+        registry.entries.cache_clear()
+        yield
+    registry.entries.cache_clear()
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -72,7 +83,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_second_run_fits_nothing(results, monkeypatch) -> None:
-    monkeypatch.setattr("bench.experiments.fit.fit", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr("bench.experiments.fitting.Fitting.fit", lambda *_, **__: pytest.fail("fitted again"))
     before = files(results.out)
     done = results.run("--models", "popularity,matcher")
     assert done.exit_code == 0, done.output
@@ -93,7 +104,7 @@ def test_quiet_says_nothing(results) -> None:
 
 def test_trivial_models_are_added_and_tasks_choose_them(results, monkeypatch) -> None:
     monkeypatch.setattr(
-        "bench.experiments.run._execute", lambda request, plan, command, *_: pytest.fail(",".join(command.models))
+        "bench.experiments.run._execute_plans", lambda request, plan, command, *_: pytest.fail(",".join(command.models))
     )
     words = ("run", "--models", "popularity", "--tasks", "rec", "--dataset", "ml-100k,ml-100k", "--data", results.data)
     with pytest.raises(pytest.fail.Exception) as planned:
@@ -243,6 +254,49 @@ def test_a_config_file_uses_the_words_of_the_options_and_the_command_line_wins(b
     assert done.exit_code == 2 and "unknown option in" in done.stderr and "did you mean models" in done.stderr
 
 
+def test_hints_to_paste_quote_what_a_shell_would_read(results, bench) -> None:
+    out = results.out.rename(results.out.with_name("it's (mine)"))
+    done = bench(
+        "run", "--models", "popularity", "--no-trivial", "--data", results.data, "--threads", "1", "--out", out
+    )
+    assert done.exit_code == 0, done.output
+    words = shlex.split(done.stdout.splitlines()[-1].split("`")[1])
+    assert words == ["bench", "table", "--out", str(out)]
+
+
+def test_two_folders_of_logs_are_told_apart_everywhere(bench, tmp_path: Path) -> None:
+    rows = [
+        f"u{user},i{(user * 7 + number) % 130},{1_600_000_000_000 + number},rec,"
+        for user in range(40)
+        for number in range(5)
+    ]
+    for name in ("shop a", "shop-b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "events.csv").write_text("\n".join(["user,item,time,task,query", *rows]))
+        rows = rows[::-1]
+    sets = [f"log:{tmp_path / name}" for name in ("shop a", "shop-b")]
+    words = ("run", "--models", "popularity", "--no-trivial", "--threads", "1", "--out", tmp_path / "out")
+    done = bench(*words, "--dataset", ",".join(sets), "--data", tmp_path / "data")
+    assert done.exit_code == 0, done.output
+    titles = [f"own logs: {tmp_path / name}" for name in ("shop a", "shop-b")]
+    described = [each for each in done.stdout.splitlines() if "test rows" in each]
+    assert [each.startswith(title) for each, title in zip(described, titles, strict=True)] == [True, True]
+    for form in ("text", "markdown", "latex"):
+        shown = bench("table", "--out", tmp_path / "out", "--format", form).stdout.replace("\n", " ").replace("\\", "")
+        assert all(" ".join(title.split()) in " ".join(shown.split()) for title in titles), shown
+
+
+def test_a_category_stands_in_the_title_of_its_data() -> None:
+    from bench.data import sources
+    from bench.experiments.prepared_data import PreparedData
+
+    def title(name: str) -> str:
+        return PreparedData(name, sources.entry(name), {}, None, None, None, None).title  # type: ignore[arg-type]
+
+    assert title("amazon:Musical_Instruments") != title("amazon:Video_Games")
+    assert title("amazon:Video_Games").endswith(": Video_Games") and title("ml-100k") == sources.entry("ml-100k").title
+
+
 def test_table_formats(results) -> None:
     forms = {
         form: results.bench("table", "--candidates", "uniform", "--format", form)
@@ -266,7 +320,7 @@ def test_table_formats(results) -> None:
 
 
 def test_evaluate_ranks_on_further_candidates_without_training(results, monkeypatch) -> None:
-    monkeypatch.setattr("bench.experiments.fit.fit", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr("bench.experiments.fitting.Fitting.fit", lambda *_, **__: pytest.fail("fitted again"))
     words = ("evaluate", "popularity-s0", "matcher", "--candidates", "popularity,same-query", "--data", results.data)
     done = results.bench(*words)
     assert done.exit_code == 0, done.output
@@ -276,14 +330,14 @@ def test_evaluate_ranks_on_further_candidates_without_training(results, monkeypa
     assert len({record["fingerprint"] for record in records}) == 1
     assert {record["model"] for record in records} == {"popularity", "matcher"}
     with monkeypatch.context() as patch:
-        patch.setattr("bench.experiments.fit.evaluate", lambda *_, **__: pytest.fail("ranked again"))
+        patch.setattr("bench.experiments.fitting.Fitting.rank", lambda *_, **__: pytest.fail("ranked again"))
         assert "is there already" in results.bench(*words).stdout
     # A copy with another seed makes the start of the name ambiguous.
     run = Path(results.runs()["popularity-s0"]["folder"])
-    record = json.loads((run / "run.json").read_text())
-    other = run.with_name(record["id"].replace("-s0-", "-s1-"))
+    record = read_run(run)
+    other = run.with_name(record.id.replace("-s0-", "-s1-"))
     shutil.copytree(run, other)
-    (other / "run.json").write_text(json.dumps(record | {"id": other.name, "seed": 1}))
+    write_record(other / "run.json", replace(record, id=other.name, seed=1))
     done = results.bench("evaluate", "popul", "--candidates", "full")
     assert done.exit_code == 2 and "could be" in done.stderr and other.name in done.stderr
 
@@ -309,14 +363,14 @@ def test_stats_of_a_data_set(bench, data: Path) -> None:
 
 
 def test_mlflow_is_written_without_a_word_and_its_ui_opens_on_the_right_store(results, tracked, monkeypatch) -> None:
-    done = results.run("--models", "popularity", "--quiet")
+    done = results.run("--models", "popularity", "--seeds", "1", "--quiet")
     assert (done.exit_code, done.output) == (0, "")
     monkeypatch.setattr("bench.store.mlflow_view.rebuild", lambda store, uri: len(list(store.runs())))
     called: list[list[str]] = []
-    monkeypatch.setattr("subprocess.call", lambda words: called.append(words) or 0)
+    monkeypatch.setattr("bench.cli.child_process.run_until_signal", lambda words: called.append(words) or 0)
     done = results.bench("ui", "--rebuild", "--port", "5123")
     assert done.exit_code == 0, done.output
-    assert "2 runs in the MLflow store" in done.stdout and "http://127.0.0.1:5123" in done.stdout
+    assert "3 runs in the MLflow store" in done.stdout and "http://127.0.0.1:5123" in done.stdout
     assert f"sqlite:///{results.out}/mlflow/mlflow.db" in called[0] and "5123" in called[0]
 
 
@@ -333,19 +387,26 @@ def test_check_fails_with_exit_code_1(bench, monkeypatch) -> None:
     assert done.exit_code == 1 and "row 3 is NaN" in done.stdout and done.stderr == ""
 
 
-def test_a_run_that_another_process_works_on_keeps_its_folder(results) -> None:
-    from bench.store.results import Store
+HOLDER = """
+import sys
+from bench.store.results import Store
+with Store(sys.argv[1]).locked("ml-100k", sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
-    store = Store(results.out)
-    (run,) = (record.id for _, record in store.runs() if record.model == "popularity")
-    part = store.part("ml-100k", run)
-    with store.locked("ml-100k", run):
-        part.mkdir()
-        (part / "half").write_text("theirs")
-        done = results.run("--models", "popularity", "--force")
-        assert done.exit_code == 1 and "another process is working on the run" in done.stderr
-        assert (part / "half").read_text() == "theirs"
-    shutil.rmtree(part)
+
+def test_a_run_that_another_process_works_on_is_waited_for(results) -> None:
+    (run,) = (record["run"] for record in results.runs().values() if record["model"] == "popularity")
+    words = [sys.executable, "-c", HOLDER, str(results.out), run]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin and holder.stdout and holder.stdout.readline() == "held\n"
+        timer = threading.Timer(1.5, holder.stdin.close)
+        timer.start()
+        done = results.run("--models", "popularity")
+        assert not timer.is_alive(), "the command did not wait"
+    assert done.exit_code == 0, done.output
+    assert "another process is working on the run" in done.output
 
 
 def test_what_finds_nothing_to_read_fails_where_it_was_named_and_is_left_out_of_a_group(results, tmp_path) -> None:
@@ -372,7 +433,8 @@ def test_a_record_of_another_format_is_one_line(results) -> None:
     for evaluation in old["evaluations"].values():
         del evaluation["sha256"]
     path.write_text(json.dumps(old | {"format": 1}))
-    done = results.bench("table")
-    assert done.exit_code == 1
+    done = results.bench("table", "--format", "json")
+    # The other runs are shown, and what is left out is said.
+    assert done.exit_code == 0 and {record["model"] for record in json.loads(done.stdout)} == {"matcher"}
     (line,) = done.stderr.splitlines()
-    assert "has format 1, this version reads 2; remove that folder" in line and str(path) in line
+    assert line.startswith("warning: ") and "has format 1, this version reads" in line and str(path) in line

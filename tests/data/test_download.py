@@ -332,15 +332,14 @@ def test_the_command_prints_place_and_sum(server, tmp_path, monkeypatch):
 
 def test_off_line_the_command_says_so_at_once(tmp_path, monkeypatch):
     import socket
-    import urllib.error
 
     asked = []
 
-    def off_line(request, **_):
-        asked.append(request.full_url)
-        raise urllib.error.URLError(socket.gaierror(-2, "Name or service not known"))
+    def off_line(host, *_, **__):
+        asked.append(host)
+        raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(download.urllib.request, "urlopen", off_line)
+    monkeypatch.setattr(socket, "getaddrinfo", off_line)
     for name, files in (("amazon-kindle", 2), ("amazon:Beauty", 2)):
         asked.clear()
         with pytest.raises(RunError) as caught:

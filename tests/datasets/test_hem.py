@@ -121,7 +121,7 @@ def test_history_of_a_test_row_is_all_other_training_purchases(tmp_path):
     place(tmp_path / "hem" / "shop")
     log = prepared(tmp_path, valid_share=0.2)
     parts, events = split(log, "given"), log.events
-    past = Histories(log).gather(parts.test, Window(rec=0, search=0))
+    past = Histories(log).gather(parts.test, Window(rec=None, search=None))
     earlier = np.concatenate([parts.train, parts.valid])
     for place_, row in enumerate(parts.test):
         own = earlier[events.user[earlier] == events.user[row]]
@@ -232,7 +232,7 @@ def test_truncated_and_missing_files(tmp_path):
     (folder / "category.txt.gz").unlink()
     with pytest.raises(RunError, match=r"but no category\.txt"):
         prepared(tmp_path)
-    with pytest.raises(RunError, match="neither a folder"):
+    with pytest.raises(RunError, match="there is no folder"):
         sources.load("hem:nowhere", {}, tmp_path)
     with pytest.raises(UsageError, match="needs a folder"):
         sources.load("hem:", {}, tmp_path)

@@ -1,21 +1,16 @@
-"""Own logs: CSV and Parquet, either task or both, and every problem of a folder in one pass."""
+"""Own logs as Logs: either task or both, acts and sessions, settings, published samples."""
 
 import gzip
-import io
 import runpy
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.cli.data_check import check
 from bench.data import sources
 from bench.data.batch import Batches
 from bench.data.split import split
@@ -23,8 +18,8 @@ from bench.datasets.own_log.check import inspect
 from bench.errors import RunError, UsageError
 from bench.evaluation import leaks
 
-NOW = 1_750_000_000
-T0 = 1_732_000_000_000
+from .own_log_files import NOW, T0, events, load, problems, tables, write
+
 SAMPLES = {
     "notes.csv": """
         note_title,note_content,taxonomy1_id,taxonomy2_id,taxonomy3_id,note_idx
@@ -51,53 +46,6 @@ SAMPLES = {
         2|5+6|b|1|2|3|4|s
         """,
 }
-
-
-def events(n_users: int = 5, length: int = 8, seed: int = 0) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    user = np.repeat(np.arange(n_users), length)
-    item = np.concatenate([rng.permutation(30)[:length] for _ in range(n_users)])
-    search = rng.random(len(user)) < 0.5
-    return pd.DataFrame(
-        {
-            "user": [f"u{u}" for u in user],
-            "item": [f"i{i}" for i in item],
-            "time": T0 + rng.integers(0, 10**9, len(user)),
-            "task": np.where(search, "search", "rec"),
-            "query": [f"q{i % 4}" if s else "" for i, s in zip(item, search, strict=True)],
-        }
-    )
-
-
-def tables() -> dict[str, pd.DataFrame]:
-    return {
-        "events": events(),
-        "items": pd.DataFrame(
-            [(f"i{i}", f"Thing {i}, red", f"a|b{i % 3}", i % 4) for i in range(30)],
-            columns=["item", "text", "categories", "feature:size"],
-        ),
-        "queries": pd.DataFrame({"query": [f"q{q}" for q in range(5)], "text": [f"red thing {q}" for q in range(5)]}),
-        "users": pd.DataFrame({"user": [f"u{u}" for u in range(6)], "feature:age": ["young", "old"] * 3}),
-    }
-
-
-def write(folder: Path, content: dict[str, pd.DataFrame], form: str = "csv") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in content.items():
-        if form == "parquet":
-            table.to_parquet(folder / f"{name}.parquet", index=False)
-        else:
-            text = table.to_csv(index=False).encode()
-            (folder / f"{name}.{form}").write_bytes(gzip.compress(text) if form.endswith("gz") else text)
-    return folder
-
-
-def load(folder: Path, root: Path, **options):
-    return sources.load(f"log:{folder}", options, root=root)
-
-
-def problems(folder: Path) -> list[str]:
-    return [str(problem) for problem in inspect(folder, NOW).problems]
 
 
 def test_all_forms_of_a_log_are_the_same_log(tmp_path):
@@ -187,127 +135,6 @@ def test_the_k_core_is_a_setting(tmp_path):
         load(tmp_path / "a", tmp_path, core=99)
 
 
-BAD = b"""user,item,time,task,query,session,extra
-u1,i1,1732668760025,rec,,,x
-u1,i2,1732668760,rec,,,x
-u1,i9,-5,rec,,,x
-u1,i1
-u2,\xff,1732668760025,search,,s1,x
-u2,i1,1.7e12,buy,,s1,x
-u2,i1,1732668760025000,search,"q
-1",s1,x
- ,i1,9732668760025,rec,q,,x
-
-1.5e+12,i1,1732668760025,rec,,,x
-u3,i1,1732668760,rec,,,x
-u3 ,"i1
-i2",1732668760025,rec,,,x
-"""
-
-
-def test_everything_that_is_wrong_is_said_at_once(tmp_path):
-    folder = tmp_path / "bad"
-    folder.mkdir()
-    (folder / "events.csv").write_bytes(BAD)
-    (folder / "items.csv").write_text("item,text\ni1,one\ni2,two\ni1,three\n")
-    (folder / "queries.csv.gz").write_bytes(gzip.compress(b"query,text\nq,hello\n" * 500)[:-15])
-    (folder / "users.csv").write_text("user_id,age\nu1,3\n")
-    (folder / "users.parquet").write_bytes(b"PAR1 no")
-    assert problems(folder) == [
-        "users: there are users.csv and users.parquet; keep one of them",
-        "events.csv, row 6: the text is not UTF-8; convert the file",
-        "events.csv, row 5: expected 7 values, found 2",
-        "events.csv, row 9, column user: no value",
-        "events.csv, row 13, column user: blanks around an id: 'u3 '",
-        "events.csv, row 11, column user: an id in exponent notation: a spreadsheet has rounded it: '1.5e+12'",
-        "events.csv, row 13, column item: a line break inside an id (a quote that is not closed?): 'i1\ni2'",
-        "events.csv, row 7, column time: no whole number of milliseconds since 1970 (UTC): '1.7e12'",
-        "events.csv, row 4, column time: negative time: '-5'",
-        "events.csv, row 3, column time: seconds instead of milliseconds? (multiply by 1000): '1732668760' "
-        "(2 such rows)",
-        "events.csv, row 8, column time: microseconds or nanoseconds instead of milliseconds?: '1732668760025000'",
-        "events.csv, row 9, column time: a time in the future: '9732668760025'",
-        "events.csv, row 7, column task: unknown task (rec or search): 'buy'",
-        "events.csv, row 6, column query: a search event without a query",
-        "events.csv, row 9, column query: a rec event with a query: 'q'",
-        "events.csv, row 4, column item: unknown item, not in items.csv: 'i9' (3 such rows)",
-        "items.csv, row 4, column item: duplicate id: 'i1'",
-        "queries.csv.gz: truncated gzip file; copy it again",
-        "users.csv, column user: the column is missing (is it 'user_id'? rename it); there are user_id, age",
-    ]
-    with pytest.raises(RunError) as caught:
-        load(folder, tmp_path)
-    assert "users.csv and users.parquet" in str(caught.value)
-    (folder / "users.parquet").unlink()
-    with pytest.raises(RunError) as caught:
-        load(folder, tmp_path)
-    message = str(caught.value)
-    assert (
-        "row 6" in message
-        and "17 further problems" in message
-        and f"bench data check {folder}" in message
-        and "\n" not in message
-    )
-    assert not (tmp_path / "prepared").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "what"),
-    [
-        ("events.csv", b"", "the file is empty (0 bytes)"),
-        ("events.csv", b"\n \n", "the file is empty"),
-        ("events.csv", b"user,item,time\n", "the file has no rows"),
-        ("events.csv", b"user,item,time", "the file has no rows"),
-        ("events.csv", b"user,item,time,item\nu,i,1732668760025,j\n", "column item: the column is there twice"),
-        ("events.csv.gz", b"user,item,time\n", "not readable"),
-        ("events.parquet", b"PAR1" + b"\0" * 40, "Parquet"),
-        ("event.csv", b"user,item,time\n", "is it event.csv? rename it"),
-    ],
-)
-def test_files_that_cannot_be_used_at_all(tmp_path, name, content, what):
-    (tmp_path / name).write_bytes(content)
-    assert any(what in problem for problem in problems(tmp_path)), problems(tmp_path)
-    with pytest.raises(RunError):
-        load(tmp_path, tmp_path / "root")
-
-
-@pytest.mark.parametrize(
-    ("column", "values", "what"),
-    [
-        ("time", [1.5e12, 1.6e12], "column time: wrong type double"),
-        ("user", [1.0, 2.0], "column user: wrong type double; needed is text or whole numbers"),
-        ("user", ["a", None], "row 2, column user: no value"),
-        ("time", [T0, None], "row 2, column time: no whole number"),
-        ("item", [["a"], ["b"]], "column item: wrong type list"),
-    ],
-)
-def test_wrong_types_of_parquet_columns(tmp_path, column, values, what):
-    table = {"user": ["a", "b"], "item": ["x", "y"], "time": [T0, T0]} | {column: values}
-    pq.write_table(pa.table(table), tmp_path / "events.parquet")
-    assert len(problems(tmp_path)) == 1 and what in problems(tmp_path)[0]
-
-
-def test_a_byte_order_mark_and_quoted_line_breaks_are_fine(tmp_path):
-    text = "user,item,time\nu,i,1732668760025\nu,j,1732668760026\nu,k,1732668760027\n"
-    (tmp_path / "events.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
-    (tmp_path / "items.csv").write_text('item,text\ni,"two\nlines, one item"\nj,x\nk,y\nk,z\n')
-    assert problems(tmp_path) == ["items.csv, row 5, column item: duplicate id: 'k'"]
-
-
-def test_the_command_lists_problems_and_fails_or_says_how_to_go_on(tmp_path):
-    write(tmp_path / "good", tables())
-    done = CliRunner().invoke(check, [str(tmp_path / "good")])
-    assert done.exit_code == 0 and "is in order" in done.stdout and f"--dataset log:{tmp_path / 'good'}" in done.stdout
-    assert "note: features: items.feature:size, users.feature:age" in done.stdout
-    (tmp_path / "good" / "items.csv").write_text("item\ni1\ni1\n")
-    done = CliRunner().invoke(check, [str(tmp_path / "good")])
-    assert (
-        isinstance(done.exception, RunError) and "duplicate id" in done.stdout and "2 problems" in str(done.exception)
-    )
-    with pytest.raises(UsageError, match="no such folder"):
-        CliRunner().invoke(check, [str(tmp_path / "none")], catch_exceptions=False)
-
-
 def test_the_example_of_the_documentation_works(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "own-logs.md").read_text()
     example = page.split("```csv\n")[1].split("```")[0]
@@ -376,12 +203,3 @@ def test_folders_are_found_under_the_data_root(tmp_path):
         sources.load("log:", root=tmp_path)
     with pytest.raises(RunError, match="no folder"):
         load(Path("none"), tmp_path)
-
-
-def test_large_values_do_not_break_the_reader(tmp_path):
-    """A caption longer than a block of the reader, with line breaks."""
-    stream = io.StringIO()
-    pd.DataFrame({"item": ["i"], "text": ["long\n" * 500_000]}).to_csv(stream, index=False)
-    (tmp_path / "items.csv").write_text(stream.getvalue())
-    (tmp_path / "events.csv").write_text(f"user,item,time\nu,i,{T0}\n")
-    assert problems(tmp_path) == []

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from bench.data import sources
-from bench.data.batch import Batches, TrainData
+from bench.data.batch import Batches
 from bench.data.catalog import Catalog
 from bench.data.history import Window
 from bench.data.log import Log
 from bench.data.split import LogSplit, split
+from bench.data.training import TrainData
 from bench.datasets.simulated.source import Parameters, full_size, oracle, write_raw
 from bench.datasets.simulated.structure import POOL, Structure, query_words
 from bench.errors import UsageError

@@ -1,112 +1,20 @@
-"""UniSAR's release: pickles that may not run code, rows and histories as published, stored negatives as candidates."""
+"""UniSAR's release: rows and histories as published, stored negatives as candidates."""
 
-import codecs
-import copyreg
-import io
-import os
 import pickle
-import pickletools
-import subprocess
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from pandas.core.indexes.base import _new_Index
-from pandas.core.internals import BlockManager
 
 from bench.data import sources
 from bench.data.history import Histories, Window
 from bench.data.split import split
-from bench.datasets.unisar import unpickle as unisar_unpickle
-from bench.datasets.unisar.source import convert
 from bench.errors import RunError, UsageError
 from bench.evaluation.given import read_lists
 
-OLD = Path(__file__).parent / "fixtures" / "rows-pandas-1.5.3"
-ITEMS = 160
-
-
-def frame(columns: dict) -> pd.DataFrame:
-    """As the release's: names of columns are Python strings."""
-    return pd.DataFrame(columns).rename(columns=str).set_axis(pd.Index(list(columns), dtype=object), axis=1)
-
-
-def write(folder: Path, name: str, content: object, protocol: int = 4) -> Path:
-    path = folder / ("vocab" if "vocab" in name else "dataset") / f"{name}.pkl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(content, protocol))
-    return path
-
-
-def write_release(
-    folder: Path, seed: int = 0, n_users: int = 12, length: int = 8, days: bool = False, features: bool = True
-) -> dict:
-    """A release in the published form: every purchase is a click and a search of the same time; returns the vocabulary.
-
-    Prefix lengths are recorded while both lists grow, clicks of a time before its searches, so that a search's prefix
-    holds the click of the same purchase (the release's own leak); the last row of each task is test, the second last
-    validation.
-    """
-    rng = np.random.default_rng(seed)
-    unit = 86_400 if days else 1
-    users, sessions = {}, [([0, 0, 0], [0])]
-    rows: dict[str, list[list]] = {"rec": [], "src": []}
-    for user in range(n_users):
-        items = rng.permutation(ITEMS)[:length] + 1
-        ts = np.sort(rng.integers(1_300_000_000 // unit, 1_300_000_000 // unit + 30, length)) * unit
-        history = {"rec_his": [], "rec_his_ts": [], "src_session_his": [], "src_session_his_ts": []}
-        of_user: dict[str, list[list]] = {"rec": [], "src": []}
-        for stamp in np.unique(ts):
-            for kind in ("rec", "src"):
-                for item in items[ts == stamp]:
-                    keyword = [int(item) % 7 + 1, int(item) % 5 + 20]
-                    others = [int(i) for i in rng.permutation(ITEMS) + 1 if i not in items][:99]
-                    lengths = [len(history["rec_his"]), len(history["src_session_his"])]
-                    of_user[kind].append([user, int(item), others, *lengths, keyword, int(stamp)])
-                    if kind == "rec":
-                        history["rec_his"].append(int(item))
-                    else:
-                        history["src_session_his"].append(len(sessions))
-                        sessions.append(([*keyword, 0], [int(item)]))
-                    history["rec_his_ts" if kind == "rec" else "src_session_his_ts"].append(int(stamp))
-        users[user] = history
-        for kind, found in of_user.items():
-            kept = [row for row in found if row[3] and row[4]]
-            rows[kind] += [
-                [*row, part] for row, part in zip(kept, ["train"] * (len(kept) - 2) + ["val", "test"], strict=True)
-            ]
-    names = ("user_id", "item_id", "neg_items", "rec_his", "src_session_his", "keyword", "ts")
-    for kind, found in rows.items():
-        for part in ("train", "val", "test"):
-            chosen = [row for row in found if row[-1] == part]
-            table = {name: [row[column] for row in chosen] for column, name in enumerate(names)}
-            if part == "train":
-                table["neg_items"] = [negatives[:4] for negatives in table["neg_items"]]
-            if kind == "rec":
-                del table["keyword"]
-            write(folder, f"{kind}_{part}", frame(table))
-    write(folder, "user_vocab", users)
-    keyword, clicked = (np.asarray([entry[k] for entry in sessions]) for k in (0, 1))
-    write(folder, "src_session_vocab_np", {"keyword": keyword, "pos_items": clicked})
-    write(folder, "query_vocab", [[0], *sorted({tuple(entry[0]) for entry in sessions[1:]})])
-    if features:
-        ids = np.arange(ITEMS + 1)
-        captions = np.where(ids[:, None] > 0, ids[:, None] % [7, 5] + [1, 20], 0)
-        write(
-            folder,
-            "item_vocab_np",
-            {"caption": captions, "first_level_category_id": ids % 4, "second_level_category_id": ids % 9},
-        )
-        write(
-            folder,
-            "user_vocab_np",
-            {"onehot_feat1": np.arange(n_users) % 8, "rec_active_level": np.arange(n_users) % 4},
-        )
-    return {"users": users, "rows": rows, "sessions": sessions}
+from .unisar_files import ITEMS, write, write_release
 
 
 def load(folder: Path, root: Path):
@@ -142,7 +50,10 @@ def test_events_split_and_features_are_the_releases(released):
     word = log.words.id[log.items.words[1]]
     item = int(log.items.id[1])
     assert word.tolist() == [str(item % 7 + 1), str(item % 5 + 20)] and log.items.text[1] == " ".join(word)
-    assert set(log.users.features) == {"onehot_feat1", "rec_active_level"} and set(log.items.features) == set()
+    assert set(log.users.features) == {"onehot_feat1", "rec_active_level"} and set(log.items.features) == {
+        "first_level_category",
+        "second_level_category",
+    }
     assert log.categories.id[log.items.categories[2]].tolist() == [
         f"{level}:{int(log.items.id[2]) % size}" for level, size in ((1, 4), (2, 9)) if int(log.items.id[2]) % size
     ]
@@ -159,7 +70,7 @@ def test_histories_are_the_prefixes_without_the_rows_own_act(released):
     for code, kind in enumerate(("rec", "src")):
         for user, item, _, n_rec, n_src, keyword, _, _ in content["rows"][kind]:
             row = place[str(user), str(item), code]
-            past = histories.gather(np.asarray([row]), Window(0, 0, 5))
+            past = histories.gather(np.asarray([row]), Window(None, None, 5))
             said = [i for i in content["users"][user]["rec_his"][:n_rec] if i != item]
             assert [int(i) for i in log.items.id[past.rec_items[0, : past.rec_len[0]]]] == said
             searched = content["users"][user]["src_session_his"][:n_src]
@@ -292,162 +203,6 @@ def test_sessions_with_several_clicks_are_one_act(tmp_path):
     )
     times = pd.DataFrame({"session": log.events.session[search], "time": log.events.time[search]})
     assert (times.groupby("session")["time"].nunique() == 1).all()
-
-
-# Pickles that are programs. Each would leave a file or a process behind.
-class Call:
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-def dotted(name: str) -> bytes:
-    """Protocol 4 resolves dotted names: pandas' DataFrame leads to everything."""
-    return b"\x80\x04\x8c\x11pandas.core.frame\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
-
-
-def plants(trace: Path) -> dict[str, bytes]:
-    return {
-        "system": pickle.dumps(Call(os.system, f"touch {trace}")),
-        "open": pickle.dumps(Call(open, str(trace), "w")),
-        "eval": pickle.dumps(Call(eval, f"open({str(trace)!r}, 'w')")),
-        "import": pickle.dumps(Call(__import__, "antigravity")),
-        "dotted": dotted("DataFrame.to_csv"),
-        "read_pickle": pickle.dumps(Call(pd.read_pickle, str(trace))),
-        "nested": pickle.dumps(frame({"user_id": [0], "neg_items": [Call(os.system, f"touch {trace}")]})),
-        # BUILD with a slot state sets attributes; here on the class DataFrame, to a function that is not on the list.
-        "setattr": b"\x80\x02cpandas.core.frame\nDataFrame\nN}U\x0c__setstate__cos\nsystem\ns\x86b.",
-        "codecs": pickle.dumps(Call(codecs.encode, "x", "zlib_codec")).replace(b"\x06codecs", b"\x07_codecs"),
-    }
-
-
-@pytest.mark.parametrize("plant", plants(Path()))
-def test_pickles_that_would_run_code_are_refused_unrun(tmp_path, plant):
-    trace = tmp_path / "trace"
-    with pytest.raises(unisar_unpickle.RefusedPickle, match=r"it asks for|it calls"):
-        unpickled(plants(trace)[plant])
-    assert not trace.exists()
-
-
-def test_a_refused_file_is_named_and_nothing_is_written(tmp_path):
-    folder, trace = tmp_path / "r", tmp_path / "trace"
-    write_release(folder, n_users=2, length=5, features=False)
-    path = folder / "dataset" / "src_val.pkl"
-    path.write_bytes(plants(trace)["nested"])
-    with pytest.raises(RunError) as caught:
-        load(folder, tmp_path / "root")
-    assert str(path) in str(caught.value) and "system" in str(caught.value) and "not run" in str(caught.value)
-    assert "\n" not in str(caught.value) and not trace.exists() and not (tmp_path / "root" / "prepared").exists()
-
-
-@pytest.mark.parametrize("damage", ["truncated", "page", "empty"])
-def test_damaged_pickles_are_one_sentence(damage):
-    good = pickle.dumps(frame(WRITTEN))
-    bad = {"truncated": good[: len(good) // 2], "page": b"<!DOCTYPE html><html>Too many requests</html>", "empty": b""}[
-        damage
-    ]
-    with pytest.raises(unisar_unpickle.RefusedPickle, match="damaged or no pickle"):
-        unpickled(bad)
-
-
-def test_the_audit_hook_stops_what_the_allow_list_would_let_through(tmp_path):
-    """With a hole in the list the second fence holds: the hook runs in the child only, so a child is started."""
-    trace = tmp_path / "trace"
-    program = tmp_path / "x.pkl"
-    program.write_bytes(pickle.dumps(Call(open, str(trace), "w")))
-    code = (
-        "import sys, runpy, io; sys.argv = ['x'];"
-        f"m = runpy.run_path({unisar_unpickle.__file__!r});"
-        "m['Restricted'].allowed[('_io', 'open')] = m['Restricted'].allowed[('io', 'open')] = io.open;"
-        f"sys.exit(m['main']('queries', {str(program)!r}, {str(tmp_path / 'out')!r}))"
-    )
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
-    assert (
-        done.returncode == unisar_unpickle.REFUSED
-        and "tries to reach outside (open)" in done.stderr
-        and not trace.exists()
-    )
-
-
-def test_the_child_has_neither_environment_nor_the_callers_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("SECRET", "x")
-    seen = {}
-    monkeypatch.setattr(
-        "subprocess.run",
-        lambda command, **how: seen.update(how, command=command) or types.SimpleNamespace(returncode=0),
-    )
-    convert({"query_vocab": tmp_path / "q.pkl"}, tmp_path)
-    assert "SECRET" not in seen["env"] and "-I" in seen["command"] and seen["cwd"] == tmp_path
-
-
-def unpickled(content: bytes) -> pd.DataFrame:
-    return unisar_unpickle.unpickle(io.BytesIO(content))
-
-
-WRITTEN = {
-    "user_id": [0, 1, 1],
-    "item_id": [3, 1, 2],
-    "neg_items": [[1, 2, 4], [2, 3, 4], [1, 3, 4]],
-    "rec_his": [2, 0, 1],
-    "src_session_his": [1, 1, 0],
-    "keyword": [[5, 6], [7, 8], [9]],
-    "ts": [1, 2, 3],
-}
-
-
-@pytest.mark.parametrize("path", sorted(OLD.glob("*.pkl")), ids=lambda path: path.stem)
-def test_tables_written_by_pandas_1_5_and_numpy_1(path):
-    """Written by pandas 1.5.3 with numpy 1.24.4; `keyword` is a list, its string form or a single number there."""
-    assert unisar_unpickle.rows(unpickled(path.read_bytes())).to_pydict() == WRITTEN
-
-
-def test_tables_in_the_form_of_pandas_1_0(monkeypatch):
-    """Before pandas 1.3 a BlockManager was made empty and given its state; an index of integers had its own class."""
-    table = frame({name: values for name, values in WRITTEN.items()})
-    numeric = types.ModuleType("pandas.core.indexes.numeric")
-    numeric.Int64Index = type("Int64Index", (), {"__module__": "pandas.core.indexes.numeric"})
-    monkeypatch.setitem(sys.modules, "pandas.core.indexes.numeric", numeric)
-
-    class Old(pickle._Pickler):
-        def reducer_override(self, value):
-            if isinstance(value, pd.RangeIndex):
-                return _new_Index, (numeric.Int64Index, {"data": np.asarray(value), "name": None})
-            if isinstance(value, BlockManager):
-                blocks = [np.asarray(block.values) for block in value.blocks]
-                places = [block.mgr_locs.as_array for block in value.blocks]
-                axes = list(value.axes)
-                named = [{"values": v, "mgr_locs": p} for v, p in zip(blocks, places, strict=True)]
-                labels = [axes[0].take(place) for place in places]
-                state = (axes, blocks, labels, {"0.14.1": {"axes": axes, "blocks": named}})
-                return copyreg.__newobj__, (BlockManager,), state
-            return NotImplemented
-
-    stream = io.BytesIO()
-    Old(stream, 2).dump(table)
-    content = stream.getvalue().replace(b"cnumpy._core.", b"cnumpy.core.")
-    names = {argument for code, argument, _ in pickletools.genops(content) if code.name == "GLOBAL"}
-    assert "pandas.core.indexes.numeric Int64Index" in names and not any("_core" in name for name in names)
-    assert unisar_unpickle.rows(unpickled(content)).to_pydict() == WRITTEN
-
-
-@pytest.mark.parametrize(
-    ("kind", "content", "what"),
-    [
-        ("rows", frame({"user_id": [0]}), "item_id is missing"),
-        ("rows", frame({**WRITTEN, "item_id": [1.5, 2, 3]}), "item_id holds something that is no whole number"),
-        ("rows", frame({**WRITTEN, "keyword": ["[1, 2]", "__import__('os')", 3]}), "keyword of row 1"),
-        ("rows", frame({**WRITTEN, "neg_items": [[1], ["a"], [2]]}), "neg_items"),
-        ("users", {0: {"rec_his": []}}, "user 0 has no rec_his_ts"),
-        ("users", [1], "not a dict"),
-        ("sessions", {"keyword": np.zeros((2, 3))}, "pos_items"),
-        ("tables", {"a": np.zeros(2), "b": np.zeros(3)}, "differ in length"),
-    ],
-)
-def test_what_is_wrong_is_said(kind, content, what):
-    with pytest.raises(unisar_unpickle.RefusedPickle, match=what):
-        unisar_unpickle.KINDS[kind](content)
 
 
 def test_missing_files_and_folders_are_named(tmp_path):

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.data.batch import Batches, TrainData
+from bench.data.batch import Batches
 from bench.data.history import Guards, Histories, Window
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.errors import RunError, UsageError
 from bench.evaluation import candidates, leaks
 from bench.evaluation.candidates import draw
@@ -99,7 +100,7 @@ def test_popularity_follows_training_counts(make_log):
 
 def test_clear_refusals(make_log):
     parts = split(make_log())
-    with pytest.raises(RunError, match=r"has only \d+ items left"):
+    with pytest.raises(UsageError, match=r"\d+ of \d+ test rows have fewer than 39 items left .*--candidates full"):
         draw(parts, negatives=39)
     with pytest.raises(UsageError, match="same-query candidates are for search rows"):
         draw(parts, tasks=("rec",), strategy="same-query")
@@ -188,8 +189,9 @@ def test_training_batches(make_log):
     log = make_log(n_users=40, n_items=60)
     parts = split(log)
     train = TrainData(Batches(parts), ("rec", "search"), seed=3)
-    steps = train.steps(32)
-    first = list(train.batches(32, 4, Window(5, 5), 0, steps))
+    stream = train.events(32, negatives=4, window=Window(5, 5))
+    steps = stream.steps_per_pass
+    first = list(stream.batches(0, steps))
     assert sum(len(batch) for batch in first) == len(train) == len(parts.train)
     trained = {(u, i) for u, i in zip(log.events.user[parts.train], log.events.item[parts.train], strict=True)}
     columns = []
@@ -203,23 +205,10 @@ def test_training_batches(make_log):
             assert len(set(chosen)) == 4 and not {(user, item) for item in chosen} & trained
     assert stats.chisquare(np.bincount(columns, minlength=5)).pvalue > 1e-4
     # Any step can be read on its own; a new pass draws new negatives and a new order.
-    alone = next(train.batches(32, 4, Window(5, 5), steps + 1, 1))
-    second = list(train.batches(32, 4, Window(5, 5), steps, 2))[1]
+    alone = next(stream.batches(steps + 1, 1))
+    second = list(stream.batches(steps, 2))[1]
     assert torch.equal(alone.cand, second.cand) and torch.equal(alone.rec_items, second.rec_items)
     assert not torch.equal(first[1].item, second.item)
-
-
-def test_sequences_hold_training_rows_only(make_log):
-    log = make_log(n_users=20)
-    parts = split(log)
-    train = TrainData(Batches(parts), ("rec",), seed=0)
-    rows = log.events.take(parts.rows("train", "rec"))
-    seen = {}
-    for batch in train.sequences(7, 4, 0, train.sequence_steps(7)):
-        for user, items, length in zip(batch.user.tolist(), batch.items, batch.length, strict=True):
-            seen[user] = items[:length].tolist()
-            assert (items[length:] == 0).all()
-    assert seen == {user: rows.item[rows.user == user][-4:].tolist() for user in np.unique(rows.user)}
 
 
 def test_validation_ranks_a_catalogue_as_a_whole_that_is_too_small_to_draw_from(make_log):

@@ -11,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import RunError, UsageError
-from bench.evaluation.metrics import (
-    DEFAULT,
-    PRIMARY,
-    Metric,
-    check_identities,
-    from_mlflow_name,
-    mlflow_name,
-    parse,
-    values,
-)
+from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, parse, values
+from bench.evaluation.plausibility import check_identities
 from bench.evaluation.ranks import count
 
 ALL = [*DEFAULT, Metric("R", 1), Metric("N", 1), Metric("R", 3), Metric("N", 20), Metric("R", 500)]
@@ -135,12 +127,10 @@ def test_parity_with_scikit_learn(levels):
 @pytest.mark.parametrize("metric", ALL, ids=str)
 def test_a_name_is_an_identity(metric):
     assert parse(str(metric)) == metric
-    assert from_mlflow_name(mlflow_name("search", metric)) == ("search", metric)
 
 
 def test_names_of_the_contract():
     assert [str(metric) for metric in DEFAULT] == ["R@5", "R@10", "N@5", "N@10", "MRR", "AUC"]
-    assert mlflow_name("rec", PRIMARY) == "rec/N_10"
 
 
 @pytest.mark.parametrize(
@@ -163,12 +153,6 @@ def test_nonsense_is_refused(typed):
 def test_a_metric_that_does_not_exist_cannot_be_made(wrong):
     with pytest.raises(UsageError):
         Metric(*wrong)
-
-
-@pytest.mark.parametrize("name", ["N_10", "rank/N_10", "rec/N10x", "/N_10"])
-def test_foreign_mlflow_names_are_refused(name):
-    with pytest.raises(UsageError):
-        from_mlflow_name(name)
 
 
 @pytest.mark.parametrize("counts", [(-1, 0, 100), (0, -1, 100), (60, 40, 100), (0, 0, 0)])

@@ -67,7 +67,7 @@ def test_the_published_shares_of_targets_in_their_own_history(days, prefix, last
     log = mirrored(days, published_order=True)
     rows = last_searches(log)
     target = log.events.item[rows][:, None]
-    past = Histories(log, UNGUARDED).gather(rows, Window(0, 0, 1))
+    past = Histories(log, UNGUARDED).gather(rows, Window(None, None, 1))
     assert len(rows) == 943
     # The public rule: a recommendation prefix loses its last item where that is the target.
     length = past.rec_len - (np.take_along_axis(past.rec_items, past.rec_len[:, None] - 1, 1) == target)[:, 0]
@@ -82,8 +82,8 @@ def test_the_published_shares_of_targets_in_their_own_history(days, prefix, last
         np.take_along_axis(past.rec_items, np.where(past.merged_task == 0, past.merged_column, 0), 1),
         np.take_along_axis(past.search_items[..., 0], np.where(past.merged_task == 1, past.merged_column, 0), 1),
     )
-    total = (past.merged_task > 0).sum(1)
-    found = (items == target) & (past.merged_task > 0)
+    total = past.rec_len + past.search_len
+    found = (items == target) & (np.arange(items.shape[1]) < total[:, None])
     assert found.any(1).mean() == 1
     recent = found & (np.arange(items.shape[1]) >= total[:, None] - 20)
     assert recent.any(1).mean() == pytest.approx(last_20, abs=0.05)

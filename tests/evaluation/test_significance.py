@@ -5,7 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from bench.data.hashing import seed
 from bench.errors import RunError
+from bench.evaluation import significance
 from bench.evaluation.metrics import PRIMARY, values
 from bench.evaluation.significance import FLIPS, Comparison, compare, holm, mean_over_seeds, randomisation_p
 
@@ -171,3 +173,47 @@ def test_a_comparison_is_plain_numbers():
     found = compare(per_user([0.5, 0.7, 0.1]), per_user([0.4, 0.5, 0.3]), seed=0)
     assert {type(value) for value in vars(found).values()} == {int, float}
     assert isinstance(found, Comparison)
+
+
+def test_holm_equals_statsmodels():
+    multipletests = pytest.importorskip("statsmodels.stats.multitest").multipletests
+    generator = np.random.default_rng(4)
+    for size in (1, 2, 3, 10, 25):
+        for scale in (1.0, 0.01):
+            p = generator.random(size) * scale
+            p[size // 2 :] = p[size // 2]  # ties
+            assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-15)
+    p = generator.random(8)
+    p[3] = np.nan
+    expected = multipletests(np.where(np.isnan(p), 1, p), method="holm")[1]
+    assert np.isnan(holm(p)[3]) and np.delete(holm(p), 3) == pytest.approx(np.delete(expected, 3))
+
+
+@pytest.mark.parametrize(("n", "flips"), [(1, 50), (9, 101), (1003, 3000), (40_011, 700)])
+def test_signs_come_from_the_stream_of_bytes_of_the_generator(monkeypatch, n, flips):
+    """The sums of all flips by the plain definition: a sign per user, from one byte for eight of them."""
+    monkeypatch.setattr(significance, "_BLOCK_BYTES", 2**22)  # several blocks
+    values = np.random.default_rng(n).normal(size=n)
+    groups = -(-n // 8)
+    generator = np.random.default_rng(seed("significance", 5))
+    chunk = max(1, 2**20 // groups)
+    expected = []
+    for start in range(0, flips, chunk):
+        draws = generator.integers(256, size=(min(chunk, flips - start), groups), dtype=np.uint8)
+        signs = 1.0 - 2.0 * np.unpackbits(draws, axis=1)[:, :n]
+        expected.append(signs @ values)
+    sums = np.concatenate(list(significance._signed_sums(values, 5, flips)))
+    assert sums == pytest.approx(np.concatenate(expected), abs=1e-9)
+
+
+def test_flips_that_are_not_drawn_would_not_have_counted(monkeypatch):
+    generator = np.random.default_rng(8)
+    for shift in (0.0, 0.2, 0.5, 2.0):
+        differences = generator.normal(shift, 1, 400)
+        quick = randomisation_p(differences, seed=3)
+        with monkeypatch.context() as patch:
+            patch.setattr(significance, "_NEGLIGIBLE", 0.0)
+            assert randomisation_p(differences, seed=3) == quick
+    with monkeypatch.context() as patch:
+        patch.setattr(significance, "_signed_sums", lambda *_: pytest.fail("drawn"))
+        assert randomisation_p(np.full(400, 1.0), seed=0) == 1 / (1 + FLIPS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench.experiments import fit
+from bench.experiments.fit_files import DiskCheckpoints
 from bench.store.results import Store
 
 recbole = pytest.importorskip("recbole", reason="ml-100k comes with RecBole (pip install --no-deps recbole==1.2.1)")
@@ -54,7 +54,7 @@ def test_repeat_force_and_resume_give_the_same_bytes(tmp_path, monkeypatch):
     assert files(tmp_path / "a") == expected, "by force: the same bytes"
 
     # Stopped in the second epoch, in another folder; the same command goes on there.
-    original, calls = fit.DiskCheckpoints.save, []
+    original, calls = DiskCheckpoints.save, []
 
     def stop(self, state):
         calls.append(state["epoch"])
@@ -62,11 +62,11 @@ def test_repeat_force_and_resume_give_the_same_bytes(tmp_path, monkeypatch):
             raise Stopped
         original(self, state)
 
-    monkeypatch.setattr(fit.DiskCheckpoints, "save", stop)
+    monkeypatch.setattr(DiskCheckpoints, "save", stop)
     with pytest.raises(Stopped):
         run(tmp_path / "b")
     assert files(tmp_path / "b") == {} and list(tmp_path.glob("b/ml-100k/*.part/checkpoint.pt"))
-    monkeypatch.setattr(fit.DiskCheckpoints, "save", original)
+    monkeypatch.setattr(DiskCheckpoints, "save", original)
     assert run(tmp_path / "b").fresh == 1
     assert files(tmp_path / "b") == expected, "resumed: the same bytes"
     assert not list(tmp_path.glob("b/ml-100k/*.part"))

@@ -19,13 +19,13 @@ from bench.evaluation.metrics import parse
 from bench.evaluation.ranks import count
 from bench.experiments.candidate_export import export_candidates
 from bench.experiments.prepared_data import PreparedData
-from bench.experiments.score_import import check_name, import_scores, read_ranks
-from bench.store.results import Store
+from bench.experiments.score_import import check_name, import_scores, rank_scores
+from bench.store.results import Store, read_ranks
 
 
 def prepared_of(log: Log) -> PreparedData:
     chosen = split(log)
-    entry = SourceEntry("random", "Random", "", "leave-one-out", "everything", "")
+    entry = SourceEntry("random", "Random", "", "leave-one-out", "everything", "", "bench")
     return PreparedData("random", entry, {}, log, chosen, Batches(chosen), Catalog(log))
 
 
@@ -58,7 +58,7 @@ def test_ranks_of_a_file_are_those_of_the_scores(prepared, lists, tmp_path: Path
     shuffled = scored(table, scores.ravel().astype(np.float64)).sample(frac=1, random_state=1)
     path = tmp_path / f"scores{suffix}"
     shuffled.to_csv(path, index=False) if suffix == ".csv" else shuffled.to_parquet(path)
-    ranks = read_ranks(path, prepared, lists)
+    ranks = rank_scores(path, prepared, lists)
     better, tied = count(scores, lists.position)
     assert np.array_equal(ranks.better, better) and np.array_equal(ranks.tied, tied) and (tied.any() == coarse)
     events = prepared.log.events
@@ -71,7 +71,7 @@ def test_ranks_of_a_file_are_those_of_the_scores(prepared, lists, tmp_path: Path
 def test_differences_below_float32_make_no_ties(prepared, lists, tmp_path: Path) -> None:
     table = exported(prepared, lists, tmp_path / "lists.parquet")
     scored(table, 1 + np.tile(np.arange(10), len(lists)) * 1e-12).to_csv(tmp_path / "s.csv", index=False)
-    ranks = read_ranks(tmp_path / "s.csv", prepared, lists)
+    ranks = rank_scores(tmp_path / "s.csv", prepared, lists)
     assert not ranks.tied.any() and np.array_equal(ranks.better, 9 - lists.position)
 
 
@@ -84,12 +84,12 @@ def test_the_full_catalogue_and_a_single_task(prepared, tmp_path: Path) -> None:
     seen = pd.MultiIndex.from_frame(table[["user", "item"]]).isin(touched)
     assert len(table) == 40 * (40 - 20 + 1) and seen.sum() == len(full) == 40  # only the positives
     scored(table, np.arange(len(table))[::-1])[table["task"] == "search"].to_parquet(tmp_path / "s.parquet")
-    ranks = read_ranks(tmp_path / "s.parquet", prepared, full)
+    ranks = rank_scores(tmp_path / "s.parquet", prepared, full)
     assert ranks.tasks == ("search",) and (ranks.candidates == 21).all()
     with pytest.raises(RunError, match="no line for a rec row"):
-        read_ranks(tmp_path / "s.parquet", prepared, full, ("rec", "search"))
+        rank_scores(tmp_path / "s.parquet", prepared, full, ("rec", "search"))
     scored(table, np.arange(len(table))[::-1]).to_parquet(tmp_path / "both.parquet")
-    assert np.array_equal(read_ranks(tmp_path / "both.parquet", prepared, full, ("search",)).better, ranks.better)
+    assert np.array_equal(rank_scores(tmp_path / "both.parquet", prepared, full, ("search",)).better, ranks.better)
     place = table.groupby("row").cumcount()[seen & (table["task"] == "search")]
     assert np.array_equal(ranks.better, place)
 
@@ -163,7 +163,7 @@ def test_files_that_are_none(prepared, lists, tmp_path: Path, content: bytes | N
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(RunError, match=name.replace(".", r"\.")):
-            read_ranks(tmp_path / name, prepared, lists)
+            rank_scores(tmp_path / name, prepared, lists)
 
 
 def test_an_import_is_a_run_beside_the_others(prepared, lists, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_import_is_a_run_beside_the_others(prepared, lists, tmp_path: Path) -
     assert stored == record and folder.name == record.id and record.id.startswith("their-model-v2-imported-")
     assert (record.kind, record.title, record.group, record.seed) == ("imported", "Their model (v2)", "imported", 4)
     (evaluation,) = record.evaluations.values()
-    ranks = store.ranks(folder, evaluation)
+    ranks = read_ranks(folder, evaluation)
     assert evaluation.fingerprint == lists.fingerprint == ranks.meta["candidates"] and evaluation.rows == {
         "rec": 20,
         "search": 20,

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.data.batch import Batches, TrainData
+from bench.data.batch import Batches
 from bench.data.catalog import Catalog
 from bench.data.split import split
+from bench.data.training import TrainData
 from bench.errors import RunError
 from bench.evaluation.scoring import RowValidation
 from bench.ranker.context import InMemory
@@ -167,23 +168,17 @@ def test_max_steps_bounds_a_training_in_whole_epochs(log, bound, epochs, steps):
 def test_steps_per_epoch_walk_through_the_passes(log):
     seen = []
     model, train, valid = make(log, epochs=3, steps_per_epoch=2)
-    original = train.batches
-
-    def recorded(*arguments):
-        for batch in original(*arguments):
-            seen.append(batch.item)
-            yield batch
-
-    train.batches = recorded
+    loss = model.loss
+    model.loss = lambda batch: seen.append(batch.item) or loss(batch)
     model.fit(train, valid)
-    straight = [batch.item for batch in original(32, 4, model.window, 0, 6)]
+    straight = [batch.item for batch in model.stream(train).batches(0, 6)]
     assert len(seen) == 6 and all(torch.equal(a, b) for a, b in zip(seen, straight, strict=True))
 
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(log):
     model, train, valid = make(log)
     model.item.weight.data[1:] = float("inf")
-    with pytest.raises(RunError, match="epoch 1, step 1"):
+    with pytest.raises(RunError, match="step 1 of epoch 1"):
         model.fit(train, valid)
 
 

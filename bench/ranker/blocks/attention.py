@@ -1,9 +1,12 @@
-"""Attention over histories: pooling for many candidates at once, and Transformer layers that bear empty histories.
+"""Attention over histories, and what Transformer layers are made of; users without a history are served.
 
 Masks are boolean with True = real. A row in which nothing may be attended to gets the zero vector where other
 implementations return NaN; so users without a history, or without one of two behaviours, need no special case, and what
 stands in padding slots never reaches a result.
 """
+
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,40 +18,27 @@ from bench.ranker.blocks.dropout import Dropout
 # Added to (or put for) the score of what must not be attended to; finite, so that an empty row gives no NaN.
 _NEVER = -1e16
 
-
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `x` (..., L, d) over the True positions of `mask` (..., L): (..., d), zero where there are none."""
-    total = x.masked_fill(~mask[..., None], 0).sum(-2)
-    return total / mask.sum(-1, keepdim=True).clamp(min=1)
-
-
-class TargetAttention(nn.Module):
-    """Pools a history for each candidate: w_j = softmax_j(h_j^T W c), pooled = sum_j w_j h_j.
-
-    One head, no 1/sqrt(d): the operator that SESRec, UniSAR and GenSR share. The history is encoded once for all
-    candidates.
-    """
-
-    def __init__(self, d: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(d, d))
-        nn.init.xavier_normal_(self.weight)
-
-    def forward(self, keys: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
-        """Keys (B, L, d), mask (B, L), candidates (B, K, d) -> (B, K, d); zero where the history is empty."""
-        scores = (candidates @ self.weight.T) @ keys.transpose(1, 2)
-        weights = scores.masked_fill(~mask[:, None, :], _NEVER).softmax(-1)
-        return (weights @ keys) * mask.any(1)[:, None, None]
+Activation = Literal["relu", "gelu", "leaky_relu"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "leaky_relu": F.leaky_relu}
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention (Vaswani et al., 2017), dropout on the weights."""
+    """Multi-head attention (Vaswani et al., 2017), dropout on the weights.
+
+    Args:
+        d: width of queries, keys and values.
+        heads: they share `d`.
+        dropout: probability.
+
+    Raises:
+        UsageError: `heads` do not divide `d`.
+    """
 
     def __init__(self, d: int, heads: int, dropout: float):
         super().__init__()
         if d % heads:
             raise UsageError(f"d = {d} cannot be shared by {heads} heads; choose heads that divide d")
-        self.heads, self.dropout = heads, Dropout(dropout)
+        self.heads, self.dropout = heads, dropout
         self.weight = nn.Parameter(torch.empty(3 * d, d))  # query, key, value
         self.bias = nn.Parameter(torch.zeros(3 * d))
         self.out = nn.Linear(d, d)
@@ -56,10 +46,15 @@ class MultiHeadAttention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, keys: Tensor | None, mask: Tensor) -> Tensor:
-        """`x` (B, Lq, d) attends to `keys` (B, Lk, d), or to itself where that is None.
+        """Attend to `keys`, or to `x` itself where that is None.
 
-        `mask` says what may be attended to: (B, Lk) of the keys, or (B, Lq, Lk) of pairs (first axis may be 1). Returns
-        (B, Lq, d).
+        Args:
+            x: (B, Lq, d).
+            keys: (B, Lk, d).
+            mask: what may be attended to, (B, Lk) of the keys or (B, Lq, Lk) of pairs (first axis may be 1).
+
+        Returns:
+            (B, Lq, d).
         """
         d = x.shape[-1]
         if keys is None:
@@ -67,47 +62,13 @@ class MultiHeadAttention(nn.Module):
         else:
             q = F.linear(x, self.weight[:d], self.bias[:d])
             k, v = F.linear(keys, self.weight[d:], self.bias[d:]).chunk(2, -1)
-        allowed = mask[:, None] if mask.dim() == 2 else mask
+        allowed = mask[:, None] if mask.dim() == 2 else mask  # (B, 1 or Lq, Lk)
         bias = torch.zeros(allowed.shape, dtype=q.dtype, device=q.device).masked_fill_(~allowed, _NEVER)
-        pooled = []
-        # Heads one by one are views; all at once they would have to be copied into a batch axis, forward and backward.
-        for q_head, k_head, v_head in zip(*(part.split(d // self.heads, -1) for part in (q, k, v)), strict=True):
-            scores = torch.baddbmm(bias, q_head, k_head.transpose(1, 2), alpha=(d // self.heads) ** -0.5)
-            pooled.append(self.dropout(scores.softmax(-1)) @ v_head)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, h, L, d / h)
+        p = self.dropout if self.training else 0.0
+        pooled = F.scaled_dot_product_attention(q, k, v, bias[:, None], p)  # (B, h, Lq, d / h)
         # Where nothing is allowed the softmax came out uniform over what must not be seen.
-        return self.out(torch.cat(pooled, -1) * allowed.any(-1, keepdim=True))
-
-
-class TransformerLayer(nn.Module):
-    """Post-norm layer: attention, then a ReLU network of width `hidden` (default d), each added and normalised.
-
-    With `keys` it is the cross-attention layer of two sequences; without, self-attention.
-    """
-
-    def __init__(self, d: int, heads: int, dropout: float, hidden: int | None = None):
-        super().__init__()
-        self.attention = MultiHeadAttention(d, heads, dropout)
-        self.network = FeedForward(d, hidden or d, dropout)
-        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
-        """`x` (B, L, d), `mask` of the keys or of pairs (see MultiHeadAttention) -> (B, L, d)."""
-        x = self.norm1(x + self.dropout(self.attention(x, keys, mask)))
-        return self.norm2(x + self.network(x))
-
-
-class Encoder(nn.Module):
-    """`layers` TransformerLayers in a row; no causal order unless the mask has one."""
-
-    def __init__(self, d: int, heads: int, layers: int, dropout: float, hidden: int | None = None):
-        super().__init__()
-        self.layers = nn.ModuleList(TransformerLayer(d, heads, dropout, hidden) for _ in range(layers))
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, mask)
-        return x
+        return self.out(pooled.transpose(1, 2).flatten(2) * allowed.any(-1, keepdim=True))  # (B, Lq, d)
 
 
 class DecoderLayer(nn.Module):
@@ -136,18 +97,21 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(d, heads, dropout, hidden) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """Shapes as in DecoderLayer."""
         for layer in self.layers:
             x = layer(x, mask, memory, memory_mask)
         return x
 
 
 class FeedForward(nn.Module):
-    """Linear, ReLU, dropout, Linear, dropout."""
+    """Linear, activation, dropout, Linear, dropout."""
 
-    def __init__(self, d: int, hidden: int, dropout: float):
+    def __init__(self, d: int, hidden: int, dropout: float, activation: Activation = "relu"):
         super().__init__()
         self.inner, self.outer = nn.Linear(d, hidden), nn.Linear(hidden, d)
         self.dropout = Dropout(dropout)
+        self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.outer(self.dropout(F.relu(self.inner(x)))))
+        """(..., d) -> (..., d)."""
+        return self.dropout(self.outer(self.dropout(self.activation(self.inner(x)))))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.catalog import Catalog
-from bench.ranker.blocks.attention import masked_mean
+from bench.ranker.blocks.pooling import masked_mean
 
 
 class QueryEmbedding(nn.Module):

@@ -1,4 +1,4 @@
-"""LightGCN (He et al., SIGIR 2020): propagation over the user-item graph, and the training of its table.
+"""LightGCN (He et al., SIGIR 2020): propagation over the user-item graph, and its table for other models.
 
 Nodes are the users 0..n_users followed by the items 0..n_items; both rows 0 are padding without an edge. The layer-0
 (ego) rows of padding are zero, so its propagated rows are zero as well.
@@ -9,15 +9,28 @@ import warnings
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch import Tensor
-from torch.nn.functional import softplus
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from bench.data.batch import Batch
+from bench.data.history import Window
+from bench.data.training import TrainData
+from bench.errors import RunError
+from bench.ranker.blocks.losses import bpr
+from bench.ranker.config import Config, TrainConfig
+from bench.ranker.context import Context
+from bench.ranker.stage import Stage
+from bench.ranker.trainer import Trainer
 
 
 def adjacency(users: np.ndarray, items: np.ndarray, n_users: int, n_items: int) -> Tensor:
     """D^(-1/2) A D^(-1/2) of the bipartite graph, (n_users + n_items + 2,) squared, float32 sparse CSR.
 
     Args:
-        users, items: (E,) ends of the edges, from 1; a repeated pair is one edge.
+        users: (E,) users of the edges, from 1.
+        items: (E,) their items, from 1; a repeated pair is one edge.
+        n_users: the highest user id.
+        n_items: the highest item id.
     """
     pairs = _pairs(users, items, n_items)
     left, right = pairs[:, 0], pairs[:, 1] + n_users + 1
@@ -67,82 +80,126 @@ def initial(n_users: int, n_items: int, dim: int, generator: torch.Generator, st
     return table
 
 
-def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Mean of -log sigmoid(s+ - s-): rows (B, dim) of users and clicked items, (B, dim) or (B, N, dim) of sampled ones."""
-    wanted = (user * positive).sum(-1)
-    if negative.dim() == 3:
-        return softplus((user[:, None] * negative).sum(-1) - wanted[:, None]).mean()
-    return softplus((user * negative).sum(-1) - wanted).mean()
-
-
-def train_table(
-    users: np.ndarray,
-    items: np.ndarray,
-    n_users: int,
-    n_items: int,
-    dim: int,
-    layers: int,
-    epochs: int,
-    lr: float,
-    decay: float,
-    generator: torch.Generator,
-    batch_size: int = 2048,
-    device: torch.device | str = "cpu",
-) -> dict[str, Tensor]:
-    """Train LightGCN by BPR with one uniform negative an edge and Adam.
+class GraphTable(nn.Module):
+    """The layer-0 rows of LightGCN as parameters, and the propagated rows that score.
 
     Args:
-        users, items: (E,) training clicks, ids from 1.
-        decay: weight of half the squared layer-0 rows of a batch, divided by its size.
-        generator: source of every random number (start, order, negatives).
+        n_users: the highest user id.
+        n_items: the highest item id.
+        dim: width of a row.
+        layers: hops of the propagation.
+        generator: source of the random start.
+    """
+
+    ego: nn.Parameter
+    final: Tensor
+
+    def __init__(self, n_users: int, n_items: int, dim: int, layers: int, generator: torch.Generator):
+        super().__init__()
+        self.n_users, self.n_items, self.layers = n_users, n_items, layers
+        self.ego = nn.Parameter(initial(n_users, n_items, dim, generator))  # (nodes, dim)
+        # Refreshed from `ego` and the graph whenever the training mode ends, saved with the weights.
+        self.register_buffer("final", torch.zeros_like(self.ego))
+        self._graph: Tensor | None = None
+
+    def connect(self, train: TrainData, device: torch.device) -> None:
+        """Build the graph of the recommendation clicks in training."""
+        clicks = train.arrays("rec")
+        self._graph = adjacency(clicks["user"], clicks["item"], self.n_users, self.n_items).to(device)
+
+    def train(self, mode: bool = True) -> "GraphTable":
+        """As of any module; leaving training mode propagates the rows once for all scores."""
+        if not mode and self.training and self._graph is not None:
+            with torch.no_grad():
+                self.final.copy_(propagate(self._graph, self.ego, self.layers))
+        return super().train(mode)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """BPR on propagated rows (`bpr`), and half the squared layer-0 rows of the batch over its size (`squares`)."""
+        assert self._graph is not None and batch.item is not None and batch.negatives is not None
+        final = propagate(self._graph, self.ego, self.layers)
+        positive, negative = batch.item + self.n_users + 1, batch.negatives + self.n_users + 1  # (B,), (B, N)
+        user = final[batch.user]  # (B, dim)
+        ranking = bpr((user * final[positive]).sum(-1), (user[:, None] * final[negative]).sum(-1))
+        rows = self.ego[torch.cat([batch.user, positive, negative.flatten()])]
+        return ranking, {"bpr": ranking, "squares": 0.5 * rows.square().sum() / len(batch)}
+
+    def score(self, batch: Batch) -> Tensor:
+        """Inner products of the propagated rows of user and candidates, (B, K)."""
+        return (self.final[batch.user][:, None] * self.final[batch.cand + self.n_users + 1]).sum(-1)
+
+    def tables(self) -> dict[str, Tensor]:
+        """`user` (n_users + 1, dim) and `item` (n_items + 1, dim) propagated, `user_ego` and `item_ego` of layer 0."""
+        cut, final, ego = self.n_users + 1, self.final, self.ego.detach()
+        return {"user": final[:cut], "item": final[cut:], "user_ego": ego[:cut], "item_ego": ego[cut:]}
+
+
+class TableConfig(Config):
+    """Settings of a LightGCN table that another model reads."""
+
+    dim: PositiveInt = 64
+    """Width of a row."""
+    layers: PositiveInt = 2
+    """Hops of the propagation."""
+    epochs: PositiveInt = 200
+    """Passes over the recommendation clicks."""
+    lr: PositiveFloat = 5e-3
+    """Learning rate of Adam."""
+    decay: NonNegativeFloat = 1e-4
+    """Weight of half the squared layer-0 rows of a batch, divided by its size."""
+    batch_size: PositiveInt = 2048
+    """Clicks of a batch, each with one uniform negative."""
+
+
+def click_table(context: Context, train: TrainData, config: TableConfig) -> dict[str, Tensor]:
+    """The LightGCN table of the recommendation clicks in training, built once for equal settings and seed.
+
+    Args:
+        context: of the model that reads the table.
+        train: training side of the split; searches are left out.
+        config: settings of the table.
 
     Returns:
         `user` (n_users + 1, dim) and `item` (n_items + 1, dim): the propagated tables, whose inner product is the
         score;
         `user_ego`, `item_ego`: the layer-0 tables. Rows 0 are zero. An item without a click keeps a share of its
         random start in both; its propagated row is that start divided by `layers` + 1.
+
+    Raises:
+        RunError: there are no recommendation clicks in training.
     """
-    matrix = adjacency(users, items, n_users, n_items).to(device)
-    table = initial(n_users, n_items, dim, generator).to(device).requires_grad_()
-    pairs = _pairs(users, items, n_items)
-    keys = torch.as_tensor(pairs[:, 0] * (n_items + 1) + pairs[:, 1])  # sorted, since the pairs are
-    edges = torch.as_tensor(pairs)
-    optimizer = torch.optim.Adam([table], lr=lr)
-    for _ in range(epochs):
-        negatives = _untouched(edges[:, 0], keys, n_items, generator)
-        for chosen in torch.randperm(len(edges), generator=generator).split(batch_size):
-            user = edges[chosen, 0].to(device)
-            positive = (edges[chosen, 1] + n_users + 1).to(device)
-            negative = (negatives[chosen] + n_users + 1).to(device)
-            final = propagate(matrix, table, layers)
-            loss = bpr(final[user], final[positive], final[negative])
-            ego = table[torch.cat([user, positive, negative])]
-            loss = loss + decay * 0.5 * ego.square().sum() / len(user)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-    with torch.no_grad():
-        final = propagate(matrix, table, layers).cpu()
-        ego = table.detach().cpu()
-    cut = n_users + 1
-    tables = {"user": final[:cut], "item": final[cut:], "user_ego": ego[:cut], "item_ego": ego[cut:]}
-    return {name: value.clone() for name, value in tables.items()}
+    clicks = train.only("rec")
+    if not len(clicks):
+        raise RunError("a LightGCN table needs recommendation clicks, and the training part has none")
+
+    key = ",".join(f"{name}={value}" for name, value in config.model_dump().items()) + f",seed={context.seed}"
+
+    def build() -> dict[str, Tensor]:
+        part, catalog = context.part(f"lightgcn,{key}"), context.catalog
+        generator = context.generator("lightgcn")
+        table = GraphTable(catalog.n_users, catalog.n_items, config.dim, config.layers, generator)
+        table.connect(clicks, part.device)
+
+        def loss(batch: Batch) -> Tensor:
+            ranking, parts = table.loss(batch)
+            return ranking + config.decay * parts["squares"]
+
+        settings = TrainConfig(epochs=config.epochs, batch_size=config.batch_size, lr=config.lr, negatives=1)
+        stage = Stage(
+            name="lightgcn",
+            config=settings,
+            loss=loss,
+            stream=lambda data: data.events(settings.batch_size, negatives=1, window=Window(rec=1, search=1, clicks=1)),
+            parameters=lambda: [{"params": [table.ego]}],
+            select="last",
+        )
+        Trainer(table, part).fit([stage], clicks, None)
+        return {name: value.cpu().clone() for name, value in table.tables().items()}
+
+    return context.cached("lightgcn", key, build)
 
 
 def _pairs(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
     """(E, 2) int64 distinct edges in ascending order."""
     keys = np.unique(np.asarray(users).astype(np.int64) * (n_items + 1) + items)
     return np.stack([keys // (n_items + 1), keys % (n_items + 1)], axis=1)
-
-
-def _untouched(user: Tensor, keys: Tensor, n_items: int, generator: torch.Generator, tries: int = 10) -> Tensor:
-    """(E,) one uniform item a row that its user has no edge with; a user with nearly all items may keep a touched one."""
-    drawn = torch.randint(1, n_items + 1, user.shape, generator=generator)
-    for _ in range(tries):
-        wanted = user * (n_items + 1) + drawn
-        place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        bad = torch.nonzero(keys[place] == wanted).flatten()
-        if not len(bad):
-            break
-        drawn[bad] = torch.randint(1, n_items + 1, bad.shape, generator=generator)
-    return drawn

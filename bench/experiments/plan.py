@@ -1,0 +1,82 @@
+"""From the words of a command to jobs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.data import sources
+from bench.experiments import settings
+from bench.experiments.job import Job
+from bench.experiments.prepared_data import CandidateChoice, PreparedData, choose_candidates, open_data, tasks_of
+from bench.experiments.process import configure_torch, usable_threads
+from bench.experiments.source_keys import fit_sources
+from bench.ranker import registry
+from bench.store import environment
+
+if TYPE_CHECKING:
+    from bench.experiments.run import RunRequest
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """What a command does on one data set."""
+
+    prepared: PreparedData
+    candidates: list[CandidateChoice]
+    jobs: list[Job]
+
+
+def plan(request: "RunRequest") -> list[DatasetPlan]:
+    """Open the data sets of a command, check its settings against them and make the jobs.
+
+    Args:
+        request: the words of the command.
+
+    Raises:
+        UsageError: a data set, model or setting does not exist or does not fit. RunError: data are missing or damaged.
+    """
+    threads = usable_threads(request.threads)
+    configure_torch(threads)
+    device = settings.device(request.device)
+    return [_plan_dataset(request, name, device, threads) for name in dict.fromkeys(request.dataset)]
+
+
+def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -> DatasetPlan:
+    """Open a data set and make the jobs on it."""
+    prepared = open_data(
+        name, root=request.data, split_name=request.split, mode=request.mode, overrides=request.overrides
+    )
+    tasks = tasks_of(prepared, request.tasks)
+    models = registry.select(request.models, tasks, request.trivial)
+    classes = {model: registry.get(model) for model in models}
+    settings.check_train_keys(request.overrides, classes)
+    request.overrides.check(
+        models, list(request.dataset), {sources.entry(entry).name.rstrip(":"): entry for entry in request.dataset}
+    )
+    choices = [choose_candidates(prepared, spec, tasks, request.candidate_seed) for spec in request.candidates]
+    ranked = {choice: set(prepared.candidate_tasks(choice)) for choice in choices}
+    data, jobs = prepared.choice(), []
+    for model, cls in classes.items():
+        config = settings.model_config(cls, model, request.budget, request.overrides, prepared.entry.name).model_dump()
+        serves = tuple(task for task in tasks if task in cls.entry.tasks)
+        code = fit_sources(cls, "backbone" in config)
+        jobs += [
+            Job(
+                model=model,
+                config=config,
+                tasks=serves,
+                seed=seed,
+                budget=request.budget,
+                data=data,
+                candidates=tuple(choice for choice in choices if ranked[choice] & set(serves)),
+                device=device,
+                threads=threads,
+                out=str(Path(request.out).resolve()),
+                code=code,
+                validation_rows=request.validation_rows,
+                force=request.force,
+                command=environment.command_line(),
+            )
+            for seed in request.seeds
+        ]
+    return DatasetPlan(prepared, choices, jobs)

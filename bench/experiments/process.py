@@ -1,0 +1,37 @@
+"""This process: threads, deterministic kernels, memory."""
+
+import os
+import sys
+
+
+def usable_threads(asked: int) -> int:
+    """The number of threads that a command asks for; 0 means one per core that this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return asked or allowed
+
+
+def configure_torch(threads: int) -> None:
+    """Set the number of threads and deterministic kernels for this process."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    # Sets the same as `use_deterministic_algorithms(True)`, which imports the compiler for a setting of it.
+    torch.set_deterministic_debug_mode("error")
+    # Deterministic kernels alone are what is wanted; filling every new tensor finds bugs and costs half the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, or of the GPU where one is used, in MB; NaN on Windows."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 1e6
+    try:
+        import resource  # only on Unix
+    except ImportError:
+        return float("nan")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,0 +1,58 @@
+"""`bench runs`: what it lists, and that it removes nothing but what was named."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench.cli.main import main
+from bench.store.records import RunRecord
+from bench.store.results import Store
+
+RUN = "popularity-s0-0123456789ab"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A results folder with one run that has no evaluations."""
+    store = Store(tmp_path / "results")
+    facts = {"name": "toy", "fingerprint": "7a" * 32, "split": "leave-one-out"}
+    words = {"model": "popularity", "title": "Popularity", "group": "trivial", "budget": "quick", "device": "cpu"}
+    record = RunRecord(
+        id=RUN, fit_key="k", kind="fit", tasks=["rec"], seed=0, config={}, dataset=facts, threads=1, code="c", **words
+    )
+    store.folder("toy", RUN).mkdir(parents=True)
+    store.write(store.folder("toy", RUN), record)
+    return store
+
+
+def bench(store: Store, *words: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(main, ["runs", *words, "--out", str(store.root)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("word", [".", "..", "./", "toy", "", "/nowhere/backup/" + RUN, "backup/" + RUN, "nothing"])
+def test_nothing_is_removed_for_a_word_that_names_no_run_here(store, tmp_path, monkeypatch, word) -> None:
+    monkeypatch.chdir(tmp_path)
+    namesake = shutil.copytree(store.folder("toy", RUN), tmp_path / "backup" / RUN)
+    code, _, errors = bench(store, "remove", word, "--yes")
+    assert code == 2 and errors.startswith("error: ") and len(errors.splitlines()) == 1
+    assert store.folder("toy", RUN).exists() and namesake.exists()
+
+
+@pytest.mark.parametrize("word", [RUN, "pop"])
+def test_a_run_with_a_damaged_record_is_named_and_can_be_removed(store, word) -> None:
+    path = store.folder("toy", RUN) / "run.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    code, output, errors = bench(store, "list")
+    assert code == 0 and "no finished runs" in output
+    assert errors.startswith("warning: left out: ") and str(path) in errors and len(errors.splitlines()) == 1
+    assert bench(store, "remove", word, "--yes")[0] == 0
+    assert not path.parent.exists()
+
+
+def test_a_run_that_a_process_works_on_is_not_removed(store) -> None:
+    with store.locked("toy", RUN):
+        code, _, errors = bench(store, "remove", RUN, "--yes")
+    assert code == 1 and "another process is working on the run" in errors and store.folder("toy", RUN).exists()
