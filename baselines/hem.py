@@ -2,12 +2,10 @@
 
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from bench.data.ragged import Ragged
-from bench.ranker.blocks.product_search import ProductSearch, ProductSearchConfig, WordBags
+from bench.ranker.blocks.product_search import ProductSearch, ProductSearchConfig
+from bench.ranker.blocks.word_bags import WordDraws, user_words
 from bench.ranker.contract import Batch, Context, Field, TrainData
 from bench.ranker.registry import register
 
@@ -41,26 +39,17 @@ class HEM(ProductSearch):
         super().__init__(config, context)
         self.users = nn.Embedding(self.catalog.n_users + 1, config.dim)
         nn.init.zeros_(self.users.weight)
-        self._user_bags: WordBags | None = None
-        self._user_words = ""
+        self._written = ""
 
     def precompute(self, train: TrainData) -> None:
-        """Make the users' bags of words from the training side alone."""
-        written = self.catalog.user_review_words
-        if written is not None:
-            self._user_words, lists = "training reviews of the user", written
-        else:
-            clicks = train.arrays()
-            self._user_words = "text of the items that the user clicked in training"
-            lists = _words_of_clicks(
-                clicks["user"], clicks["item"], self.catalog.item_text_words(categories=self.config.words == "all"),
-                self.catalog.n_users,
-            )
-        self._user_bags = WordBags(lists).to(self.context.device)
+        """Gather the words of items and users from the training side."""
+        super().precompute(train)
+        lists, self._written = user_words(self.catalog, train, self.config.words)
+        self.user_draws = WordDraws(lists).to(self.context.device)
 
     def evidence(self) -> dict[str, Any]:
-        """Where the users' words come from."""
-        return super().evidence() | {"words of users": self._user_words}
+        """Where the words of items and users come from."""
+        return super().evidence() | {"words of users": self._written}
 
     def intent(self, batch: Batch) -> Tensor:
         """(B, d) query and user, weighted."""
@@ -69,17 +58,9 @@ class HEM(ProductSearch):
 
     def text_loss(self, batch: Batch) -> Tensor:
         """Items predict words of their text, users words of their own."""
-        assert self._user_bags is not None, "precompute has not been called"
-        words, real = self._user_bags(batch.user, self.config.text_words)
+        words, real = self.user_draws(batch.user, self.config.text_words)
         return super().text_loss(batch) + self.contrast_words(self.users(batch.user), words, real)
 
     def squares(self, batch: Batch) -> Tensor:
         """As the family's, with the rows of the users."""
         return super().squares(batch) + self.users(batch.user).square().sum()
-
-
-def _words_of_clicks(user: np.ndarray, item: np.ndarray, text: Ragged, n_users: int) -> Ragged:
-    """The words (n_users + 1 bags) of the items that each user clicked."""
-    pairs = np.unique(np.stack([user, item], 1), axis=0)
-    words = text.take(pairs[:, 1])
-    return Ragged.from_pairs(np.repeat(pairs[:, 0], words.lengths), words.values, n_users + 1)

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.baselines.aem import AEM, AEMConfig, AttentiveSearch
+from bench.baselines.aem import AEM, AEMConfig
+from bench.ranker.blocks.product_search import AttentiveSearch
 from bench.ranker.registry import register
 
 

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.data.ragged import Ragged
+from bench.data.merged import Clicks
 from bench.errors import NothingToReadError
-from bench.ranker.blocks.attention import masked_mean
+from bench.ranker.blocks.pooling import masked_mean
+from bench.ranker.blocks.word_bags import WordDraws, WordNoise, Words, item_words
 from bench.ranker.contract import (
     Batch,
     Context,
@@ -23,6 +24,7 @@ from bench.ranker.contract import (
     PositiveInt,
     TorchRanker,
     TrainConfig,
+    TrainData,
     Window,
 )
 
@@ -44,17 +46,20 @@ class ProductSearchConfig(TrainConfig):
     """Words drawn from an item's text per click; the published training makes one example per word instead."""
     word_noise: PositiveInt = 5
     """Noise words per drawn word, from the unigram distribution to the power .75."""
-    words: Literal["text", "all"] = "text"
-    """Whether the words of an item's categories, which generated queries consist of, are part of its text."""
+    words: Words = "text"
+    """Whether words that hold the query itself are left out of an item's text ("text") or not ("all"); see `item_words`."""
     decay: NonNegativeFloat = 0.0
     """L2 on the rows that a step reads, divided by the batch size."""
     history: Literal["search", "both"] = "both"
-    """Which earlier clicks a personalised model reads: those of searches, or of both tasks in order."""
+    """Which earlier clicks a personalised model reads: those of searches, or those of both tasks in order."""
     history_length: PositiveInt = 20
-    """Clicks at most, the last ones (TEM's limit)."""
+    """Most clicks that a personalised model reads, the last ones (TEM's limit)."""
     batch_size: PositiveInt = 256
+    """Rows of a training batch; published are 64 words (HEM) and 384 words (TEM)."""
     lr: PositiveFloat = 1e-3
+    """Learning rate of Adam; published are SGD .5 (HEM, ZAM) and Adam 5e-4 (TEM)."""
     clip: NonNegativeFloat = 5.0
+    """Bound of the gradient's norm, as published."""
 
 
 def noise_contrast(
@@ -77,49 +82,10 @@ def noise_contrast(
         (...) the loss of each context.
     """
     observed = (context * positive).sum(-1)  # (...)
-    drawn = (context[..., None, :] * noise).sum(-1)  # (..., K)
+    others = (context[..., None, :] * noise).sum(-1)  # (..., K)
     if positive_bias is not None and noise_bias is not None:
-        observed, drawn = observed + positive_bias, drawn + noise_bias
-    return F.softplus(-observed) + F.softplus(drawn).sum(-1)
-
-
-class WordNoise(nn.Module):
-    """Draws words from counts^.75 (Mikolov et al., NeurIPS 2013), the noise of every language-model term here."""
-
-    cumulative: Tensor
-
-    def __init__(self, counts: np.ndarray, power: float = 0.75):
-        super().__init__()
-        weights = counts.astype(np.float64) ** power
-        weights[0] = 0  # padding
-        total = weights.sum()
-        self.register_buffer("cumulative", torch.from_numpy(np.cumsum(weights) / max(total, 1.0)), persistent=False)
-
-    def forward(self, *shape: int) -> Tensor:
-        """Word ids (*shape), int64."""
-        uniform = torch.rand(shape, dtype=torch.float64, device=self.cumulative.device)
-        return torch.searchsorted(self.cumulative, uniform, right=True).clamp(max=len(self.cumulative) - 1)
-
-
-class WordBags(nn.Module):
-    """Bags of words per owner (items or users), from which words are drawn in proportion to their counts."""
-
-    offsets: Tensor
-    values: Tensor
-
-    def __init__(self, lists: Ragged):
-        super().__init__()
-        self.register_buffer("offsets", torch.as_tensor(lists.offsets, dtype=torch.long), persistent=False)
-        self.register_buffer("values", torch.as_tensor(np.asarray(lists.values), dtype=torch.long), persistent=False)
-
-    def forward(self, owners: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Draw `count` words with replacement per owner (n,): (n, count) word ids and (n,) whether the bag has any."""
-        start, length = self.offsets[owners], self.offsets[owners + 1] - self.offsets[owners]  # (n,)
-        place = (torch.rand(len(owners), count, device=owners.device) * length[:, None]).long()  # (n, count)
-        place = start[:, None] + place.minimum((length - 1).clamp(min=0)[:, None])
-        if not len(self.values):
-            return torch.zeros_like(place), length > 0
-        return self.values[place.clamp(max=len(self.values) - 1)], length > 0
+        observed, others = observed + positive_bias, others + noise_bias
+    return F.softplus(-observed) + F.softplus(others).sum(-1)
 
 
 class QueryEncoder(nn.Module):
@@ -184,9 +150,19 @@ class ProductSearch(TorchRanker):
         self.word_biases = nn.Parameter(torch.zeros(catalog.n_words + 1))
         self.item_biases = nn.Parameter(torch.zeros(catalog.n_items + 1), requires_grad=config.item_bias)
         self.query_encoder = QueryEncoder(self.words, catalog.query_words, config.query_encoder)
-        bags = catalog.item_text_words(categories=config.words == "all")
-        self.item_bags = WordBags(bags)
-        self.noise = WordNoise(np.bincount(bags.values, minlength=catalog.n_words + 1))
+        self._text = ""
+
+    def precompute(self, train: TrainData) -> None:
+        """Gather the words of the items and their noise distribution from the training side."""
+        lists, self._text = item_words(self.catalog, train, self.config.words)
+        self.item_draws = WordDraws(lists).to(self.context.device)
+        counts = np.bincount(lists.values, minlength=self.catalog.n_words + 1)
+        self.noise = WordNoise(counts).to(self.context.device)
+        self._text += f" ({int(counts[1:].sum())} words)"
+
+    def evidence(self) -> dict[str, Any]:
+        """Which words the language-model terms predict."""
+        return super().evidence() | {"words of items": self._text}
 
     @property
     def window(self) -> Window:
@@ -199,9 +175,7 @@ class ProductSearch(TorchRanker):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Search term plus text terms; both are means over the rows."""
-        assert batch.item is not None and batch.negatives is not None
-        intent = self.intent(batch)  # (B, d)
-        search = self.contrast_items(intent, batch.item, batch.negatives).mean()
+        search = self.contrast_items(self.intent(batch), clicked(batch), drawn(batch)).mean()
         text = self.text_loss(batch)
         total = search + self.config.text_weight * text
         if self.config.decay:
@@ -211,29 +185,31 @@ class ProductSearch(TorchRanker):
     def contrast_items(self, context: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         """(n,) noise contrast of contexts (n, d) with clicked items (n,) and noise items (n, K)."""
         return noise_contrast(
-            context, self.items(positive), self.items(negatives), self.item_biases[positive], self.item_biases[negatives]
+            context,
+            self.items(positive),
+            self.items(negatives),
+            self.item_biases[positive],
+            self.item_biases[negatives],
         )
 
     def contrast_words(self, context: Tensor, words: Tensor, real: Tensor) -> Tensor:
-        """Mean noise contrast of contexts (n, d) with `words` (n, w) drawn from their bags; rows that are not `real` (n,)
-        have no bag and count nothing.
-        """
+        """Mean noise contrast of contexts (n, d) with `words` (n, w) from their bags; 0 for those not `real` (n,)."""
         noise = self.noise(*words.shape, self.config.word_noise)  # (n, w, K)
-        spread = context[:, None].expand(*words.shape, -1)  # (n, w, d)
         each = noise_contrast(
-            spread, self.words(words), self.words(noise), self.word_biases[words], self.word_biases[noise]
+            context[:, None], self.words(words), self.words(noise), self.word_biases[words], self.word_biases[noise]
         )  # (n, w)
         return (each.mean(1) * real).sum() / len(real)
 
     def text_loss(self, batch: Batch) -> Tensor:
         """Each clicked item predicts words of its text."""
-        words, real = self.item_bags(batch.item, self.config.text_words)
-        return self.contrast_words(self.items(batch.item), words, real)
+        items = clicked(batch)
+        words, real = self.item_draws(items, self.config.text_words)
+        return self.contrast_words(self.items(items), words, real)
 
     def squares(self, batch: Batch) -> Tensor:
         """Sum of squares of the rows that the search term reads."""
-        items = torch.cat([batch.item[:, None], batch.negatives], 1)  # type: ignore[index,list-item]  # training rows have both
-        words = self.query_encoder.query_words[batch.query]
+        items = torch.cat([clicked(batch)[:, None], drawn(batch)], 1)  # (B, 1 + N)
+        words = self.query_encoder.query_words[batch.query]  # (B, W)
         return self.items(items).square().sum() + self.words(words).square().sum()
 
     def row_vectors(self, batch: Batch) -> Tensor:
@@ -244,10 +220,6 @@ class ProductSearch(TorchRanker):
     def item_vectors(self) -> Tensor:
         """(n_items + 1, d + 1) item rows with their biases."""
         return torch.cat([self.items.weight, self.item_biases[:, None]], 1)
-
-    def score(self, batch: Batch) -> Tensor:
-        """(B, K) <intent, item> + bias."""
-        return torch.einsum("bd,bkd->bk", self.row_vectors(batch), F.embedding(batch.cand, self.item_vectors()))
 
 
 class PersonalisedSearch(ProductSearch):
@@ -261,6 +233,51 @@ class PersonalisedSearch(ProductSearch):
         length = self.config.history_length
         return Window(rec=length if self.config.history == "both" else 0, search=length, clicks=5)
 
-    def past_items(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Items (B, L) of the last clicks, oldest first and right padded with 0, and (B, L) which are real."""
-        return batch.merged_clicks(self.config.history_length)
+    def past_clicks(self, batch: Batch) -> Clicks:
+        """The last clicks of each row, oldest first."""
+        return batch.merged(self.config.history_length).last_clicks(self.config.history_length)
+
+
+class AttentiveSearch(PersonalisedSearch):
+    """Base of AEM and ZAM: intent = phi(q) + sum over earlier clicks of a_j E[h_j].
+
+    f(q, j) = (E[h_j]^T tanh(Wf phi(q) + bf)) . Wh without an additive constant (ZAM paper, section 3.3): a constant would
+    move ZAM's threshold. Past clicks and candidates share the table E.
+    """
+
+    def __init__(self, config: Any, context: Context):
+        super().__init__(config, context)
+        self.projection = nn.Linear(config.dim, config.dim * config.heads)
+        # Xavier: the unit normal of public code saturates the softmax.
+        self.head_weights = nn.Parameter(torch.empty(config.heads, 1))
+        nn.init.xavier_normal_(self.head_weights)
+
+    def attention(self, query: Tensor, items: Tensor, real: Tensor) -> Tensor:
+        """(B, L) logits f of past items (B, L, d) under encoded queries (B, d); -inf where not `real` (B, L)."""
+        keys = torch.tanh(self.projection(query)).view(len(query), self.config.dim, self.config.heads)  # (B, d, heads)
+        logits = (torch.einsum("bld,bdh->blh", items, keys) @ self.head_weights).squeeze(-1)  # (B, L)
+        return logits.masked_fill(~real, -torch.inf)
+
+    def weights(self, logits: Tensor) -> Tensor:
+        """(B, L) weights of the past clicks from their logits (B, L); rows without any are all 0."""
+        raise NotImplementedError
+
+    def intent(self, batch: Batch) -> Tensor:
+        """(B, d) phi(q) + u(q); phi(q) alone for a row without history."""
+        query = self.query_encoder(batch.query)  # (B, d)
+        past = self.past_clicks(batch)
+        items = self.items(past.items)  # (B, L, d)
+        weights = self.weights(self.attention(query, items, past.mask))  # (B, L)
+        return query + torch.einsum("bl,bld->bd", weights, items)
+
+
+def clicked(batch: Batch) -> Tensor:
+    """(B,) the clicked items of a training batch."""
+    assert batch.item is not None, "only training batches say what was clicked"
+    return batch.item
+
+
+def drawn(batch: Batch) -> Tensor:
+    """(B, N) the negatives of a training batch."""
+    assert batch.negatives is not None, "only training batches have negatives"
+    return batch.negatives
