@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from bench.ranker.blocks.product_search import ProductSearch, ProductSearchConfig
@@ -25,8 +26,9 @@ class HEM(ProductSearch):
     words that the user wrote in training reviews (eq. 5). Where a data set has no reviews, a user's words are those of
     the text of the items that the user clicked in training, and the record says so.
 
-    Deviations: an event draws `text_words` words instead of being repeated once per word of its review; user vectors
-    start at zero as published, item vectors do not, so that no two scores tie before training.
+    Deviations: a step draws `text_words` words of its items and users, and of as many drawn ones, instead of one example
+    per word of a review; frequent words are not sub-sampled; user vectors start at zero as published, item vectors do
+    not, so that no two scores tie before training.
     """
 
     Config: ClassVar[type] = HEMConfig
@@ -57,9 +59,10 @@ class HEM(ProductSearch):
         return weight * self.query_encoder(batch.query) + (1 - weight) * self.users(batch.user)
 
     def text_loss(self, batch: Batch) -> Tensor:
-        """Items predict words of their text, users words of their own."""
-        words, real = self.user_draws(batch.user, self.config.text_words)
-        return super().text_loss(batch) + self.contrast_words(self.users(batch.user), words, real)
+        """Items predict words of their text, users words of their own: those of the rows and as many drawn ones."""
+        users = torch.cat([batch.user, self.user_draws.owners(len(batch))])  # (2B,)
+        words, real = self.user_draws(users, self.config.text_words)
+        return super().text_loss(batch) + self.contrast_words(self.users(users), words, real)
 
     def squares(self, batch: Batch) -> Tensor:
         """As the family's, with the rows of the users."""

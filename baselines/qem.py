@@ -16,8 +16,8 @@ class QEM(ProductSearch):
 
     Loss: noise contrast of the clicked item given phi(q), plus that of words of the item's text given E[i], weight 1.
     Deviations from the code by a co-author (kepingbi/ProdSearch, model QEM): the mean of a query is over its real words
-    only; an event draws `text_words` words instead of being repeated once per word of its review; noise items are never
-    ones that the user clicked.
+    only; a step draws `text_words` words of its items, and of as many drawn ones, instead of one example per word of a
+    review; frequent words are not sub-sampled; noise items are never ones that the user has a training event with.
     """
 
     Config: ClassVar[type] = QEMConfig

@@ -43,7 +43,7 @@ class ProductSearchConfig(TrainConfig):
     text_weight: NonNegativeFloat = 1.0
     """Weight of the text terms beside the search term; the papers add them up."""
     text_words: PositiveInt = 8
-    """Words drawn from an item's text per click; the published training makes one example per word instead."""
+    """Words drawn from the text of each of a step's items; the published training makes one example per word instead."""
     word_noise: PositiveInt = 5
     """Noise words per drawn word, from the unigram distribution to the power .75."""
     words: Words = "text"
@@ -201,8 +201,8 @@ class ProductSearch(TorchRanker):
         return (each.mean(1) * real).sum() / len(real)
 
     def text_loss(self, batch: Batch) -> Tensor:
-        """Each clicked item predicts words of its text."""
-        items = clicked(batch)
+        """Items predict words of their text: the clicked ones, and as many drawn ones that nobody need have searched for."""
+        items = torch.cat([clicked(batch), self.item_draws.owners(len(batch))])  # (2B,)
         words, real = self.item_draws(items, self.config.text_words)
         return self.contrast_words(self.items(items), words, real)
 

@@ -72,11 +72,18 @@ class WordDraws(nn.Module):
 
     offsets: Tensor
     values: Tensor
+    worded: Tensor
 
     def __init__(self, lists: Ragged):
         super().__init__()
         self.register_buffer("offsets", torch.as_tensor(lists.offsets, dtype=torch.long), persistent=False)
         self.register_buffer("values", torch.as_tensor(np.asarray(lists.values, np.int32)), persistent=False)
+        worded = np.flatnonzero(lists.lengths)
+        self.register_buffer("worded", torch.as_tensor(worded if len(worded) else [0]), persistent=False)
+
+    def owners(self, count: int) -> Tensor:
+        """(count,) owners drawn uniformly from those that have words; 0 where nobody has."""
+        return self.worded[torch.randint(len(self.worded), (count,), device=self.worded.device)]
 
     def forward(self, owners: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """`count` words with replacement per owner (n,): (n, count) word ids, and (n,) whether the owner has any."""
