@@ -26,12 +26,18 @@ NOISE = {"taste": 0, "transition": 0, "relevance": 0, "popularity": 0}
 STEPS = 200
 # Least N@10 among 100 candidates with the signal, rec and search; a uniform rank has .045, popularity .10 and .07.
 FLOORS = {
+    "aem": {"search": 0.99},
+    "copps": {"search": 0.99},
     "din": {"rec": 0.15},
     "gensr": {"rec": 0.10, "search": 0.10},
     "gru4rec": {"rec": 0.15},
+    "hem": {"search": 0.99},
     "lightgcn": {"rec": 0.25},
+    "qem": {"search": 0.99},
     "sasrec": {"rec": 0.15},
+    "tem": {"search": 0.99},
     "unisar": {"rec": 0.15, "search": 0.15},
+    "zam": {"search": 0.99},
 }
 # Mean and variance of N@10 of a row whose positive has a uniform rank among 100.
 GAINS = np.r_[1 / np.log2(np.arange(1, 11) + 1), np.zeros(90)]
