@@ -111,8 +111,8 @@ def encoders(rounds: int) -> None:
         show(f"encoder layer, {name}", *medians([step(module, x, mask) for module in (ours, theirs)], rounds))
 
 
-def show(name: str, ours: float, theirs: float) -> None:
-    print(f"{name:<55} {1000 * ours:7.2f} ms, PyTorch's {1000 * theirs:7.2f} ms, ratio {theirs / ours:.2f}", flush=True)
+def show(name: str, ours: float, theirs: float, other: str = "PyTorch's") -> None:
+    print(f"{name:<55} {1000 * ours:7.2f} ms, {other} {1000 * theirs:7.2f} ms, ratio {theirs / ours:.2f}", flush=True)
 
 
 def main() -> None:
@@ -147,7 +147,7 @@ def lengths(rounds: int) -> None:
             x = torch.randn(len(batch), batch.rec_items.shape[1], 64)
             (encoder(x, batch.rec_mask) * batch.rec_mask[..., None]).sum().backward()
 
-        show(f"grouping by length, {name}", *medians([parts, whole], rounds))
+        show(f"grouping by length, {name}", *medians([parts, whole], rounds), "in one piece")
 
 
 def _batch(rows: int, width: int, least: int):

@@ -123,11 +123,12 @@ def compare(name: str, log: Log, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=43_000)
+    parser.add_argument("--items", type=int, default=43_000, help="of the synthetic log; 0 leaves it out")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for log in (open_data("ml-100k").log, synthetic(given.items)):
+    logs = [open_data("ml-100k").log, *([synthetic(given.items)] if given.items else [])]
+    for log in logs:
         for name in ("sasrec", "lightgcn"):
             compare(name, log, given.rounds)
 

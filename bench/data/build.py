@@ -244,9 +244,10 @@ def sorted_ids(ids: pd.Index) -> pd.Index:
     return texts.sort_values()
 
 
-def _dense(column: pd.Series, further: pd.Series | None = None) -> tuple[pd.Index, np.ndarray]:
-    ids = pd.Index(column.unique())
-    ids = sorted_ids(ids if further is None else ids.append(pd.Index(further)))
+def _dense(column: pd.Series, others: pd.Series | None = None) -> tuple[pd.Index, np.ndarray]:
+    """Distinct ids of a column (and of `others`) in order, and the code of each entry of the column, from 1."""
+    ids = pd.Index(column.astype(str).unique())
+    ids = sorted_ids(ids if others is None else ids.union(pd.Index(others.astype(str).unique())))
     return ids, (ids.get_indexer(column.astype(str)) + 1).astype(np.int32)
 
 

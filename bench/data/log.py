@@ -27,8 +27,9 @@ FORMAT = 2
 Column = np.ndarray | Ragged
 
 
-# Where a word of an item comes from; `Entities.word_origins` holds places in this list.
-WORD_ORIGINS = ("other", "title", "description", "category", "brand", "reviews")
+# Where a word of an item comes from ("text": of parts that the source does not tell apart); `Entities.word_origins` holds
+# places in this list.
+WORD_ORIGINS = ("text", "title", "description", "category", "brand", "reviews")
 
 
 @dataclass(frozen=True)

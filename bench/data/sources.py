@@ -69,7 +69,8 @@ def source(name: str, *, title: str, split: str, cite: str = "", synthetic: str 
     """
 
     def mark(cls: _Class) -> _Class:
-        cls.entry = SourceEntry(name, title, cite, split, synthetic, f"{cls.__module__}:{cls.__name__}", plugins.TREE)
+        target = f"{cls.__module__}:{cls.__name__}"
+        setattr(cls, "entry", SourceEntry(name, title, cite, split, synthetic, target, plugins.TREE))  # noqa: B010
         return cls
 
     return mark

@@ -1,12 +1,11 @@
 """The training side of a split as models see it: streams of batches, and plain arrays."""
 
 import copy
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 
-from bench.data.batch import Batch, Batches
+from bench.data.batch import Batches
 from bench.data.history import Window
 from bench.data.log import WordBags
 from bench.data.sampling import ItemWeights, SeenItems, few_unseen
@@ -36,7 +35,6 @@ class TrainData:
         # A model may not learn from its negatives what the held-out items are: only training pairs are excluded.
         self._seen = SeenItems(self._events.user[split.train], self._events.item[split.train], n_items)
         self._popularity: ItemWeights | None = None
-        # Training rows that the last stream left out, because its negatives are more than what their user has not seen.
 
     def __len__(self) -> int:
         """Number of training rows of the tasks."""
@@ -145,22 +143,9 @@ class TrainData:
         windows = self.sequences(batch_size, length=length, negatives=negatives, every_task=every_task, clicks=clicks)
         return ViewStream(windows, self.seed, augment)
 
-    # Read by callers of before `events`.
-
-    def steps(self, batch_size: int) -> int:
-        """Batches in one pass over the training rows."""
-        return -(-len(self._rows) // batch_size)
-
-    def batches(
-        self, batch_size: int, negatives: int, window: Window, start: int, count: int, popularity: bool = False
-    ) -> Iterator[Batch]:
-        """Steps `start` to `start + count` of `events`."""
-        sampling: Literal["uniform", "popularity"] = "popularity" if popularity else "uniform"
-        return self.events(batch_size, negatives=negatives, window=window, sampling=sampling).batches(start, count)
-
     def left_out(self, negatives: int) -> int:
-        """Training rows of the tasks that a stream with `negatives` leaves out: their users know nearly every item."""
-        return int(few_unseen(self._events, self._rows, self._seen, negatives, None).sum())
+        """Training rows of the tasks that a uniform stream with `negatives` leaves out: users know nearly every item."""
+        return int(few_unseen(self._events, self._rows, self._seen, negatives).sum())
 
     def _with_negatives(self, rows: np.ndarray, negatives: int, weights: ItemWeights | None = None) -> np.ndarray:
         """The rows whose users have that many unseen items left.
@@ -173,8 +158,8 @@ class TrainData:
         few = few_unseen(self._events, rows, self._seen, negatives, weights)
         if len(rows) and few.all():
             raise RunError(
-                f"no user of {self._batches.split.log.name} has {negatives} items without a training event, "
-                "so nothing can be drawn to train against; train with fewer negatives"
+                f"the catalogue of {self._batches.split.log.name} is too small to draw negatives from: no user has "
+                f"{negatives} items without a training event; train with fewer negatives"
             )
         return rows[~few]
 

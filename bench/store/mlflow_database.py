@@ -124,7 +124,7 @@ class TrackingStore:
         """Rows of a query to the database, without MLflow, which takes seconds to import.
 
         Raises:
-            RunError: the database is not readable.
+            TrackingStoreError: the database is not readable.
         """
         assert self.database is not None
         if not self.database.exists():
@@ -133,7 +133,7 @@ class TrackingStore:
             with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as base:
                 return base.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise RunError(f"{self.database} is not readable ({error}); `bench ui --rebuild` makes it anew") from None
+            raise TrackingStoreError(f"{self.database} is not readable ({error})") from None
 
     def fresh(self) -> "TrackingStore":
         """A new database beside this one with the same artifacts, to be filled and then to `replace` this one."""

@@ -143,7 +143,11 @@ def _objects(data: Any, dtype: np.dtype, shape: tuple, fortran: bool) -> np.ndar
     return np.fromiter(data, object, len(data)).reshape(sizes, order="F" if fortran else "C")
 
 
-class Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the typed stub lacks the implementation in Python
+# Untyped: the stubs know the implementation in C only.
+_Unpickler: Any = vars(pickle)["_Unpickler"]
+
+
+class Reader(_Unpickler):
     """Python's unpickler without the opcodes that tables do not need, and with names, calls and keys held in.
 
     The implementation in C hashes and calls before anybody can look, so it reads runs of small numbers only.
@@ -154,7 +158,7 @@ class Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the typed stub
         self._content = content
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {
-        code[0]: pickle._Unpickler.dispatch[code[0]]  # type: ignore[attr-defined]  # as above
+        code[0]: _Unpickler.dispatch[code[0]]
         for code in (
             *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK, pickle.DUP),
             *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2),

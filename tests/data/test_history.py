@@ -45,8 +45,24 @@ def defined(log: Log, row: int, guards: Guards) -> list[tuple[int, list[int]]]:
 @given(case=CASES, rec=LENGTHS, search=LENGTHS, clicks=st.integers(1, 5), switches=st.tuples(*[st.booleans()] * 3))
 @settings(max_examples=60, deadline=None)
 def test_histories_match_their_definition(make_messy, case, rec, search, clicks, switches):
-    log = make_messy(**case)
-    events, guards = log.events, Guards(*switches)
+    check(make_messy(**case), Guards(*switches), rec, search, clicks)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("mode", ["mirror", "natural"])
+@pytest.mark.parametrize(
+    "guards", [Guards(), Guards(strict_time=True), Guards(False, False), Guards(True, False, True)]
+)
+def test_histories_of_crowded_logs(make_messy, seed, mode, guards):
+    """Few instants and many rows: every guard has something to do in every log."""
+    log = make_messy(seed=seed, n_users=2, acts=14, n_items=12, instants=6, mode=mode)
+    for rec, search, clicks in ((None, None, 5), (4, 3, 2)):
+        check(log, guards, rec, search, clicks)
+
+
+def check(log: Log, guards: Guards, rec: int | None, search: int | None, clicks: int) -> None:
+    """Histories of all rows equal their definition."""
+    events = log.events
     past = Histories(log, guards).gather(np.arange(len(events)), Window(rec, search, clicks))
     for row in range(len(events)):
         units = defined(log, row, guards)

@@ -134,7 +134,7 @@ def test_training_leaves_out_rows_without_enough_negatives(tmp_path):
     stream = train.events(16, negatives=4, window=window)
     users = np.concatenate([batch.user.numpy() for batch in stream.batches(0, stream.steps_per_pass)])
     assert set(log.users.id[users]) == {f"u{user}" for user in range(9)}
-    assert train.left_out == 117 and train.left_out + len(users) == len(train)
+    assert train.left_out(4) == 117 and train.left_out(4) + len(users) == len(train)
     with pytest.raises(RunError, match="too small to draw negatives from"):
         train.events(16, negatives=120, window=window)
 

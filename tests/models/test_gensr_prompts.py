@@ -71,7 +71,8 @@ def test_the_first_two_vectors_are_the_history_filtered_by_the_candidate(model, 
     """Row by row, with the items of the row's last clicks alone."""
     part, _ = embedded(model, batch, 0)
     vectors = inserted(model, batch, 0)
-    items, _, _, mask = part.merged(model.config.history)
+    merged = part.merged(model.config.history)
+    items, mask = merged.items, merged.mask
     with torch.no_grad():
         for row in range(len(part)):
             past, real = items[row, mask[row]][None], torch.ones(1, int(mask[row].sum()), dtype=torch.bool)

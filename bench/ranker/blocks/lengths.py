@@ -30,7 +30,8 @@ def by_length(batch: Batch, rows: int = 128) -> Iterator[tuple[Tensor, Batch]]:
 
     What is computed from a row does not change, only how much padding stands beside it. Parts of about a hundred rows
     also stay in the cache of a CPU; elsewhere the batch comes in one piece, since waiting for lengths costs more than
-    padding.
+    padding. Forward and backward of an encoder over 256 rows are 1.20 times as fast where lengths lie between 0 and 30, 1.14
+    times between 15 and 30 (benchmarks/attention.py).
     """
     if batch.user.device.type != "cpu":
         yield torch.arange(len(batch), device=batch.user.device), batch
