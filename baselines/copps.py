@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.baselines.tem import TEM, TEMConfig
@@ -77,7 +78,7 @@ class CoPPS(TEM):
     """
 
     Config: ClassVar[type] = CoPPSConfig
-    quick: ClassVar[dict[str, Any]] = {"max_steps": 1000, "pretrain_max_steps": 300}
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 500, "pretrain_max_steps": 150}
     search_space: ClassVar[dict[str, Any]] = TEM.search_space | {
         "contrast_weight": [0.0, 0.05, 0.1, 0.2, 0.5],
         "temperature": [0.05, 0.1, 0.2, 0.5],
@@ -102,7 +103,9 @@ class CoPPS(TEM):
         items = torch.where(hidden[..., None], self.rows[1], self.items(past.items))  # (B, L, d)
         if self.kinds is None:
             return items, past.mask
-        queries = self.query_encoder(past.queries.flatten()).unflatten(0, past.queries.shape)  # (B, L, d)
+        # Each query is encoded once, however often it was asked.
+        distinct, place = past.queries.unique(return_inverse=True)
+        queries = F.embedding(place, self.query_encoder(distinct))  # (B, L, d)
         queries = torch.where(hidden[..., None], self.rows[2], queries)
         tokens = torch.stack([queries + self.kinds[0], items + self.kinds[1]], 2).flatten(1, 2)  # (B, 2L, d)
         return tokens, torch.stack([past.mask & (past.queries > 0), past.mask], 2).flatten(1)

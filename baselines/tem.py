@@ -50,7 +50,7 @@ class TEM(PersonalisedSearch):
     """
 
     Config: ClassVar[type] = TEMConfig
-    quick: ClassVar[dict[str, Any]] = {"max_steps": 1500}
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 1000}
     search_space: ClassVar[dict[str, Any]] = {
         "dim": [64, 128],
         "layers": [1, 2, 3],
