@@ -56,7 +56,7 @@ class ProductSearchConfig(TrainConfig):
     """Most clicks that a personalised model reads, the last ones (TEM's limit)."""
     batch_size: PositiveInt = 256
     """Rows of a training batch; published are 64 words (HEM) and 384 words (TEM)."""
-    # On the simulated log (200 steps, seed 0) HEM had a test N@10 of .06 with 1e-3 and .46 with 3e-3.
+    # On MovieLens-100K (seed 0, 7 epochs) QEM had a validation N@10 of .61 with 3e-3 and .58 with 1e-3.
     lr: PositiveFloat = 3e-3
     """Learning rate of Adam; published is SGD .5 with linear decay (HEM, ZAM)."""
     clip: NonNegativeFloat = 5.0
@@ -202,7 +202,7 @@ class ProductSearch(TorchRanker):
         return (each.mean(1) * real).sum() / len(real)
 
     def text_loss(self, batch: Batch) -> Tensor:
-        """Items predict words of their text: the clicked ones, and as many drawn ones that nobody need have searched for."""
+        """Items predict words of their text: the clicked ones and as many drawn ones, searched for or not."""
         items = torch.cat([clicked(batch), self.item_draws.owners(len(batch))])  # (2B,)
         words, real = self.item_draws(items, self.config.text_words)
         return self.contrast_words(self.items(items), words, real)
