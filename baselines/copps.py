@@ -42,6 +42,8 @@ class CoPPSConfig(TEMConfig):
     """Heads of a layer; they divide `dim`."""
     hidden: PositiveInt = 256
     """Width of a layer's network."""
+    batch_size: PositiveInt = 256
+    """Rows of a training batch."""
     past_queries: bool = True
     """Whether the query of a past search stands before its click; without, the sequence is TEM's."""
     contrast_weight: NonNegativeFloat = 0.2
