@@ -327,10 +327,10 @@ def test_copps_without_contrast_and_past_queries_is_tem():
     tem, copps = build("tem", **shared), build("copps", **shared, **plain)
     missing, unexpected = copps.load_state_dict(tem.state_dict(), strict=False)
     assert not unexpected and {name.split(".")[0] for name in missing} == {"rows", "head"}
-    losses = []
+    losses, batch = [], training()
     for model in (tem, copps):
         torch.manual_seed(5)
-        losses.append(model.loss(training())[0])
+        losses.append(model.loss(batch)[0])
     assert torch.equal(*losses)
     assert torch.equal(scores(tem, rows()), scores(copps, rows()))
     train = planted().train(("search",))
@@ -339,15 +339,15 @@ def test_copps_without_contrast_and_past_queries_is_tem():
 
 
 def test_the_contrast_of_copps_enters_with_its_weight_and_reads_no_query():
-    model = build("copps", contrast_weight=0.5, ratio=0.0)
+    model, batch = build("copps", contrast_weight=0.5, ratio=0.0), training()
     torch.manual_seed(1)
-    loss, parts = model.loss(training())
+    loss, parts = model.loss(batch)
     expected = parts["search"] + parts["text"] + 0.5 * parts["contrast"]
     torch.testing.assert_close(loss, expected)
-    other = replace(training(), query=training().query % 5 + 1)
+    other = replace(batch, query=batch.query % 5 + 1)
     # Without augmentation both views are the history itself: neither chance nor the query now changes them.
-    torch.testing.assert_close(model.contrast(other), model.contrast(training()))
-    assert model.contrast(without_past(training())) == 0
+    torch.testing.assert_close(model.contrast(other), model.contrast(batch))
+    assert model.contrast(without_past(batch)) == 0
 
 
 def test_queries_of_past_searches_count_in_copps():
