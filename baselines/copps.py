@@ -44,6 +44,8 @@ class CoPPSConfig(TEMConfig):
     """Width of a layer's network."""
     batch_size: PositiveInt = 256
     """Rows of a training batch."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate of Adam, in both stages."""
     past_queries: bool = True
     """Whether the query of a past search stands before its click; without, the sequence is TEM's."""
     contrast_weight: NonNegativeFloat = 0.2
