@@ -85,6 +85,17 @@ def test_the_past_counts_in_personal_models_alone(name):
     assert torch.equal(difference, batch.merged_len > 0) if name in PERSONAL else not difference.any()
 
 
+@pytest.mark.parametrize("name", PERSONAL)
+def test_one_setting_says_which_clicks_are_read(name):
+    for history, matters in (("both", True), ("search", False)):
+        model = build(name, history=history)
+        batch = planted().scoring(("search",), model.window)
+        other = replace(batch, rec_items=torch.where(batch.rec_mask, batch.rec_items % 50 + 1, 0))
+        searches = replace(batch, search_items=torch.where(batch.search_click_mask, batch.search_items % 50 + 1, 0))
+        assert changed(scores(model, batch), scores(model, other)).any() == matters
+        assert changed(scores(model, batch), scores(model, searches)).any()
+
+
 @pytest.mark.parametrize("name", FAMILY)
 def test_the_order_of_the_past_counts_where_there_are_positions(name):
     batch = rows()
@@ -256,7 +267,7 @@ def test_attention_sums_to_one_in_aem_and_to_less_in_zam(name):
 def test_a_single_click_weighs_one_in_aem_whatever_the_query():
     model, batch = build("aem", history_length=1), rows()
     batch = batch.take(batch.merged_len > 0)
-    (past,) = (model.past_clicks(batch),)
+    past = model.past_clicks(batch)
     expected = model.query_encoder(batch.query) + model.items(past.items[:, 0])
     torch.testing.assert_close(model.intent(batch), expected)
 
