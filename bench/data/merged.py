@@ -1,5 +1,6 @@
 """Both behaviours of a user as one list, and what models read off it: interleaved tokens, sessions by a time gap."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,23 @@ class Interleaved:
     def mask(self) -> Tensor:
         """(B, T) bool, True on real positions."""
         return length_mask(self.length, self.ids.shape[1])
+
+
+@dataclass
+class Clicks:
+    """Histories as lists of clicked items, oldest first, right padded.
+
+    All tensors int64; 0 in padding slots.
+    """
+
+    items: Tensor  # (B, T)
+    queries: Tensor  # (B, T) query of the search that the click was made in, 0 for rec
+    length: Tensor  # (B,)
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T) bool, True on real positions."""
+        return length_mask(self.length, self.items.shape[1])
 
 
 @dataclass
@@ -64,23 +82,43 @@ class MergedHistory:
         slot = torch.arange(1 + clicks, device=ids.device)
         is_query = (slot == 0).expand(rows, acts, -1).flatten(1)
         unit = torch.arange(acts, device=ids.device)[:, None].expand(acts, 1 + clicks).flatten().expand(rows, -1)
-        total = real.sum(1)
-        place = real.cumsum(1) - 1 - (total - length).clamp(min=0)[:, None]
-        # What does not stay goes to one column more, which is cut off.
-        place = torch.where(real & (place >= 0), place, length)
-
-        def moved(values: Tensor) -> Tensor:
-            out = torch.zeros((rows, length + 1), dtype=values.dtype, device=values.device)
-            return out.scatter(1, place, values)[:, :length]  # (B, T)
-
+        moved, total = _last(real, length)
         return Interleaved(
             ids=moved(ids),
             is_query=moved(is_query),
             tasks=moved(self.tasks.gather(1, unit)),
             times=moved(self.times.gather(1, unit)),
             unit=moved(unit),
-            length=total.clamp(max=length),
+            length=total,
         )
+
+    def last_clicks(self, length: int) -> Clicks:
+        """The last `length` clicked items, each with the query of its search."""
+        moved, total = _last(((self.clicks > 0) & self.mask[..., None]).flatten(1), length)
+        queries = self.queries[..., None].expand_as(self.clicks)  # (B, L, C)
+        return Clicks(items=moved(self.clicks.flatten(1)), queries=moved(queries.flatten(1)), length=total)
+
+
+def _last(real: Tensor, length: int) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """How the last `length` real entries of each row come to stand at its beginning.
+
+    Args:
+        real: (B, W) bool.
+        length: T, most entries that stay.
+
+    Returns:
+        a function from values (B, W) to (B, T), 0 in padding slots, and the number of entries of each row, (B,).
+    """
+    total = real.sum(1)
+    place = real.cumsum(1) - 1 - (total - length).clamp(min=0)[:, None]
+    # What does not stay goes to one column more, which is cut off.
+    place = torch.where(real & (place >= 0), place, length)
+
+    def moved(values: Tensor) -> Tensor:
+        out = torch.zeros((len(values), length + 1), dtype=values.dtype, device=values.device)
+        return out.scatter(1, place, values)[:, :length]  # (B, T)
+
+    return moved, total.clamp(max=length)
 
 
 def session_numbers(times: Tensor, mask: Tensor, gap: int) -> Tensor:

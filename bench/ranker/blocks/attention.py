@@ -6,6 +6,7 @@ stands in padding slots never reaches a result.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,8 +19,13 @@ from bench.ranker.blocks.dropout import Dropout
 # Added to (or put for) the score of what must not be attended to; finite, so that an empty row gives no NaN.
 _NEVER = -1e16
 
-Activation = Literal["relu", "gelu", "leaky_relu"]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "leaky_relu": F.leaky_relu}
+Activation = Literal["relu", "gelu", "gelu_tanh", "leaky_relu"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "leaky_relu": F.leaky_relu,
+}
 
 
 class MultiHeadAttention(nn.Module):

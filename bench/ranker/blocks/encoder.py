@@ -17,7 +17,8 @@ class EncoderLayer(nn.Module):
     """Attention, then a network of width `hidden` (default d), each added to its input.
 
     `norm` "post" normalises after each addition (Vaswani et al., 2017), "pre" the input of each part (Xiong et al.,
-    ICML 2020). With `keys` it is the cross-attention layer of two sequences; without, self-attention.
+    ICML 2020). With `keys` it is the cross-attention layer of two sequences; without, self-attention. `raw_input` leaves
+    the attention's input of a "pre" layer as it is.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class EncoderLayer(nn.Module):
         hidden: int | None = None,
         norm: Norm = "post",
         activation: Activation = "relu",
+        raw_input: bool = False,
     ):
         super().__init__()
         self.attention = MultiHeadAttention(d, heads, dropout)
         self.network = FeedForward(d, hidden or d, dropout, activation)
-        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.norm1 = nn.Identity() if norm == "pre" and raw_input else nn.LayerNorm(d)
+        self.norm2 = nn.LayerNorm(d)
         self.dropout = Dropout(dropout)
         self.pre = norm == "pre"
 
@@ -63,6 +66,7 @@ class Encoder(nn.Module):
         positions: "learned" rows, drawn from N(0, 1); "sinusoidal" ones (Vaswani et al., 2017); or "none".
         length: longest sequence, needed for positions.
         from_end: position 0 is the last real place of a row instead of the first.
+        raw_input: the first layer of a "pre" encoder attends to its input as it is (TEM, Bi et al., SIGIR 2020).
 
     Raises:
         UsageError: `heads` does not divide `d`, or sinusoidal positions are asked of an odd width.
@@ -84,6 +88,7 @@ class Encoder(nn.Module):
         positions: Positions = "none",
         length: int = 0,
         from_end: bool = False,
+        raw_input: bool = False,
     ):
         super().__init__()
         self.positions, self.causal, self.from_end = positions, causal, from_end
@@ -91,19 +96,35 @@ class Encoder(nn.Module):
             self.position = nn.Embedding(length, d)
         if positions == "sinusoidal":
             self.register_buffer("sinusoids", sinusoidal(length, d), persistent=False)
-        self.layers = nn.ModuleList(EncoderLayer(d, heads, dropout, hidden, norm, activation) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            EncoderLayer(d, heads, dropout, hidden, norm, activation, raw_input and layer == 0)
+            for layer in range(layers)
+        )
         self.norm = nn.LayerNorm(d) if norm == "pre" else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """`x` (B, L, d), right padded, `mask` (B, L) True on real places -> (B, L, d)."""
-        x = self.placed(x, mask)
-        seen = mask
-        if self.causal:
-            earlier = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()  # (L, L)
-            seen = mask[:, None, :] & earlier  # (B, L, L)
+        x, seen = self._enter(x, mask)
         for layer in self.layers:
             x = layer(x, seen)
         return self.norm(x)
+
+    def first(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The output at the first place alone, (B, d): what `forward` has there, with a last layer for one place."""
+        x, seen = self._enter(x, mask)
+        *before, last = self.layers
+        for layer in before:
+            x = layer(x, seen)
+        keys = last.norm1(x) if last.pre else x  # (B, L, d)
+        return self.norm(last(x[:, :1], seen[:, :1] if self.causal else seen, keys)).squeeze(1)
+
+    def _enter(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The input with its positions, and what may be attended to: (B, L) or, if causal, (B, L, L)."""
+        x = self.placed(x, mask)
+        if not self.causal:
+            return x, mask
+        earlier = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()  # (L, L)
+        return x, mask[:, None, :] & earlier
 
     def placed(self, x: Tensor, mask: Tensor) -> Tensor:
         """`x` (B, L, d) plus the vectors of its positions."""

@@ -118,3 +118,25 @@ def test_cross_attention_reads_the_other_sequence():
     keys = torch.randn(3, LENGTH, D, generator=torch.Generator().manual_seed(5), requires_grad=True)
     layer(x, mask, keys=keys).square().sum().backward()
     assert (keys.grad[mask].abs().sum(-1) > 0).all() and (keys.grad[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("norm", "raw"), [("post", False), ("pre", False), ("pre", True)])
+def test_the_first_output_alone_is_that_of_the_whole(norm, raw, causal):
+    x, mask = sequences()
+    options = {"positions": "sinusoidal", "length": LENGTH, "causal": causal, "raw_input": raw}
+    for layers in (1, 2):
+        encoder = random_weights(Encoder(D, 2, layers, 0.0, 12, norm=norm, **options))
+        torch.testing.assert_close(encoder.first(x, mask), encoder(x, mask)[:, 0])
+
+
+def test_a_raw_input_is_normalised_for_no_attention_but_the_first():
+    raw, usual = (Encoder(D, 2, 2, 0.0, 12, norm="pre", raw_input=raw) for raw in (True, False))
+    missing = set(usual.state_dict()) - set(raw.state_dict())
+    assert missing == {"layers.0.norm1.weight", "layers.0.norm1.bias"}
+    random_weights(usual)
+    raw.load_state_dict({name: value for name, value in usual.state_dict().items() if name not in missing})
+    x, mask = sequences()
+    assert (raw.eval()(x, mask) - usual(x, mask)).abs().max() > 1e-3
+    usual.layers[0].norm1 = nn.Identity()
+    torch.testing.assert_close(raw(x, mask), usual(x, mask))
