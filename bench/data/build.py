@@ -244,8 +244,9 @@ def sorted_ids(ids: pd.Index) -> pd.Index:
     return texts.sort_values()
 
 
-def _dense(column: pd.Series) -> tuple[pd.Index, np.ndarray]:
-    ids = sorted_ids(pd.Index(column.unique()))
+def _dense(column: pd.Series, further: pd.Series | None = None) -> tuple[pd.Index, np.ndarray]:
+    ids = pd.Index(column.unique())
+    ids = sorted_ids(ids if further is None else ids.append(pd.Index(further)))
     return ids, (ids.get_indexer(column.astype(str)) + 1).astype(np.int32)
 
 
