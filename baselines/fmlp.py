@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.ranker.blocks.dropout import Dropout
 from bench.ranker.contract import (
     Batch,
     Context,
@@ -33,14 +34,17 @@ class FMLPConfig(TrainConfig):
     initial_std: PositiveFloat = 0.02
     """Standard deviation of all initial weights."""
     negatives: PositiveInt = 1
-    """As published: one uniform negative per click."""
+    """Items sampled for each click; the authors' is one uniform negative."""
     batch_size: PositiveInt = 256
+    """Clicks of a training batch, each with its past."""
     epochs: PositiveInt = 200
+    """Most passes over the training clicks."""
     patience: PositiveInt = 10
+    """Checks without a better one before the training stops; the authors look at the MRR, here it is N@10."""
 
 
 class FilterLayer(nn.Module):
-    """X -> LN(X + Dropout(irfft(W * rfft(X)))), a circular convolution over the window (section 3.2, eq. 3 to 5).
+    """X -> LN(X + Dropout(irfft(W * rfft(X)))), a circular convolution over the window (section 3.2).
 
     It is not causal: a loss at every position would show each position its own label, so only the last one is trained.
     """
@@ -50,7 +54,7 @@ class FilterLayer(nn.Module):
         self.length = length
         self.weight = nn.Parameter(torch.randn(length // 2 + 1, dim, 2) * std)  # real and imaginary parts
         self.norm = nn.LayerNorm(dim, eps=1e-12)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, d) -> (B, L, d)."""
@@ -60,13 +64,13 @@ class FilterLayer(nn.Module):
 
 
 class FeedForwardLayer(nn.Module):
-    """X -> LN(X + Dropout(W2 GELU(W1 X))) with an inner width of 4 d (section 3.2, eq. 6)."""
+    """X -> LN(X + Dropout(W2 GELU(W1 X))) with an inner width of 4 d (section 3.2)."""
 
     def __init__(self, dim: int, dropout: float):
         super().__init__()
         self.inner, self.outer = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, d) -> (B, L, d)."""
@@ -77,13 +81,14 @@ class FeedForwardLayer(nn.Module):
 class FMLP(TorchRanker):
     """User state = output at the last slot of a left-padded window; score = its product with the item's embedding.
 
-    Loss per click: -log sigma(s+) - log(1 - sigma(s-)). As in the authors' code (Woeee/FMLP-Rec), padding is not masked:
-    empty slots pass through the filters as the padding row plus their position. Its row is zero and stays so; theirs
-    starts at random.
+    Every click is a training row with the clicks before it. Loss: -log sigma(s+) - log(1 - sigma(s-)).
+    As in the authors' code (Woeee/FMLP-Rec), padding is not masked: empty slots pass through the filters as the padding
+    row plus their position. That row is zero here; theirs keeps its random start.
     """
 
     Config: ClassVar[type] = FMLPConfig
     quick: ClassVar[dict[str, Any]] = {"max_steps": 1500}
+    fresh_loss: ClassVar[tuple[float, float]] = (1.386, 0.05)
     search_space: ClassVar[dict[str, Any]] = {
         "dropout": [0.1, 0.3, 0.5],
         "layers": [1, 2, 4],
@@ -97,7 +102,7 @@ class FMLP(TorchRanker):
         self.items = nn.Embedding(self.catalog.n_items + 1, config.dim, padding_idx=0)
         self.positions = nn.Embedding(config.history_rec, config.dim)
         self.norm = nn.LayerNorm(config.dim, eps=1e-12)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.Sequential(
             *(
                 layer
@@ -125,19 +130,15 @@ class FMLP(TorchRanker):
         """(B, d) states at the last slot of the window."""
         length = self.config.history_rec
         # Left padding: the newest click always stands in the last slot.
-        place = torch.arange(length, device=batch.user.device) - length + batch.rec_len[:, None]  # (B, L)
-        real = place >= 0
-        clicks = batch.rec_items.gather(1, place.clamp(0, batch.rec_items.shape[1] - 1))
+        column = torch.arange(length, device=batch.user.device) - length + batch.rec_len[:, None]  # (B, L)
+        real = column >= 0
+        clicks = batch.rec_items.gather(1, column.clamp(0, batch.rec_items.shape[1] - 1))  # (B, L)
         x = self.items(torch.where(real, clicks, 0)) + self.positions.weight  # (B, L, d)
         return self.layers(self.dropout(self.norm(x)))[:, -1]
 
     def item_vectors(self) -> Tensor:
         """(n_items + 1, d)."""
         return self.items.weight
-
-    def score(self, batch: Batch) -> Tensor:
-        """(B, K) products of state and items."""
-        return torch.einsum("bd,bkd->bk", self.row_vectors(batch), self.items(batch.cand))
 
     def loss(self, batch: Batch) -> Tensor:
         """Binary cross-entropy of the clicked item and, averaged, of the negatives; fresh value 2 ln 2."""

@@ -26,11 +26,14 @@ NOISE = {"taste": 0, "transition": 0, "relevance": 0, "popularity": 0}
 STEPS = 200
 # Least N@10 among 100 candidates with the signal, rec and search; a uniform rank has .045, popularity .10 and .07.
 FLOORS = {
+    "bert4rec": {"rec": 0.15},
     "din": {"rec": 0.15},
+    "fmlp": {"rec": 0.15},
     "gensr": {"rec": 0.10, "search": 0.10},
     "gru4rec": {"rec": 0.15},
     "lightgcn": {"rec": 0.25},
     "sasrec": {"rec": 0.15},
+    "seqrec": {"rec": 0.15},
     "unisar": {"rec": 0.15, "search": 0.15},
 }
 # Mean and variance of N@10 of a row whose positive has a uniform rank among 100.
