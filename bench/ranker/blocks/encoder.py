@@ -28,9 +28,10 @@ class EncoderLayer(nn.Module):
         hidden: int | None = None,
         norm: Norm = "post",
         activation: Activation = "relu",
+        attention_dropout: float | None = None,
     ):
         super().__init__()
-        self.attention = MultiHeadAttention(d, heads, dropout)
+        self.attention = MultiHeadAttention(d, heads, dropout if attention_dropout is None else attention_dropout)
         self.network = FeedForward(d, hidden or d, dropout, activation)
         self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
         self.dropout = Dropout(dropout)
@@ -59,6 +60,7 @@ class Encoder(nn.Module):
         hidden: width of the layers' network, default `d`.
         norm: see EncoderLayer.
         activation: see EncoderLayer.
+        attention_dropout: of the attention weights, default `dropout`.
         causal: a place sees itself and earlier places only.
         positions: "learned" rows, drawn from N(0, 1); "sinusoidal" ones (Vaswani et al., 2017); or "none".
         length: longest sequence, needed for positions.
@@ -80,6 +82,7 @@ class Encoder(nn.Module):
         *,
         norm: Norm = "post",
         activation: Activation = "relu",
+        attention_dropout: float | None = None,
         causal: bool = False,
         positions: Positions = "none",
         length: int = 0,
@@ -91,7 +94,9 @@ class Encoder(nn.Module):
             self.position = nn.Embedding(length, d)
         if positions == "sinusoidal":
             self.register_buffer("sinusoids", sinusoidal(length, d), persistent=False)
-        self.layers = nn.ModuleList(EncoderLayer(d, heads, dropout, hidden, norm, activation) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            EncoderLayer(d, heads, dropout, hidden, norm, activation, attention_dropout) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(d) if norm == "pre" else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
