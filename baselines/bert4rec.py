@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bench.ranker.blocks.dropout import Dropout
 from bench.ranker.blocks.encoder import Encoder
-from bench.ranker.blocks.losses import bce, bpr, full_softmax, sampled_softmax
+from bench.ranker.blocks.losses import LossType, of_products
 from bench.ranker.contract import (
     Batch,
     Context,
@@ -45,7 +45,7 @@ class BERT4RecConfig(TrainConfig):
     """Share of a sequence that is hidden, at least one click; .6 for Beauty, .2 for the authors' MovieLens data."""
     last_only: Fraction = 0.1
     """Share of the sequences in which the last click alone is hidden, as in scoring; theirs is one in eleven."""
-    loss_type: Literal["CE", "sampled-CE", "BCE", "BPR"] = "CE"
+    loss_type: LossType = "CE"
     """Cross-entropy over all items, or a loss against the sampled `negatives` of each hidden click."""
     history_rec: PositiveInt = 49
     """Clicks in a history; with [MASK] behind them the authors' 50 positions."""
@@ -191,15 +191,5 @@ class BERT4Rec(TorchRanker):
         hidden = self.hidden(batch.mask)  # (B, L)
         states = self.states(batch.items.masked_fill(hidden, self.mask_id), batch.mask)
         predictions, clicked = self._predictions(states[hidden]), batch.items[hidden]  # (n, d + 1), (n,)
-        items = self.item_vectors()
-        if self.config.loss_type == "CE":
-            return full_softmax(predictions, items, clicked)
-        assert batch.negatives is not None
-        positive = (predictions * items[clicked]).sum(-1)  # (n,)
-        negative = (predictions[:, None] * items[batch.negatives[hidden]]).sum(-1)  # (n, N)
-        if self.config.loss_type == "BCE":
-            return bce(positive, negative)
-        if self.config.loss_type == "BPR":
-            return bpr(positive, negative)
-        # All items are equally likely to be drawn, so that the correction is the same for each and cancels out.
-        return sampled_softmax(positive, negative, torch.zeros_like(positive), torch.zeros_like(negative))
+        negatives = None if batch.negatives is None else batch.negatives[hidden]  # (n, N)
+        return of_products(self.config.loss_type, predictions, self.item_vectors(), clicked, negatives)

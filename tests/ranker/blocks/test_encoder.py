@@ -118,3 +118,14 @@ def test_cross_attention_reads_the_other_sequence():
     keys = torch.randn(3, LENGTH, D, generator=torch.Generator().manual_seed(5), requires_grad=True)
     layer(x, mask, keys=keys).square().sum().backward()
     assert (keys.grad[mask].abs().sum(-1) > 0).all() and (keys.grad[~mask] == 0).all()
+
+
+def test_attention_weights_have_a_dropout_of_their_own():
+    x, mask = sequences()
+    torch.manual_seed(0)
+    own = Encoder(D, 2, 1, 0.0, attention_dropout=0.5)
+    assert not torch.equal(own.train()(x, mask), own(x, mask))
+    torch.testing.assert_close(own.eval()(x, mask), own(x, mask), atol=0, rtol=0)
+    none = Encoder(D, 2, 1, 0.5, attention_dropout=0.0)
+    attention = none.train().layers[0].attention
+    assert torch.equal(attention(x, None, mask), attention(x, None, mask))
