@@ -1,8 +1,9 @@
 """GRU4Rec (Hidasi et al., ICLR 2016) with RecBole's network."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from bench.baselines.recbole.bridge import DotProductRanker
+from bench.baselines.recbole.losses import DotProductLosses
+from bench.ranker.blocks.losses import LossType
 from bench.ranker.contract import Config, Fraction, PositiveInt, TrainConfig
 from bench.ranker.registry import register
 
@@ -18,14 +19,14 @@ class GRU4RecConfig(TrainConfig):
     """Layers of the GRU."""
     dropout_prob: Fraction = 0.3
     """Dropout of the embeddings."""
-    loss_type: Literal["CE", "BPR"] = "CE"
-    """Cross-entropy over all items, or BPR with the sampled negatives."""
+    loss_type: LossType = "CE"
+    """Cross-entropy over all items, or a loss against the sampled `negatives`."""
     batch_size: PositiveInt = 64
     """Rows of a training batch."""
 
 
 @register("gru4rec", title="GRU4Rec", tasks=("rec",), group="rec", cite="Hidasi et al., ICLR 2016")
-class GRU4Rec(DotProductRanker):
+class GRU4Rec(DotProductLosses):
     """A GRU over the recommendation clicks; score = projected state at the last click . item embedding.
 
     RecBole's network follows Tan et al. (DLRS 2016): every click with its past is a training row, instead of
@@ -40,6 +41,7 @@ class GRU4Rec(DotProductRanker):
         "hidden_size": [64, 100, 128, 256],
         "embedding_size": [64, 100, 128],
         "dropout_prob": [0.1, 0.3, 0.5],
-        "loss_type": ["CE", "BPR"],
+        "loss_type": ["CE", "sampled-CE", "BCE", "BPR"],
+        "negatives": [1, 4, 16, 64],
         "lr": ("loguniform", 1e-4, 1e-2),
     }

@@ -2,7 +2,8 @@
 
 from typing import Any, ClassVar, Literal
 
-from bench.baselines.recbole.bridge import DotProductRanker
+from bench.baselines.recbole.losses import DotProductLosses
+from bench.ranker.blocks.losses import LossType
 from bench.ranker.contract import (
     Config,
     Fraction,
@@ -34,21 +35,21 @@ class SASRecConfig(TrainConfig):
     """Added to the variance in layer normalisation."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the weights at the start."""
-    loss_type: Literal["CE", "BPR"] = "CE"
-    """Cross-entropy over all items, or BPR with the sampled negatives."""
+    loss_type: LossType = "CE"
+    """Cross-entropy over all items, or a loss against the sampled `negatives`."""
     batch_size: PositiveInt = 128
     """Rows of a training batch."""
 
 
 @register("sasrec", title="SASRec", tasks=("rec",), group="rec", cite="Kang and McAuley, ICDM 2018")
-class SASRec(DotProductRanker):
+class SASRec(DotProductLosses):
     """Causal self-attention over the recommendation clicks; score = state at the last click . item embedding.
 
     Where RecBole's network differs from the paper's: layer normalisation after each block instead of before, no
     factor sqrt(d) on the embeddings, and the loss at the last position only, so that every click with its past is a
-    row of its own. The paper's loss (binary, one negative) is not among RecBole's; the default here is its
-    cross-entropy over all items, which usually does better (Klenitskiy and Vasilev, RecSys 2023). The paper's beta2 =
-    .98 of Adam stays at .999.
+    row of its own. The paper's loss is `loss_type` "BCE" with one of the `negatives`, which RecBole lacks; the default
+    here is its cross-entropy over all items, which usually does better (Klenitskiy and Vasilev, RecSys 2023). The
+    paper's beta2 = .98 of Adam stays at .999.
     """
 
     Config: ClassVar[type[Config]] = SASRecConfig
@@ -59,6 +60,7 @@ class SASRec(DotProductRanker):
         "n_heads": [1, 2],
         "hidden_dropout_prob": [0.2, 0.5],
         "attn_dropout_prob": [0.2, 0.5],
-        "loss_type": ["CE", "BPR"],
+        "loss_type": ["CE", "sampled-CE", "BCE", "BPR"],
+        "negatives": [1, 4, 16, 64],
         "lr": ("loguniform", 1e-4, 1e-2),
     }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.data.batch import Batch
-from bench.testing.planted import task_rows
+from bench.testing.planted import rows_with_past, task_rows
 from bench.testing.report import Failed
 from bench.testing.subject import Subject, clone, row_differences
 
@@ -143,10 +143,10 @@ def query(subject: Subject) -> str:
 def history(subject: Subject) -> str:
     """`uses_history` is true: another past changes scores; or no past changes any. For each task by itself."""
     batch = subject.batch
-    both = (batch.rec_len > 0) & (batch.search_len > 0)
+    past = rows_with_past(batch)
     changed = [replaced_history(batch, subject.planted.catalog.n_queries, step) for step in range(batch.cand.shape[1])]
     return _reaction(
-        subject, "uses_history", "history", changed, {task: both & task_rows(batch, task) for task in subject.tasks}
+        subject, "uses_history", "history", changed, {task: past & task_rows(batch, task) for task in subject.tasks}
     )
 
 

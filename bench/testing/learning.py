@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.data.batch import Batch, SequenceBatch, ViewPair
 from bench.data.log import TASKS
 from bench.ranker.contract import Config, Stage, TrainConfig
+from bench.testing.planted import rows_with_past
 from bench.testing.report import Failed, NotApplicable
 from bench.testing.subject import Subject, row_differences
 
@@ -240,7 +241,7 @@ def _with_past(batch: Any, uses_history: bool) -> Any:
         return batch
     rows = torch.arange(len(batch))
     if uses_history:
-        rows = rows[(batch.rec_len > 0) & (batch.search_len > 0)]
+        rows = rows[rows_with_past(batch)]
     return batch.take(rows[:EVENTS])
 
 

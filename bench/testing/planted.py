@@ -135,3 +135,12 @@ def planted() -> Planted:
 def task_rows(batch: Batch, task: str) -> torch.Tensor:
     """(B,) bool: the rows of a task."""
     return batch.task == TASKS.index(task)
+
+
+def rows_with_past(batch: Batch) -> torch.Tensor:
+    """(B,) bool: the rows with a past of each kind that the model's window lets in."""
+    rows = torch.ones_like(batch.task, dtype=torch.bool)
+    for columns, length in ((batch.rec_items, batch.rec_len), (batch.search_query, batch.search_len)):
+        if columns.shape[1]:
+            rows &= length > 0
+    return rows

@@ -67,7 +67,11 @@ JSON_LINES = b'{"user": "u", "item": "i", "time": 1732668760025}\n'
         ("events.jsonl", JSON_LINES, "JSON lines, for example with pandas.read_json('events.jsonl', lines=True"),
         ("Events.CSV", COMMAS.encode(), "names are in lower case; rename it to events.csv"),
         ("events.csv.zip", b"PK\x03\x04", "packed; unpack it"),
-        ("events.csv", gzip.compress(COMMAS.encode(), mtime=0), "its content is packed with gzip; rename it to events.csv.gz"),
+        (
+            "events.csv",
+            gzip.compress(COMMAS.encode(), mtime=0),
+            "its content is packed with gzip; rename it to events.csv.gz",
+        ),
         ("events.csv", parquet_bytes(), "its content is Parquet; rename it to events.parquet"),
         ("events.csv", LFS, "a pointer of Git LFS in place of the file; fetch the file with git lfs pull"),
         ("events.parquet", LFS, "a pointer of Git LFS in place of the file; fetch the file with git lfs pull"),

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.ranker.blocks.losses import bce, bpr, full_softmax, sampled_softmax
+from bench.ranker.blocks.losses import bce, bpr, full_softmax, of_products, sampled_softmax
 
 
 def scores(seed, rows=4, others=3):
@@ -71,3 +71,23 @@ def test_a_hit_among_the_samples_does_not_compete_with_the_click():
     hit = torch.tensor([[True, False]])
     loss = sampled_softmax(positive, negative, torch.zeros(1), torch.zeros(2), hit)
     assert float(loss) == pytest.approx(math.log1p(math.exp(-1)))
+
+
+def test_losses_of_products_by_their_names():
+    generator = torch.Generator().manual_seed(0)
+    rows, items = torch.randn(4, 5, generator=generator), torch.randn(9, 5, generator=generator)
+    clicked, negatives = torch.tensor([1, 8, 3, 3]), torch.randint(1, 9, (4, 3), generator=generator)
+    positive = torch.stack([rows[b] @ items[clicked[b]] for b in range(4)])
+    negative = torch.stack([torch.stack([rows[b] @ items[n] for n in negatives[b]]) for b in range(4)])
+    both = torch.cat([positive[:, None], negative], 1)
+    expected = {
+        "CE": -(rows @ items[1:].T).log_softmax(1)[torch.arange(4), clicked - 1].mean(),
+        "sampled-CE": -both.log_softmax(1)[:, 0].mean(),
+        "BCE": bce(positive, negative),
+        "BPR": bpr(positive, negative),
+    }
+    for kind, value in expected.items():
+        torch.testing.assert_close(of_products(kind, rows, items, clicked, negatives), value)
+    for kind in ("sampled-CE", "BCE", "BPR"):
+        with pytest.raises(ValueError, match="set negatives to at least 1"):
+            of_products(kind, rows, items, clicked, None)

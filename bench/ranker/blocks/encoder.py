@@ -30,9 +30,10 @@ class EncoderLayer(nn.Module):
         norm: Norm = "post",
         activation: Activation = "relu",
         raw_input: bool = False,
+        attention_dropout: float | None = None,
     ):
         super().__init__()
-        self.attention = MultiHeadAttention(d, heads, dropout)
+        self.attention = MultiHeadAttention(d, heads, dropout if attention_dropout is None else attention_dropout)
         self.network = FeedForward(d, hidden or d, dropout, activation)
         self.norm1 = nn.Identity() if norm == "pre" and raw_input else nn.LayerNorm(d)
         self.norm2 = nn.LayerNorm(d)
@@ -62,6 +63,7 @@ class Encoder(nn.Module):
         hidden: width of the layers' network, default `d`.
         norm: see EncoderLayer.
         activation: see EncoderLayer.
+        attention_dropout: of the attention weights, default `dropout`.
         causal: a place sees itself and earlier places only.
         positions: "learned" rows, drawn from N(0, 1); "sinusoidal" ones (Vaswani et al., 2017); or "none".
         length: longest sequence, needed for positions.
@@ -84,6 +86,7 @@ class Encoder(nn.Module):
         *,
         norm: Norm = "post",
         activation: Activation = "relu",
+        attention_dropout: float | None = None,
         causal: bool = False,
         positions: Positions = "none",
         length: int = 0,
@@ -97,7 +100,7 @@ class Encoder(nn.Module):
         if positions == "sinusoidal":
             self.register_buffer("sinusoids", sinusoidal(length, d), persistent=False)
         self.layers = nn.ModuleList(
-            EncoderLayer(d, heads, dropout, hidden, norm, activation, raw_input and layer == 0)
+            EncoderLayer(d, heads, dropout, hidden, norm, activation, raw_input and layer == 0, attention_dropout)
             for layer in range(layers)
         )
         self.norm = nn.LayerNorm(d) if norm == "pre" else nn.Identity()

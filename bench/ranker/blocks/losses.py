@@ -3,9 +3,13 @@
 B rows; N negatives of a row, or M negatives that all rows share; V items.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+LossType = Literal["CE", "sampled-CE", "BCE", "BPR"]
 
 
 def bce(positive: Tensor, negative: Tensor) -> Tensor:
@@ -68,3 +72,30 @@ def full_softmax(queries: Tensor, items: Tensor, target: Tensor) -> Tensor:
         target: (B,) clicked items, from 1.
     """
     return F.cross_entropy(queries @ items[1:].T, target - 1)  # (B, V)
+
+
+def of_products(kind: LossType, rows: Tensor, items: Tensor, clicked: Tensor, negatives: Tensor | None) -> Tensor:
+    """The loss of that name where the score is an inner product, a scalar.
+
+    Args:
+        kind: "CE" over the whole catalogue, or "sampled-CE", "BCE" or "BPR" against the sampled items.
+        rows: (B, d) vectors of the rows.
+        items: (V + 1, d) vectors of the items, row 0 = padding.
+        clicked: (B,) clicked items, from 1.
+        negatives: (B, N) sampled items, drawn uniformly; "CE" reads none.
+
+    Raises:
+        ValueError: there are no negatives for a loss that reads them.
+    """
+    if kind == "CE":
+        return full_softmax(rows, items, clicked)
+    if negatives is None or not negatives.shape[1]:
+        raise ValueError(f"the loss {kind} reads sampled items; set negatives to at least 1")
+    positive = (rows * items[clicked]).sum(-1)  # (B,)
+    negative = (rows[:, None] * items[negatives]).sum(-1)  # (B, N)
+    if kind == "BCE":
+        return bce(positive, negative)
+    if kind == "BPR":
+        return bpr(positive, negative)
+    # Every item is as likely to be drawn, so that the correction is the same for all and cancels out.
+    return sampled_softmax(positive, negative, torch.zeros_like(positive), torch.zeros_like(negative))

@@ -140,3 +140,14 @@ def test_a_raw_input_is_normalised_for_no_attention_but_the_first():
     assert (raw.eval()(x, mask) - usual(x, mask)).abs().max() > 1e-3
     usual.layers[0].norm1 = nn.Identity()
     torch.testing.assert_close(raw(x, mask), usual(x, mask))
+
+
+def test_attention_weights_have_a_dropout_of_their_own():
+    x, mask = sequences()
+    torch.manual_seed(0)
+    own = Encoder(D, 2, 1, 0.0, attention_dropout=0.5)
+    assert not torch.equal(own.train()(x, mask), own(x, mask))
+    torch.testing.assert_close(own.eval()(x, mask), own(x, mask), atol=0, rtol=0)
+    none = Encoder(D, 2, 1, 0.5, attention_dropout=0.0)
+    attention = none.train().layers[0].attention
+    assert torch.equal(attention(x, None, mask), attention(x, None, mask))

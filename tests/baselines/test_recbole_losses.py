@@ -1,0 +1,76 @@
+"""The losses of SASRec and GRU4Rec that RecBole lacks: their first values, what they read, and that RecBole's stay."""
+
+import importlib.util
+import math
+
+import pytest
+import torch
+
+from bench.data.batch import Batches
+from bench.data.catalog import Catalog
+from bench.data.split import split
+from bench.data.training import TrainData
+from bench.ranker import registry
+from bench.ranker.contract import Batch, Context
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(importlib.util.find_spec("recbole") is None, reason="RecBole is not installed"),
+]
+NAMES, ITEMS = ["sasrec", "gru4rec"], 60
+
+
+@pytest.fixture(scope="module")
+def world(make_log):
+    """(name, settings) -> a model and its first training batch."""
+    log = make_log(n_users=20, n_items=ITEMS, length=16)
+    train = TrainData(Batches(split(log)), ("rec",), 0)
+
+    def build(name: str, **settings) -> tuple[torch.nn.Module, Batch]:
+        cls = registry.get(name)
+        config = cls.Config(**{"batch_size": 64, "history_rec": 6} | settings)
+        model = cls(config, Context(Catalog(log), seed=0, tasks=("rec",)))
+        return model.eval(), next(model.stream(train).batches(0, 1))
+
+    return build
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("loss_type", "first"), [("BCE", math.log(2)), ("sampled-CE", math.log(6)), ("BPR", math.log(2))]
+)
+def test_first_values(world, name, loss_type, first):
+    model, batch = world(name, loss_type=loss_type, negatives=5)
+    assert batch.negatives.shape == (64, 5)
+    assert float(model.loss(batch).detach()) == pytest.approx(first, abs=0.1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_binary_cross_entropy_is_that_of_the_scores(world, name):
+    model, batch = world(name, loss_type="BCE", negatives=3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    batch = batch.take(batch.rec_len > 0)
+    items = torch.cat([batch.item[:, None], batch.negatives], 1)
+    scores = model.score_items(model.encode(batch), items)
+    labels = torch.zeros_like(scores)
+    labels[:, 0] = 1
+    expected = -(labels * scores.sigmoid().log() + (1 - labels) * (1 - scores.sigmoid()).log()).mean()
+    torch.testing.assert_close(model.loss(batch), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cross_entropy_is_recboles_and_draws_nothing(world, name):
+    model, batch = world(name)
+    assert batch.negatives is None or not batch.negatives.shape[1]
+    assert float(model.loss(batch).detach()) == pytest.approx(math.log(ITEMS), abs=0.1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_without_a_past_do_not_train(world, name):
+    model, batch = world(name, loss_type="sampled-CE", negatives=3)
+    empty = batch.take(batch.rec_len == 0)
+    assert len(empty) and float(model.loss(empty).detach()) == 0
+    model.loss(empty).backward()
+    torch.testing.assert_close(model.loss(batch), model.loss(batch.take(batch.rec_len > 0)))
