@@ -1,6 +1,7 @@
 """What a command claims: runs that are gone at its end, commands at once, and when MLflow is written."""
 
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -79,8 +80,9 @@ def test_commands_at_once_wait_for_each_other_and_use_the_result(tmp_path, monke
         fits.append(self.name)
         with pytest.raises(Exception, match="another process"), Store(tmp_path).locked("ml-100k", self.folder.stem):
             pass
-        while not any("waiting for it" in line for line in lines):
-            pass
+        deadline = time.monotonic() + 60
+        while not any("waiting for it" in line for line in lines) and time.monotonic() < deadline:
+            time.sleep(0.01)
         return original(self, *arguments)
 
     monkeypatch.setattr(Fitting, "fit", slow)
