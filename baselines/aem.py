@@ -25,7 +25,7 @@ class AEM(AttentiveSearch):
     tasks or of searches (`history`).
     """
 
-    Config: ClassVar[type] = AEMConfig
+    Config = AEMConfig
     search_space: ClassVar[dict[str, Any]] = AttentiveSearch.search_space | {
         "heads": [1, 3, 5],
         "history_length": [10, 20, 30],

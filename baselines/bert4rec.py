@@ -88,7 +88,7 @@ class BERT4Rec(TorchRanker):
     like any other, and a mask at the first position counts in the loss.
     """
 
-    Config: ClassVar[type] = BERT4RecConfig
+    Config = BERT4RecConfig
     trains_on: ClassVar[Literal["events", "sequences"]] = "sequences"
     quick: ClassVar[dict[str, Any]] = {"max_steps": 1500}
     search_space: ClassVar[dict[str, Any]] = {

@@ -32,7 +32,7 @@ class BM25(Lexical):
     variant "lucene" leaves out the constant factor k1 + 1.
     """
 
-    Config: ClassVar[type[Config]] = BM25Config
+    Config = BM25Config
     search_space: ClassVar[dict[str, Any]] = {"k1": [0.6, 0.9, 1.2, 1.6, 2.0], "b": [0.0, 0.25, 0.5, 0.75, 1.0]}
     config: BM25Config
 

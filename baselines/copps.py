@@ -81,7 +81,7 @@ class CoPPS(TEM):
     external knowledge graph: items that share a category stand for its neighbours.
     """
 
-    Config: ClassVar[type] = CoPPSConfig
+    Config = CoPPSConfig
     quick: ClassVar[dict[str, Any]] = {"max_steps": 500, "pretrain_max_steps": 150}
     search_space: ClassVar[dict[str, Any]] = TEM.search_space | {
         "contrast_weight": [0.0, 0.05, 0.1, 0.2, 0.5],

@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from bench.baselines.recbole.bridge import RecBoleRanker
 from bench.baselines.recbole.classes import EXEMPT
 from bench.ranker.contract import (
-    Config,
     Field,
     Fraction,
     PositiveInt,
@@ -41,7 +40,7 @@ class DIN(RecBoleRanker):
     here. Adam instead of plain SGD with lr 1.
     """
 
-    Config: ClassVar[type[Config]] = DINConfig
+    Config = DINConfig
     recbole: ClassVar[str] = "DIN"
     exempt: ClassVar[dict[str, str]] = EXEMPT["DIN"]
     search_space: ClassVar[dict[str, Any]] = {

@@ -86,7 +86,7 @@ class FMLP(TorchRanker):
     row plus their position. That row is zero here; theirs keeps its random start.
     """
 
-    Config: ClassVar[type] = FMLPConfig
+    Config = FMLPConfig
     quick: ClassVar[dict[str, Any]] = {"max_steps": 1500}
     fresh_loss: ClassVar[tuple[float, float]] = (1.386, 0.05)
     search_space: ClassVar[dict[str, Any]] = {

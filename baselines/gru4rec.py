@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from bench.baselines.recbole.losses import DotProductLosses
 from bench.ranker.blocks.losses import LossType
-from bench.ranker.contract import Config, Fraction, PositiveInt, TrainConfig
+from bench.ranker.contract import Fraction, PositiveInt, TrainConfig
 from bench.ranker.registry import register
 
 
@@ -35,7 +35,7 @@ class GRU4Rec(DotProductLosses):
     that such versions fall short of theirs.
     """
 
-    Config: ClassVar[type[Config]] = GRU4RecConfig
+    Config = GRU4RecConfig
     recbole: ClassVar[str] = "GRU4Rec"
     search_space: ClassVar[dict[str, Any]] = {
         "hidden_size": [64, 100, 128, 256],

@@ -31,7 +31,7 @@ class HEM(ProductSearch):
     not, so that no two scores tie before training.
     """
 
-    Config: ClassVar[type] = HEMConfig
+    Config = HEMConfig
     uses_user: ClassVar[bool] = True
     search_space: ClassVar[dict[str, Any]] = ProductSearch.search_space | {
         "query_weight": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]

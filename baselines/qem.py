@@ -1,7 +1,5 @@
 """QEM: query and item in one space, without a user (the non-personalised model of Ai et al., CIKM 2019)."""
 
-from typing import ClassVar
-
 from bench.ranker.blocks.product_search import ProductSearch, ProductSearchConfig
 from bench.ranker.registry import register
 
@@ -20,4 +18,4 @@ class QEM(ProductSearch):
     review; frequent words are not sub-sampled; noise items are never ones that the user has a training event with.
     """
 
-    Config: ClassVar[type] = QEMConfig
+    Config = QEMConfig

@@ -90,7 +90,7 @@ class QuerySeqRec(TorchRanker):
     the paper says. Its table has one row more, which nothing reads.
     """
 
-    Config: ClassVar[type] = QuerySeqRecConfig
+    Config = QuerySeqRecConfig
     trains_on: ClassVar[Literal["events", "sequences"]] = "sequences"
     quick: ClassVar[dict[str, Any]] = {"max_steps": 1000}
     search_space: ClassVar[dict[str, Any]] = {

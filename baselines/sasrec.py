@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Literal
 from bench.baselines.recbole.losses import DotProductLosses
 from bench.ranker.blocks.losses import LossType
 from bench.ranker.contract import (
-    Config,
     Fraction,
     PositiveFloat,
     PositiveInt,
@@ -52,7 +51,7 @@ class SASRec(DotProductLosses):
     paper's beta2 = .98 of Adam stays at .999.
     """
 
-    Config: ClassVar[type[Config]] = SASRecConfig
+    Config = SASRecConfig
     recbole: ClassVar[str] = "SASRec"
     search_space: ClassVar[dict[str, Any]] = {
         "hidden_size": [50, 64, 128],

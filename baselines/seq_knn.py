@@ -38,7 +38,7 @@ class SeqKNN(ClosedForm):
     neighbour. A past search votes with its first clicked item.
     """
 
-    Config: ClassVar[type[Config]] = SeqKNNConfig
+    Config = SeqKNNConfig
     search_space: ClassVar[dict[str, Any]] = {"last": [1, 3, 5, 10, 20], "reach": [3, 5, 10, 20]}
     config: SeqKNNConfig
 

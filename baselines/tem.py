@@ -49,7 +49,7 @@ class TEM(PersonalisedSearch):
     adds 1e-5 to the variance instead of 1e-6.
     """
 
-    Config: ClassVar[type] = TEMConfig
+    Config = TEMConfig
     quick: ClassVar[dict[str, Any]] = {"max_steps": 1000}
     search_space: ClassVar[dict[str, Any]] = {
         "dim": [64, 128],

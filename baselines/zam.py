@@ -19,7 +19,7 @@ class ZAM(AttentiveSearch):
     and deviations as AEM's.
     """
 
-    Config: ClassVar[type] = AEMConfig
+    Config = AEMConfig
     search_space: ClassVar[dict[str, Any]] = AEM.search_space
 
     def weights(self, logits: Tensor) -> Tensor:

@@ -97,8 +97,8 @@ def _statements(node: ast.AST) -> Iterator[tuple[str, tuple[str, ...]]]:
         for child in node.orelse:
             yield from _statements(child)
     else:
-        for child in ast.iter_child_nodes(node):
-            yield from _statements(child)
+        for inner in ast.iter_child_nodes(node):
+            yield from _statements(inner)
 
 
 def _is_type_checking(test: ast.expr) -> bool:

@@ -179,6 +179,7 @@ class GenSR(TorchRanker):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Instruction tuning and contrast: task + lambda * contrast (eq. 8)."""
         views, inserts = self._inserts(batch)
+        assert batch.label is not None, "a training batch has labels"
         answers = torch.where(batch.label > 0, self.yes, self.no)
         total = inserts.new_zeros(())
         for task in (0, 1):

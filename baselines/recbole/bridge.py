@@ -19,7 +19,6 @@ from bench.data import hashing
 from bench.errors import UsageError
 from bench.ranker.contract import (
     Batch,
-    Config,
     Context,
     Field,
     Stream,
@@ -55,7 +54,7 @@ class RecBoleRanker(TorchRanker):
     A general model is built from the training clicks when `fit` begins, and its state carries them.
     """
 
-    Config: ClassVar[type[Config]] = RecBoleConfig
+    Config: ClassVar[type[TrainConfig]] = RecBoleConfig
     quick: ClassVar[dict[str, Any]] = {"max_steps": 300}
     recbole: ClassVar[str]
     config: Any

@@ -11,7 +11,7 @@ from bench.data.batch import Batch
 from bench.data.history import Window
 from bench.data.training import TrainData
 from bench.evaluation.long_lists import DotProduct
-from bench.ranker.config import Config
+from bench.ranker.config import Config as BaseConfig
 from bench.ranker.context import Context, Validation
 
 
@@ -23,7 +23,7 @@ class Ranker(ABC):
 
     # What `@register` declared; absent on classes that are not registered.
     entry: ClassVar[Any]
-    Config: ClassVar[type] = Config
+    Config: ClassVar[type[BaseConfig]] = BaseConfig
     # What `--budget quick` changes: the length of the training (see `is_training_length`) and the backbone, nothing else. The conformance
     # checks hold a model to it.
     quick: ClassVar[dict[str, Any]] = {}

@@ -24,7 +24,7 @@ class TorchRanker(Ranker, nn.Module):
     loaded.
     """
 
-    Config: ClassVar[type] = TrainConfig
+    Config = TrainConfig
     # What `loss` reads: "events" (Batch: one clicked item a row) or "sequences" (SequenceBatch: windows of users).
     trains_on: ClassVar[Literal["events", "sequences"]] = "events"
     config: Any

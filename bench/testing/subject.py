@@ -83,7 +83,13 @@ class Subject:
         for key in self.overrides:
             if key not in known:
                 raise unknown(f"setting of {self.name}", key, known)
-        short = {"steps_per_epoch": STEPS, "batch_size": BATCH, "first_check": 1, "patience": 1, "warmup": 0}
+        short: dict[str, Any] = {
+            "steps_per_epoch": STEPS,
+            "batch_size": BATCH,
+            "first_check": 1,
+            "patience": 1,
+            "warmup": 0,
+        }
         # Stages before the main one are named like it: cf_epochs, pretrain_epochs, ...
         short |= {key: 1 for key in known if key == "epochs" or key.endswith("_epochs")} | more
         if "backbone" in known:

@@ -99,13 +99,13 @@ def inspect(folder: Path, now: float | None = None, *, split: bool = True) -> In
     notes += [f"{file.name}, {note}" for file in files.values() for note in file.notes]
     inspection = Inspection(folder, files, problems, notes)
     if not problems:
-        inspection.codes = event_codes(files["events"])
-        codes = inspection.codes
-        notes += event_notes(files["events"], codes, "queries" in files)
-        notes += text_notes(files, codes.queries, inspection.unclicked())
+        events_by_code = event_codes(files["events"])
+        inspection.codes = events_by_code
+        notes += event_notes(files["events"], events_by_code, "queries" in files)
+        notes += text_notes(files, events_by_code.queries, inspection.unclicked())
         if split:
-            catalogue = len(codes.items) + inspection.unclicked()
-            further, inspection.has_test_rows = outlook(outline(codes, catalogue))
+            catalogue = len(events_by_code.items) + inspection.unclicked()
+            further, inspection.has_test_rows = outlook(outline(events_by_code, catalogue))
             notes += further
     return inspection
 

@@ -125,7 +125,7 @@ class ProductSearch(TorchRanker):
     `text_weight`, that of the words of its text: the second puts items that nobody searched for beside their words.
     """
 
-    Config: ClassVar[type] = ProductSearchConfig
+    Config = ProductSearchConfig
     uses_query: ClassVar[bool] = True
     uses_history: ClassVar[bool] = False
     quick: ClassVar[dict[str, Any]] = {"max_steps": 1500}
