@@ -56,8 +56,9 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
     choices = [choose_candidates(prepared, spec, tasks, request.candidate_seed) for spec in request.candidates]
     ranked = {choice: set(prepared.candidate_tasks(choice)) for choice in choices}
     data, jobs = prepared.choice(), []
+    published = sources.published_as(prepared.name, prepared.log)
     for model, cls in classes.items():
-        config = settings.model_config(cls, model, request.budget, request.overrides, prepared.entry.name).model_dump()
+        config = settings.model_config(cls, model, request.budget, request.overrides, published).model_dump()
         serves = tuple(task for task in tasks if task in cls.entry.tasks)
         code = fit_sources(cls, "backbone" in config)
         jobs += [
