@@ -169,9 +169,9 @@ def _within(search: dict[str, np.ndarray], limit: int, seed: int) -> np.ndarray:
     order = rows[np.lexsort((tie[rows], -search["click"][rows].astype(np.int64), search["act"][rows]))]
     act = search["act"][order]
     starts = np.flatnonzero(np.r_[True, act[1:] != act[:-1]]) if len(act) else np.zeros(0, dtype=np.int64)
-    place = np.arange(len(act)) - np.repeat(starts, np.diff(np.r_[starts, len(act)]))
+    position = np.arange(len(act)) - np.repeat(starts, np.diff(np.r_[starts, len(act)]))
     keep = np.zeros(len(tie), dtype=bool)
-    keep[order[place < limit]] = True
+    keep[order[position < limit]] = True
     return keep
 
 
