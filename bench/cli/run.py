@@ -158,7 +158,8 @@ def command(ctx: click.Context, **given: Any) -> None:
     from bench.experiments.settings import Overrides
 
     limits = Limits(given.pop("time_limit"), given.pop("memory_limit"))
-    placement = Placement(*(given.pop(word) for word in ("executor", "jobs", "address", "gpus")), limits)
+    words = {word: given.pop(word) for word in ("executor", "jobs", "address", "gpus")}
+    placement = Placement(**words, limits=limits)
     file_settings = Overrides.parse(ctx.meta.get("settings of the file", ()))
     quiet = given.pop("quiet")
     request = RunRequest(

@@ -1,5 +1,6 @@
 """Runs on a Ray cluster of two nodes, one of which is lost on the way."""
 
+import secrets
 import threading
 import time
 from dataclasses import replace
@@ -21,6 +22,15 @@ from .test_executors import Lines, files
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def token():
+    """One secret for the nodes and the driver, which Ray reads once per process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What an executor takes and gives: jobs in, outcomes out, in the order in which they end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,7 +36,7 @@ class Outcome:
 class Executor(Protocol):
     """Carries out jobs. A job that fails does not stop the others; nothing is left running when `run` ends, however it ends."""
 
-    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome]:
         """Carry out jobs.
 
         Args:

@@ -1,6 +1,6 @@
 """Jobs one after the other in this process."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from bench.errors import BenchError
 from bench.experiments.executors.contract import Outcome
@@ -18,7 +18,7 @@ class InProcess:
     def __init__(self, debug: bool = False):
         self._debug = debug
 
-    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome]:
         """See `Executor.run`."""
         for job in jobs:
             try:

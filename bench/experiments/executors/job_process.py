@@ -46,7 +46,7 @@ class JobProcess:
         self._limits = limits
         self._started: float | None = None
         self._final: Message | None = None
-        context = multiprocessing.get_context(_START_METHOD)
+        context: Any = multiprocessing.get_context(_START_METHOD)
         if _START_METHOD == "forkserver":
             context.set_forkserver_preload(_PRELOADED)
         self._connection, theirs = context.Pipe()

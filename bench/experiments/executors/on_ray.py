@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ class OnRay:
         self._address, self._at_once, self._gpus = address, at_once, gpus
         self._limits, self._debug = limits, debug
 
-    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome]:
         """See `Executor.run`.
 
         Raises:
@@ -57,7 +57,8 @@ class OnRay:
             mailbox = _mailbox(ray)
             task = ray.remote(max_retries=_RETRIES, retry_exceptions=False)(_work)
             live = LiveView(reporter)
-            waiting, working = list(enumerate(jobs))[::-1], {}
+            waiting = list(enumerate(jobs))[::-1]
+            working: dict[Any, tuple[int, Job]] = {}
             try:
                 while waiting or working:
                     while waiting and len(working) < (self._at_once or len(jobs)):

@@ -1,7 +1,7 @@
 """Jobs side by side in processes of their own on this machine."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from multiprocessing.connection import wait
 
 from bench.errors import BenchError, RunError
@@ -26,7 +26,7 @@ class Processes:
     def __init__(self, at_once: int, limits: Limits, debug: bool = False):
         self._at_once, self._limits, self._debug = at_once, limits, debug
 
-    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome]:
         """See `Executor.run`."""
         waiting = deque((number, 1) for number in range(len(jobs)))
         working: dict[int, tuple[JobProcess, int]] = {}
