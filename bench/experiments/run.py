@@ -48,6 +48,7 @@ class RunRequest:
     data: str | Path | None = None
     tracking_uri: str | None = None
     debug: bool = False
+    top_lists: bool = False
 
 
 @dataclass
