@@ -108,13 +108,13 @@ class FullRanking:
         near: list[tuple[np.ndarray, np.ndarray]] = []
         step = max(1, _CACHED_CELLS // len(self._items))
         for low in range(0, len(vectors), step):
-            part = slice(low, low + step)
-            rows = vectors[part]  # (S, d)
+            chunk = slice(low, low + step)
+            rows = vectors[chunk]  # (S, d)
             scores = rows @ self._items.T  # (S, N)
             margin = self._margin(rows)  # (S, 1)
             if not (margin < _SAFE).all():
-                count(scores.cpu().numpy(), position[part], None, self._model, first_row + low)
-            positive = torch.from_numpy(position[part]).to(scores.device)[:, None]
+                count(scores.cpu().numpy(), position[chunk], None, self._model, first_row + low)
+            positive = torch.from_numpy(position[chunk]).to(scores.device)[:, None]
             own = scores.gather(1, positive)  # (S, 1)
             first, last = np.searchsorted(owner, [low, low + len(rows)])
             left_out = torch.from_numpy(np.stack([owner[first:last] - low, item[first:last] - 1])).to(scores.device)
@@ -124,7 +124,7 @@ class FullRanking:
             most, least = own + margin, own - margin
             above = torch.gt(scores, most, out=flags).sum(1).cpu().numpy()
             level = torch.ge(scores, least, out=flags).sum(1).cpu().numpy()
-            better[part], tied[part] = above, level - above - 1
+            better[chunk], tied[chunk] = above, level - above - 1
             # A zero vector scores exactly 0; for other rows the model decides what is that near to the positive.
             close = np.flatnonzero((level - above > 1) & (margin[:, 0].cpu().numpy() > 0))
             if len(close):

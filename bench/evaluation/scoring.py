@@ -86,13 +86,13 @@ def rank(
         ranking = long_lists.FullRanking(scorer, seen_items(batches.split), events, device, model)
         rows_per_batch = ranking.rows_per_batch(rows_per_batch)
     for low in range(0, len(candidates), rows_per_batch):
-        part = slice(low, low + rows_per_batch)
-        rows, position = candidates.rows[part], candidates.position[part]
+        chunk = slice(low, low + rows_per_batch)
+        rows, position = candidates.rows[chunk], candidates.position[chunk]
         if ranking is not None:
             batch = batches.rows(rows, np.empty((len(rows), 0), dtype=np.int64), window).to(device)
-            better[part], tied[part], listed[part] = ranking.count(batch, rows, position, low)
+            better[chunk], tied[chunk], listed[chunk] = ranking.count(batch, rows, position, low)
         else:
-            items = candidates.items[part]  # type: ignore[index]  # the other case is above
+            items = candidates.items[chunk]  # type: ignore[index]  # the other case is above
             valid = items > 0
             if items.shape[1] < long_lists.LONG:
                 batch = batches.rows(rows, items, window).to(device)
@@ -100,8 +100,8 @@ def rank(
             else:
                 batch = batches.rows(rows, items[:, :0], window).to(device)
                 scores = long_lists.score_blocks(scorer, scorer.encode(batch), torch.from_numpy(items), device, model)
-            better[part], tied[part] = count(scores.cpu().numpy(), position, valid, model, low)
-            listed[part] = valid.sum(1)
+            better[chunk], tied[chunk] = count(scores.cpu().numpy(), position, valid, model, low)
+            listed[chunk] = valid.sum(1)
         tick(min(low + rows_per_batch, len(candidates)), len(candidates))
     columns = {key: getattr(events, key)[candidates.rows] for key in ("user", "event_id", "item", "task", "query")}
     meta = {"model": model, "candidates": candidates.fingerprint}

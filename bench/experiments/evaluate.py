@@ -37,7 +37,7 @@ def evaluate(
         raise UsageError("no runs given; `bench runs list` shows those that exist")
     reporter = reporter or Reporter()
     store = Store(out)
-    found = [store.find(run) for run in dict.fromkeys(runs)]
+    records = [store.find(run) for run in dict.fromkeys(runs)]
     from bench.experiments.fitting import Fitting
     from bench.experiments.job import rank_run
     from bench.experiments.prepared_data import choose_candidates
@@ -49,7 +49,7 @@ def evaluate(
     opened: dict[str, PreparedData] = {}
     tracker = Tracker(store, tracking_uri)
     ranked = []
-    for folder, record in found:
+    for folder, record in records:
         if record.kind != "fit":
             raise UsageError(
                 f"{record.id} holds imported scores; a file of scores for those candidates must be imported instead"

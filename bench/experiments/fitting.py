@@ -69,7 +69,7 @@ class Fitting:
         Raises:
             RunError: the model fails, or a file cannot be written.
         """
-        model = self._made(view, listener)
+        model = self._new_ranker(view, listener)
         train = TrainData(self.prepared.batches, self.tasks, self.seed)
         valid = self._guarded(lambda: self._validation(model, view, validation_rows))
         facts = self._guarded(lambda: model.fit(train, valid))
@@ -87,7 +87,7 @@ class Fitting:
         Raises:
             RunError: the weights are missing, changed, or of another version of the model.
         """
-        model = self._made(FitView(), None)
+        model = self._new_ranker(FitView(), None)
         path = checked_file(self.folder, WEIGHTS)
         try:
             model.load_state(load_file(path))
@@ -120,7 +120,7 @@ class Fitting:
                 )
             )
 
-    def _made(self, view: FitView, listener: Listener | None) -> Ranker:
+    def _new_ranker(self, view: FitView, listener: Listener | None) -> Ranker:
         context = Context(
             self.prepared.catalog,
             seed=self.seed,

@@ -164,8 +164,8 @@ def _read(path: Path, missing: str) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
         # Before anything else: a record of another format lacks fields or has others.
         if content["format"] != FORMAT:
-            found = content["format"]
-            raise RunError(f"{path} has format {found}, this version reads {FORMAT}; {_remedy(path)}")
+            version = content["format"]
+            raise RunError(f"{path} has format {version}, this version reads {FORMAT}; {_remedy(path)}")
         expected = content.pop("sha256")
         changed = _digest(content) != expected
     except FileNotFoundError:

@@ -336,10 +336,10 @@ def checked_file(folder: Path, name: str) -> Path:
 
 def _unchanged(path: Path, sha256: str) -> Path:
     try:
-        found = file_sha256(path)
+        actual = file_sha256(path)
     except OSError as error:
         raise RunError(f"{path} is not readable ({reason(error)}); {_REPEAT}") from None
-    if found != sha256:
+    if actual != sha256:
         raise RunError(f"{path} is not the file that run.json describes; {_REPEAT}")
     return path
 
