@@ -51,6 +51,7 @@ class RunRequest:
     tracking_uri: str | None = None
     placement: Placement = field(default_factory=Placement)
     debug: bool = False
+    top_lists: bool = False
 
 
 @dataclass

@@ -36,7 +36,7 @@ class Outcome:
 class Executor(Protocol):
     """Carries out jobs. A job that fails does not stop the others; nothing is left running when `run` ends, however it ends."""
 
-    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome]:
+    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome, None, None]:
         """Carry out jobs.
 
         Args:

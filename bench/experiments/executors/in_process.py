@@ -18,7 +18,7 @@ class InProcess:
     def __init__(self, debug: bool = False):
         self._debug = debug
 
-    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome]:
+    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome, None, None]:
         """See `Executor.run`."""
         for job in jobs:
             try:

@@ -43,7 +43,7 @@ class OnRay:
         self._address, self._at_once, self._gpus = address, at_once, gpus
         self._limits, self._debug = limits, debug
 
-    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome]:
+    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome, None, None]:
         """See `Executor.run`.
 
         Raises:

@@ -26,7 +26,7 @@ class Processes:
     def __init__(self, at_once: int, limits: Limits, debug: bool = False):
         self._at_once, self._limits, self._debug = at_once, limits, debug
 
-    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome]:
+    def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome, None, None]:
         """See `Executor.run`."""
         waiting = deque((number, 1) for number in range(len(jobs)))
         working: dict[int, tuple[JobProcess, int]] = {}
