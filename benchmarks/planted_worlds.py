@@ -187,8 +187,8 @@ def summary(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """The summary in Markdown."""
-    head = "| world | task | model | strength | with | without | difference (95 %) | p (Holm) |"
-    shown = [head, "|" + "---|" * 8]
+    head = "| world | task | model | strength | worlds | with | without | difference (95 %) | p (Holm) |"
+    shown = [head, "|" + "---|" * 9]
     for row in sorted(summary(lines), key=lambda row: (row["world"], row["task"], -row["strength"], row["model"])):
         interval = f"{row['difference']:+.3f} ± {row['half']:.3f}"
         p = f"{row['holm']:.3f}" if row["holm"] >= 0.001 else "< .001"
