@@ -24,7 +24,7 @@ FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 @dataclass
 class TrialRecord:
-    """A trial that is over. `kind` is "search", or "spread" for the default config with another seed."""
+    """A trial that is over. `kind` is "search", or "spread" for the default config with another seed (numbers below 0)."""
 
     number: int
     kind: str
@@ -136,7 +136,7 @@ def read_study(folder: Path) -> Study:
     """
     record = StudyRecord(**_read(folder / "study.json"))
     trials = [TrialRecord(**_read(path)) for path in sorted(folder.glob("trials/*/trial.json"))]
-    return Study(folder, record, tuple(sorted(trials, key=lambda trial: trial.number)))
+    return Study(folder, record, tuple(sorted(trials, key=lambda trial: (trial.number < 0, abs(trial.number)))))
 
 
 def studies(store: Store) -> Iterator[Study]:

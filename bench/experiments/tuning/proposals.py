@@ -11,6 +11,7 @@ from bench.errors import RunError
 
 SEARCHES = ("random", "optuna")
 _ATTEMPTS = 200  # draws until one is new and fits the config
+_REFUSED = 10  # proposals of Optuna that the config refuses, or that are not new, before a random one takes their place
 _RANDOM_FIRST = 4  # trials before Optuna's model proposes
 
 Space = dict[str, Any]  # `Ranker.search_space`
@@ -45,24 +46,29 @@ class RandomProposals:
         self._space, self._accepts = space, accepts
         self._random = np.random.default_rng([seed, 0x7E57])
         self._drawn: list[dict[str, Any]] = [{}]
-        self._known = {_text(default)}
+        self.known = {_text(default)}
 
     def ask(self, number: int) -> dict[str, Any]:
         """See `Proposals.ask`."""
         while len(self._drawn) <= number:
-            self._drawn.append(self._draw())
+            self._drawn.append(self.draw())
         return self._drawn[number]
 
     def tell(self, number: int, value: float | None) -> None:
         """Nothing: draws do not depend on results."""
 
-    def _draw(self) -> dict[str, Any]:
+    def draw(self) -> dict[str, Any]:
+        """Settings that are new and that the config takes.
+
+        Raises:
+            RunError: none were found.
+        """
         for _ in range(_ATTEMPTS):
             values = {name: self._value(choice) for name, choice in self._space.items()}
-            if _text(values) not in self._known and self._accepts(values):
-                self._known.add(_text(values))
+            if _text(values) not in self.known and self._accepts(values):
+                self.known.add(_text(values))
                 return values
-        raise RunError(f"the search space has no more than {len(self._drawn)} settings to try; ask for fewer --trials")
+        raise RunError(f"the search space has no more than {len(self.known)} settings to try; ask for fewer --trials")
 
     def _value(self, choice: Any) -> Any:
         if isinstance(choice, list):
@@ -89,25 +95,30 @@ class OptunaProposals:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
         self._accepts, self._default = accepts, default
+        self._random = RandomProposals(space, seed, accepts, default)
         self._study = optuna.create_study(
             direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=_RANDOM_FIRST)
         )
         self._space = {name: self._distribution(choice) for name, choice in space.items()}
         self._asked: dict[int, Any] = {}
-        self._known = {_text(default)}
 
     def ask(self, number: int) -> dict[str, Any]:
         """See `Proposals.ask`."""
         if number == 0:
             return {}
-        for _ in range(_ATTEMPTS):
+        for _ in range(_REFUSED):
             trial = self._study.ask(self._space)
-            if _text(trial.params) not in self._known and self._accepts(trial.params):
-                self._known.add(_text(trial.params))
+            text = _text(trial.params)
+            if text not in self._random.known and self._accepts(trial.params):
+                self._random.known.add(text)
                 self._asked[number] = trial
                 return dict(trial.params)
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
-        raise RunError(f"Optuna has no more than {len(self._known)} settings to try; ask for fewer --trials")
+        # The sampler does not learn from what was refused and may propose it for ever: a random draw gets it on.
+        values = self._random.draw()
+        self._study.enqueue_trial(values)
+        self._asked[number] = self._study.ask(self._space)
+        return values
 
     def tell(self, number: int, value: float | None) -> None:
         """See `Proposals.tell`."""

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.data import sources
+from bench.data.log import TASKS
 from bench.errors import RunError, UsageError, unknown
 from bench.experiments import settings
 from bench.experiments.executors.choose import Placement
@@ -145,7 +147,12 @@ def _check(request: TuneRequest) -> None:
         raise unknown("scheduler", request.scheduler, SCHEDULERS)
     if request.trials < 1 or request.spread < 0 or request.jobs < 1:
         raise UsageError("--trials and --jobs are 1 or more, --spread 0 or more")
+    if not request.dataset:
+        raise UsageError("no data set given; name one with --dataset, see `bench data list`")
+    for name in request.dataset:
+        sources.entry(name)
     settings.check_seeds((request.seed,))
+    registry.select(request.models, request.tasks or TASKS, False)
 
 
 class _Search:
@@ -193,11 +200,9 @@ class _Search:
             started=now(),
         )
         self.folder = study_folder(store, plan.prepared.name, self.record.id)
+        self._store = store
         self._stored: dict[int, TrialRecord] = {}
-        if request.resume and (self.folder / "study.json").exists():
-            before = read_study(self.folder)
-            self.record.started = before.record.started
-            self._stored = {trial.number: trial for trial in before.trials}
+        self._load()
         self._numbers = iter([*range(request.trials), *(-seed for seed in range(1, request.spread + 1))])
         self._proposals = proposals(
             request.search,
@@ -206,6 +211,11 @@ class _Search:
             lambda values: self._config(values) is not None,
             {name: job.config[name] for name in self._cls.search_space},
         )
+        if request.search == "random":
+            try:
+                self._proposals.ask(request.trials - 1)
+            except RunError as error:
+                raise UsageError(f"{job.model}: {error}") from None
         self._failure: RunError | None = None
 
     @property
@@ -213,12 +223,30 @@ class _Search:
         """Whether every trial is there."""
         return self._wanted() <= set(self._stored)
 
+    def _load(self) -> None:
+        """Read what is there already."""
+        if self._request.resume and (self.folder / "study.json").exists():
+            before = read_study(self.folder)
+            self.record.started = before.record.started
+            self._stored = {trial.number: trial for trial in before.trials}
+
     def run(self, ray: Any, reporter: Reporter, track: Heard | None) -> Study:
-        """Carry out what is missing and write the best settings."""
+        """Carry out what is missing and write the best settings; another command on the same study waits."""
+
+        def waiting(line: str) -> None:
+            reporter.note(f"{self.record.id}: {line}; waiting for it")
+
+        with self._store.locked(self.record.dataset["name"], self.record.id, waiting):
+            self._load()
+            return self._run(ray, reporter, track)
+
+    def _run(self, ray: Any, reporter: Reporter, track: Heard | None) -> Study:
         from bench.experiments.tuning.with_ray import run_study
 
         label = f"{self.record.model} on {self.record.dataset['name']}"
         if not self.complete:
+            if not self._request.resume:
+                shutil.rmtree(self.folder, ignore_errors=True)
             write_study(self.folder, self.record)
             if track:
                 track(read_study(self.folder), None)
@@ -362,7 +390,8 @@ def _summary(study: Study) -> str:
     best, spent = study.best, study.spent()
     assert best is not None
     cost = f"spent {spent['trials']:.0f} trials, {spent['steps']:,.0f} steps, {spent['seconds']:,.0f} s"
-    return f"{study.record.model}: best N@10 on validation {best.value:.4f} in trial {best.number + 1}; {cost}; {study.folder / 'best.yaml'}"
+    found = f"best N@10 on validation {best.value:.4f} in trial {best.number + 1}"
+    return f"{study.record.model}: {found}; {cost}; {study.folder / 'best.yaml'}"
 
 
 def _write_best(study: Study) -> None:
