@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def write_figures(study: Study) -> list[Path]:
         draw(study, axes)
         axes.set_title(f"{study.record.title}, {study.record.dataset['name']}, {study.record.budget}")
         path = study.folder / f"{name}.png"
-        write_atomically(path, lambda scratch, figure=figure: figure.savefig(scratch, format="png", dpi=130))
+        write_atomically(path, partial(figure.savefig, format="png", dpi=130))
         paths.append(path)
     return paths
 

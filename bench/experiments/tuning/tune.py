@@ -401,7 +401,7 @@ def _write_best(study: Study) -> None:
 
     best, record, spent = study.best, study.record, study.spent()
     assert best is not None
-    content = {"models": record.model, "dataset": record.dataset["name"], "budget": record.budget}
+    content: dict[str, Any] = {"models": record.model, "dataset": record.dataset["name"], "budget": record.budget}
     content |= {"set": {record.model: best.values}} if best.values else {}
     head = (
         f"# {record.title} on {record.dataset.get('title', record.dataset['name'])}: the best of {spent['trials']:.0f} trials\n"
