@@ -3,7 +3,8 @@
     python benchmarks/side_by_side.py --jobs 8 --at-once 2
 
 Prints the seconds of each way (the middle of --rounds, which take turns), the share of the bare processes' throughput, and
-what the Ray executor adds to a run on a warm worker. Loading the libraries is part of every bare process; Ray's own start is measured apart.
+what the Ray executor adds to a run on a warm worker. Loading the libraries is part of every bare
+process; Ray's own start is measured apart.
 """
 
 import argparse
