@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "Fit models and rank them on the same candidates.",
     "evaluate": "Rank finished runs on further candidates, without training.",
     "table": "Compare the models of the newest command, or of --from folders.",
+    "report": "Everything behind a table as one HTML file, with its figures.",
     "models": "List the models, or check one against the contract.",
     "data": "List, fetch, check, prepare and describe data sets.",
     "candidates": "Export the candidate lists, or import your own.",
