@@ -122,8 +122,8 @@ def test_the_address_leads_to_the_models_of_the_newest_command(tmp_path):
         # The assistant of MLflow opens once in each browser; this one has seen it.
         browser.open(f"http://127.0.0.1:{port}/", 1300, 620)
         browser.run(
-            "for (const [key, value] of [['fab.autoOpenedOnFirstLoad', 'true'], ['panelOpen', 'false']])"
-            "for (const version of ['', '_v1']) localStorage.setItem(`mlflow.assistant.${key}${version}`, value)"
+            "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');"
+            "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')"
         )
         browser.open(line.split()[0], 1300, 620)
         browser.wait("document.body.innerText.includes('Popularity, seed 0')")

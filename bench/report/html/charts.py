@@ -38,7 +38,7 @@ def learning_curves(points: list[Point], name: str) -> Chart | None:
     if not of_name:
         return None
     stages = len({point.stage for point in of_name}) > 1
-    values = [
+    values: list[dict[str, Any]] = [
         {"model": f"{p.model}: {p.stage}" if stages else p.model, "seed": p.seed, "step": p.step, "value": p.value}
         for p in of_name
     ]
@@ -64,7 +64,7 @@ def pair_chart(differences: Differences, labels: list[str], task: str) -> Chart:
     """Matrix of differences; a dot where the interval does not hold zero."""
     import altair as alt
 
-    values = [
+    values: list[dict[str, Any]] = [
         {
             "row": labels[a],
             "column": labels[b],
@@ -99,7 +99,7 @@ def cost_chart(costs: list[Cost], kind: str, labels: list[str], means: dict[int,
     known = {number: float(value) for number in means if (value := getattr(costs[number], kind)) is not None}
     if len(known) < 2:
         return None
-    values = [
+    values: list[dict[str, Any]] = [
         {
             "model": labels[number],
             "cost": cost,
@@ -137,7 +137,7 @@ def both_ways_chart(both: BothWays, labels: list[str]) -> Chart:
     """The primary metric on the full catalogue against that on drawn candidates."""
     import altair as alt
 
-    values = [
+    values: list[dict[str, Any]] = [
         {"model": labels[number], "drawn": drawn, "full": full}
         for number, drawn, full in zip(both.numbers, both.on_drawn, both.on_full, strict=True)
     ]
@@ -165,7 +165,7 @@ def strata_chart(divided: Strata, labels: list[str], task: str) -> Chart | None:
 
     if len(divided.strata) < 2:
         return None
-    values = [
+    values: list[dict[str, Any]] = [
         {
             "model": labels[cell.number],
             "stratum": stratum.name,
@@ -217,7 +217,7 @@ def _colour(field: str, domain: list[str]) -> "tuple[alt.Color, alt.Parameter]":
     return colour, alt.selection_point(fields=[field], bind="legend", toggle="true")
 
 
-def _opacity(picked: "alt.Parameter") -> "alt.When | alt.OpacityValue":
+def _opacity(picked: "alt.Parameter") -> Any:
     import altair as alt
 
     return alt.when(picked).then(alt.value(0.9)).otherwise(alt.value(0.08))
