@@ -30,19 +30,17 @@ class Chart:
     spec: dict[str, Any]
 
 
-def learning_curves(points: list[Point], name: str) -> Chart | None:
+def learning_curves(points: list[Point], name: str, labels: list[str]) -> Chart | None:
     """One value of the curves against the optimiser step, a line for each run."""
     import altair as alt
 
     of_name = [point for point in points if point.name == name]
     if not of_name:
         return None
-    stages = len({point.stage for point in of_name}) > 1
     values: list[dict[str, Any]] = [
-        {"model": f"{p.model}: {p.stage}" if stages else p.model, "seed": p.seed, "step": p.step, "value": p.value}
-        for p in of_name
+        {"model": labels[p.number], "stage": p.stage, "seed": p.seed, "step": p.step, "value": p.value} for p in of_name
     ]
-    colour, picked = _colour("model", list(dict.fromkeys(each["model"] for each in values)))
+    colour, picked = _colour(labels, values)
     chart = (
         alt.Chart(_values(values))
         .mark_line(point=len(values) < 200, interpolate="linear", strokeWidth=1.6)
@@ -50,14 +48,16 @@ def learning_curves(points: list[Point], name: str) -> Chart | None:
             x=alt.X("step:Q", title="optimiser step"),
             y=alt.Y("value:Q", title=name, scale=alt.Scale(zero=False)),
             color=colour,
-            detail="seed:N",
+            detail=["seed:N", "stage:N"],
             opacity=_opacity(picked),
-            tooltip=["model:N", "seed:N", "step:Q", alt.Tooltip("value:Q", format=".4f")],
+            tooltip=["model:N", "seed:N", "stage:N", "step:Q", alt.Tooltip("value:Q", format=".4f")],
         )
         .add_params(picked)
     )
     what = "training loss" if name == "train/loss" else f"{name} on the validation rows"
-    return Chart(f"curve-{_file(name)}", f"Learning curves: {what}", "A line for each seed.", _spec(chart, 260))
+    return Chart(
+        f"curve-{_file(name)}", f"Learning curves: {what}", "A line for each seed and stage.", _spec(chart, 260)
+    )
 
 
 def pair_chart(differences: Differences, labels: list[str], task: str) -> Chart:
@@ -114,12 +114,14 @@ def cost_chart(costs: list[Cost], kind: str, labels: list[str], means: dict[int,
         for number, cost in known.items()
     ]
     # Logarithms have no place for a model without parameters.
-    scale = alt.Scale(type="symlog", constant=1) if kind == "parameters" else alt.Scale(type="log", nice=False)
-    if kind != "parameters" and min(known.values()) <= 0:
-        scale = alt.Scale(type="linear")
-    colour, picked = _colour("model", [labels[number] for number in means])
+    if kind == "parameters" or min(known.values()) <= 0:
+        scale, ticks = alt.Scale(type="symlog", constant=1000), [0, *(10**power for power in range(3, 12))]
+        axis = alt.Axis(format="~s", values=[tick for tick in ticks if tick <= 2 * max(known.values())])
+    else:
+        scale, axis = alt.Scale(type="log", padding=24), alt.Axis(format=",~g", tickCount=4, labelOverlap=True)
+    colour, picked = _colour(labels, values)
     base = alt.Chart(_values(values)).encode(
-        x=alt.X("cost:Q", title=KINDS[kind], scale=scale, axis=alt.Axis(format="~s", tickCount=5, labelOverlap=True)),
+        x=alt.X("cost:Q", title=KINDS[kind], scale=scale, axis=axis),
         y=alt.Y("value:Q", title=str(PRIMARY), scale=alt.Scale(zero=False, padding=14)),
         tooltip=[
             "model:N",
@@ -141,7 +143,7 @@ def both_ways_chart(both: BothWays, labels: list[str]) -> Chart:
         {"model": labels[number], "drawn": drawn, "full": full}
         for number, drawn, full in zip(both.numbers, both.on_drawn, both.on_full, strict=True)
     ]
-    colour, picked = _colour("model", [each["model"] for each in values])
+    colour, picked = _colour(labels, values)
     chart = (
         alt.Chart(_values(values))
         .mark_circle(size=70)
@@ -177,7 +179,7 @@ def strata_chart(divided: Strata, labels: list[str], task: str) -> Chart | None:
         for stratum in divided.strata
         for cell in stratum.cells
     ]
-    colour, picked = _colour("model", list(dict.fromkeys(each["model"] for each in values)))
+    colour, picked = _colour(labels, values)
     base = alt.Chart(_values(values)).encode(
         x=alt.X(
             "stratum:N",
@@ -208,13 +210,21 @@ def _values(values: list[dict[str, Any]]) -> "alt.Data":
     return alt.Data(values=values)
 
 
-def _colour(field: str, domain: list[str]) -> "tuple[alt.Color, alt.Parameter]":
-    """A colour for each name, and the choice of names in the legend."""
+def _colour(labels: list[str], values: list[dict[str, Any]]) -> "tuple[alt.Color, alt.Parameter]":
+    """A colour for each model, the same in all charts of a table, and the choice of models in the legend."""
     import altair as alt
 
-    legend = alt.Legend(orient="bottom", columns=3, labelLimit=105, title=None, symbolLimit=0)
-    colour = alt.Color(f"{field}:N", scale=alt.Scale(scheme="tableau20", domain=domain), legend=legend)
-    return colour, alt.selection_point(fields=[field], bind="legend", toggle="true")
+    there = {each["model"] for each in values}
+    legend = alt.Legend(
+        orient="bottom",
+        columns=3,
+        labelLimit=105,
+        title=None,
+        symbolLimit=0,
+        values=[label for label in labels if label in there],
+    )
+    colour = alt.Color("model:N", scale=alt.Scale(scheme="tableau20", domain=labels), legend=legend)
+    return colour, alt.selection_point(fields=["model"], bind="legend", toggle="true")
 
 
 def _opacity(picked: "alt.Parameter") -> Any:

@@ -98,7 +98,7 @@ def block_content(
     lists = {task: task_lists(block, task) for task in block.tasks}
     sections = [
         Section("tables", "Tables", grids=[_main(block, task, metrics, labels) for task in block.tasks]),
-        _curves(block),
+        _curves(block, labels),
         _pairs(block, labels),
         _costs(block, labels),
         _both_ways(block, labels),
@@ -158,13 +158,13 @@ def _main(block: Block, task: str, metrics: Sequence[Metric], labels: list[str])
     return Grid(task, tuple(header), tuple(lines), note, task)
 
 
-def _curves(block: Block) -> Section:
+def _curves(block: Block, labels: list[str]) -> Section:
     section = Section("curves", "Learning curves")
     points = curves(block)
     names = sorted({point.name for point in points}, key=lambda name: (name == "train/loss", name))
     wanted = [f"{task}/{PRIMARY}" for task in block.tasks]
     shown = [name for name in names if name in wanted or name == "train/loss"] or names
-    section.charts = [chart for name in shown if (chart := drawn.learning_curves(points, name))]
+    section.charts = [chart for name in shown if (chart := drawn.learning_curves(points, name, labels))]
     if not section.charts:
         section.missing = "No model of this table was trained in steps."
     return section

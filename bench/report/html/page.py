@@ -11,6 +11,7 @@ from bench.files import write_atomically
 from bench.report.html.charts import WIDTH, Chart
 from bench.report.html.content import BlockContent, block_content
 from bench.report.table import Table
+from bench.store.environment import versions
 
 MOST_BYTES = 3_000_000
 _EACH_WAY = 8  # largest losses and wins of each model, at first
@@ -91,8 +92,6 @@ class Report:
         ]
 
     def _rendered(self) -> str:
-        from bench import __version__
-
         template = _environment().get_template("report.html.j2")
         return template.render(
             blocks=self.blocks,
@@ -100,7 +99,7 @@ class Report:
             figure_width=WIDTH,
             command=self._command,
             made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            version=__version__,
+            version=versions()["bench"] or "",
         )
 
 
