@@ -161,19 +161,18 @@ def both_ways_chart(both: BothWays, labels: list[str]) -> Chart:
     )
 
 
-def strata_chart(divided: Strata, labels: list[str], task: str) -> Chart | None:
+def strata_chart(divided: Strata, labels: list[str], task: str) -> Chart:
     """The primary metric by stratum, a line for each model, with intervals at its points."""
     import altair as alt
 
-    if len(divided.strata) < 2:
-        return None
     values: list[dict[str, Any]] = [
         {
             "model": labels[cell.number],
             "stratum": stratum.name,
             "value": cell.mean,
-            "low": cell.low if cell.low == cell.low else cell.mean,
-            "high": cell.high if cell.high == cell.high else cell.mean,
+            # Few users make wide intervals, the metric has bounds; one user has no interval.
+            "low": max(0.0, cell.low) if cell.low == cell.low else cell.mean,
+            "high": min(1.0, cell.high) if cell.high == cell.high else cell.mean,
             "users": stratum.users,
         }
         for stratum in divided.strata

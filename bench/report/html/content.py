@@ -270,11 +270,16 @@ def _both_grid(both: BothWays, labels: list[str]) -> Grid:
 
 def _strata(block: Block, labels: list[str], data: TableData | None, without: str) -> Section:
     section = Section("strata", f"Strata: {PRIMARY} by kinds of rows", missing=without)
+    whole: list[str] = []
     for task in block.tasks if data else ():
         for divided in strata(block, task, data):  # type: ignore[arg-type]  # there is no task without data
+            if len(divided.strata) == 1:
+                whole.append(f"{task}: {divided.title} {divided.strata[0].name}")
+                continue
             section.grids.append(_strata_grid(divided, labels, task))
-            if chart := drawn.strata_chart(divided, labels, task):
-                section.charts.append(chart)
+            section.charts.append(drawn.strata_chart(divided, labels, task))
+    if whole:
+        section.intro = f"Alike in all rows: {'; '.join(whole)}."
     return section
 
 
