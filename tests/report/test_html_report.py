@@ -25,11 +25,12 @@ from bench.report.detail.strata import strata
 from bench.report.html.page import MOST_BYTES, Report
 from bench.report.table import table
 from bench.store.results import CURVE, Store, lists_name, ranks_name, read_ranks
+from bench.store.studies import FAILED, FINISHED, StudyRecord, TrialRecord, study_folder, write_study, write_trial
 
 from ..browser import Browser, needs_chromium
 from .results_by_hand import draws, three
 
-SECTIONS = ("tables", "findings", "curves", "pairs", "cost", "full", "strata", "beyond", "rows", "provenance")
+SECTIONS = ("tables", "findings", "curves", "tuning", "pairs", "cost", "full", "strata", "beyond", "rows", "provenance")
 TASKS = ("rec", "search")
 
 
@@ -220,6 +221,29 @@ def test_curves_hold_the_lines_of_the_files(block):
     lines = [json.loads(line) for line in (run.folder / CURVE).read_text().splitlines()]
     losses = [point.value for point in points if point.name == "train/loss" and point.seed == run.record.seed]
     assert losses == pytest.approx([line["train/loss"] for line in lines], rel=1e-5)
+
+
+def test_searches_of_the_models_stand_in_the_page(folder):
+    """Those of the table's data and models, the best and the default trial; others do not."""
+    three(folder)
+    about = {"tasks": ["rec"], "budget": "quick", "search": "random", "scheduler": "none", "seed": 0, "space": {}}
+    about |= {"default": {}, "validation_rows": 0, "device": "cpu", "threads": 1, "code": "c", "trials": 3, "spread": 0}
+    record = next(folder.store.runs())[1]
+    other = {**record.dataset, "fingerprint": "ee" * 32}
+    for name, model, facts in (("a-1", "a", record.dataset), ("a-2", "a", other), ("z-1", "z", record.dataset)):
+        place = study_folder(folder.store, "ml-100k", name)
+        write_study(place, StudyRecord(id=name, key=name, model=model, title=model.upper(), dataset=facts, **about))
+        for number, value in enumerate([0.2, None, 0.31]):
+            status = FINISHED if value else FAILED
+            write_trial(
+                place, TrialRecord(number, "search", {"lr": number} if number else {}, 0, status, value, steps=7)
+            )
+    (content,) = Report(table(folder.store)).blocks
+    (section,) = [each for each in content.sections if each.id == "tuning"]
+    ((line,),) = [grid.lines for grid in section.grids]
+    assert [cell.text for cell in line] == ["A", "a-1", "3", "21", "0", ".200", ".310", "lr=2"]
+    data = section.charts[0].spec["data"]["values"]
+    assert [(each["trial"], each["best"]) for each in data] == [(0, 0.2), (2, 0.31)]
 
 
 def test_without_the_data_the_page_says_so_and_stands(store, tmp_path):

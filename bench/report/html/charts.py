@@ -12,6 +12,7 @@ from bench.report.detail.curves import Point
 from bench.report.detail.other_candidates import BothWays
 from bench.report.detail.pairwise import Differences
 from bench.report.detail.strata import Strata
+from bench.store.studies import Study
 
 if TYPE_CHECKING:
     import altair as alt
@@ -58,6 +59,46 @@ def learning_curves(points: list[Point], name: str, labels: list[str]) -> Chart 
     return Chart(
         f"curve-{_file(name)}", f"Learning curves: {what}", "A line for each seed and stage.", _spec(chart, 260)
     )
+
+
+def tuning_chart(studies: list[Study], labels: list[str]) -> Chart | None:
+    """The validation metric of every trial, and the best one so far as a line for each search."""
+    import altair as alt
+
+    values: list[dict[str, Any]] = []
+    for study in studies:
+        best = 0.0
+        for trial in study.searched:
+            if trial.value is None:
+                continue
+            best = max(best, trial.value)
+            values.append(
+                {
+                    "model": next(
+                        (label for label in labels if label.startswith(study.record.title)), study.record.title
+                    ),
+                    "study": study.record.id,
+                    "trial": trial.number,
+                    "value": trial.value,
+                    "best": best,
+                    "status": trial.status,
+                    "settings": ", ".join(f"{name}={value}" for name, value in trial.values.items()) or "default",
+                }
+            )
+    if not values:
+        return None
+    names = [*labels, *dict.fromkeys(each["model"] for each in values if each["model"] not in labels)]
+    colour, picked = _colour(names, values)
+    base = alt.Chart(_values(values)).encode(
+        x=alt.X("trial:Q", axis=alt.Axis(tickMinStep=1, format="d")), color=colour, opacity=_opacity(picked)
+    )
+    points = base.mark_circle(size=36).encode(
+        y=alt.Y("value:Q", title=f"mean {PRIMARY} on validation rows", scale=alt.Scale(zero=False)),
+        tooltip=["model:N", "trial:Q", alt.Tooltip("value:Q", format=".4f"), "status:N", "settings:N"],
+    )
+    lines = base.mark_line(interpolate="step-after", strokeWidth=1.4).encode(y="best:Q", detail="study:N")
+    note = "A dot for each trial; the line is the best so far. Trial 0 has the default settings."
+    return Chart("tuning", "Trials of the searches", note, _spec(lines + points.add_params(picked), 260))
 
 
 def pair_chart(differences: Differences, labels: list[str], task: str) -> Chart:
@@ -161,19 +202,18 @@ def both_ways_chart(both: BothWays, labels: list[str]) -> Chart:
     )
 
 
-def strata_chart(divided: Strata, labels: list[str], task: str) -> Chart | None:
+def strata_chart(divided: Strata, labels: list[str], task: str) -> Chart:
     """The primary metric by stratum, a line for each model, with intervals at its points."""
     import altair as alt
 
-    if len(divided.strata) < 2:
-        return None
     values: list[dict[str, Any]] = [
         {
             "model": labels[cell.number],
             "stratum": stratum.name,
             "value": cell.mean,
-            "low": cell.low if cell.low == cell.low else cell.mean,
-            "high": cell.high if cell.high == cell.high else cell.mean,
+            # Few users make wide intervals, the metric has bounds; one user has no interval.
+            "low": max(0.0, cell.low) if cell.low == cell.low else cell.mean,
+            "high": min(1.0, cell.high) if cell.high == cell.high else cell.mean,
             "users": stratum.users,
         }
         for stratum in divided.strata

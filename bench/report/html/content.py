@@ -16,6 +16,7 @@ from bench.report.detail.other_candidates import BothWays, both_ways
 from bench.report.detail.pairwise import Differences, differences
 from bench.report.detail.single_rows import SingleRows, single_rows
 from bench.report.detail.strata import Strata, strata
+from bench.report.detail.tuning import searches
 from bench.report.html import charts as drawn
 from bench.report.html.charts import Chart
 
@@ -99,6 +100,7 @@ def block_content(
     sections = [
         Section("tables", "Tables", grids=[_main(block, task, metrics, labels) for task in block.tasks]),
         _curves(block, labels),
+        _tuning(block, labels),
         _pairs(block, labels),
         _costs(block, labels),
         _both_ways(block, labels),
@@ -167,6 +169,38 @@ def _curves(block: Block, labels: list[str]) -> Section:
     section.charts = [chart for name in shown if (chart := drawn.learning_curves(points, name, labels))]
     if not section.charts:
         section.missing = "No model of this table was trained in steps."
+    return section
+
+
+def _tuning(block: Block, labels: list[str]) -> Section:
+    section = Section("tuning", "Tuning history")
+    found = searches(block)
+    if chart := drawn.tuning_chart(found, labels):
+        section.charts = [chart]
+    if not found:
+        section.missing = "No search of settings (bench tune) on these data is in the results folder."
+        return section
+    lines = []
+    for study in found:
+        spent, best = study.spent(), study.best
+        default = study.of_default[0] if study.of_default else None
+        settings = ", ".join(f"{name}={value}" for name, value in best.values.items()) if best else ""
+        lines.append(
+            (
+                Cell(study.record.title, study.record.title),
+                Cell(study.record.id, study.record.id),
+                *(_amount(spent[name]) for name in ("trials", "steps", "seconds")),
+                Cell(decimal(default), default) if default is not None else Cell("-", None, "missing"),
+                Cell(decimal(best.value), best.value)
+                if best and best.value is not None
+                else Cell("-", None, "missing"),
+                Cell(settings or ("default" if best else "-"), settings),
+            )
+        )
+    header = ("model", "search", "trials", "steps", "seconds", "default", "best", "best settings")
+    section.grids = [
+        Grid("", header, tuple(lines), f"Mean {PRIMARY} over tasks on validation rows, never on test rows.")
+    ]
     return section
 
 
@@ -270,11 +304,16 @@ def _both_grid(both: BothWays, labels: list[str]) -> Grid:
 
 def _strata(block: Block, labels: list[str], data: TableData | None, without: str) -> Section:
     section = Section("strata", f"Strata: {PRIMARY} by kinds of rows", missing=without)
+    whole: list[str] = []
     for task in block.tasks if data else ():
         for divided in strata(block, task, data):  # type: ignore[arg-type]  # there is no task without data
+            if len(divided.strata) == 1:
+                whole.append(f"{task}: {divided.title} {divided.strata[0].name}")
+                continue
             section.grids.append(_strata_grid(divided, labels, task))
-            if chart := drawn.strata_chart(divided, labels, task):
-                section.charts.append(chart)
+            section.charts.append(drawn.strata_chart(divided, labels, task))
+    if whole:
+        section.intro = f"Alike in all rows: {'; '.join(whole)}."
     return section
 
 
