@@ -280,7 +280,11 @@ def test_model_without_a_loss_is_excused_from_gradients():
     report = bench.testing.check(Lottery)
     assert report.ok, report.text()
     of_loss = {"fresh_loss", "gradients", "small_batch", "overfit"}
-    assert {r.check for r in report.results if r.status == "exempt"} == of_loss | {"resume", "search_space", "representation"}
+    assert {r.check for r in report.results if r.status == "exempt"} == of_loss | {
+        "resume",
+        "search_space",
+        "representation",
+    }
     trained = type("Trained", (Lottery,), {"Config": TrainConfig})
     assert set(bench.testing.check(trained).failed) == of_loss | {"resume"}
 
