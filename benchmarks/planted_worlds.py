@@ -197,6 +197,7 @@ def table(lines: list[dict[str, Any]]) -> str:
             row["task"],
             row["model"],
             row["strength"],
+            row["seeds"],
             f"{row['with']:.3f}",
             f"{row['without']:.3f}",
         )

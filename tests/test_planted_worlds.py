@@ -102,8 +102,10 @@ def test_every_world_asks_models_that_can_answer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("question", "name", "least"), [("history", "seqrec", 0.1), ("sharing", "jsr", 0.03)])
-def test_the_effect_is_there_with_the_planted_strength_and_gone_without(question, name, least, tmp_path):
+@pytest.mark.parametrize(
+    ("question", "name", "least", "most"), [("history", "seqrec", 0.1, 0.03), ("sharing", "jsr", 0.05, 0.05)]
+)
+def test_the_effect_is_there_with_the_planted_strength_and_gone_without(question, name, least, most, tmp_path):
     differences = {}
     for strength in SCRIPT["STRENGTHS"]:
         values = [
@@ -119,5 +121,5 @@ def test_the_effect_is_there_with_the_planted_strength_and_gone_without(question
             for variant in SCRIPT["VARIANTS"][question]
         ]
         differences[strength] = values[0] - values[1]
-    # About 800 rows: the standard error of a difference of two uniform ranks is .007.
-    assert differences[0.9] > least and abs(differences[0.0]) < 0.028, differences
+    # `most` is four standard errors of a difference of two uniform ranks, over about 700 and 270 rows.
+    assert differences[0.9] > least and abs(differences[0.0]) < most, differences
