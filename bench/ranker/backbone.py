@@ -22,6 +22,8 @@ from bench.ranker.context import Backbone
 
 SMALL = "small-t5"
 PRETRAINED = "google/flan-t5-base"
+# Checkpoints with the modules of a T5: t5, t5-v1.1 and flan-t5; mt5; umt5.
+FAMILY = ("t5", "mt5", "umt5")
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 # Words of a large log beyond this number are spelled in characters.
 VOCABULARY = 30_000
@@ -153,26 +155,26 @@ def _pretrained(name: str) -> Backbone:
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoTokenizer, T5ForConditionalGeneration
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
-    place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     local = not _may_download()
     if local and not available(name):
         raise _absent(name)
     try:
-        kind = AutoConfig.from_pretrained(place, local_files_only=local).model_type
-        if kind != "t5":
+        kind = AutoConfig.from_pretrained(source, local_files_only=local).model_type
+        if kind not in FAMILY:
             raise RunError(f"backbone '{name}' is a {kind} model; a T5 is needed, such as {PRETRAINED}")
         with _quiet():
-            model, report = T5ForConditionalGeneration.from_pretrained(
-                place, local_files_only=local, dtype=torch.float32, output_loading_info=True
+            model, report = AutoModelForSeq2SeqLM.from_pretrained(
+                source, local_files_only=local, dtype=torch.float32, output_loading_info=True
             )
         if report["missing_keys"] or report["mismatched_keys"]:
             lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]
             raise RunError(
                 f"the weights of backbone '{name}' are incomplete ({lacking} would stay at random); fetch it again: hf download {name}"
             )
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(f"backbone '{name}' cannot be read ({first}); fetch it again: hf download {name}") from error
@@ -180,9 +182,11 @@ def _pretrained(name: str) -> Backbone:
 
 
 def _absent(name: str) -> RunError:
+    from huggingface_hub import constants
+
     return RunError(
-        f"backbone '{name}' is not on this machine; fetch it (hf download {name}), allow it for this run (BENCH_DOWNLOAD=1), "
-        f"give a local folder, or choose {SMALL}"
+        f"backbone '{name}' is not on this machine: it is no folder, and the cache {constants.HF_HUB_CACHE} does not have "
+        f"it; fetch it (hf download {name}), allow it for this run (BENCH_DOWNLOAD=1), give a local folder, or choose {SMALL}"
     )
 
 

@@ -65,6 +65,7 @@ class KindleConfig(Config):
     split="leave-one-out",
     cite="He and McAuley, WWW 2016; Ni et al., EMNLP-IJCNLP 2019",
     synthetic="queries (category paths of the product)",
+    items="product",
 )
 class Amazon(Source):
     """A category of the 2014 or 2018 release, in a folder of its name."""
@@ -97,9 +98,9 @@ class Amazon(Source):
         }
         if published:
             patterns |= {name: (name,) for name in ("query_text.txt", "train.qrels", "test.qrels")}
-        found = {name: find(folder, *choices) for name, choices in patterns.items()}
+        paths = {name: find(folder, *choices) for name, choices in patterns.items()}
         # The published queries stand for the category paths; metadata then only add text.
-        missing = [name for name, path in found.items() if path is None and not (published and name == "metadata")]
+        missing = [name for name, path in paths.items() if path is None and not (published and name == "metadata")]
         if missing:
             expected = {
                 "reviews": "reviews (reviews_<Category>_5.json.gz, <Category>_5.json.gz or kindle_reviews.csv)",
@@ -110,7 +111,7 @@ class Amazon(Source):
             raise RunError(
                 f"{folder} has no {names}; get it from the publisher ({where}) and put it there, packed or not"
             )
-        return {name: path for name, path in found.items() if path} | title_files(folder)
+        return {name: path for name, path in paths.items() if path} | title_files(folder)
 
     def prepare(self, files: dict[str, Path]) -> Log:
         """Purchases, queries and texts."""
@@ -127,6 +128,7 @@ class Amazon(Source):
     split="leave-one-out",
     cite="He and McAuley, WWW 2016; Ai et al., SIGIR 2017",
     synthetic="queries (category paths of the book)",
+    items="book",
 )
 class AmazonKindle(Amazon):
     """The Kindle Store as the paper prepares it."""
