@@ -228,7 +228,8 @@ class UnifiedSSR(TorchRanker):
         """The losses of the tasks, each with its sessions' part; without that at first (1 + negatives) ln 2 per task."""
         with torch.no_grad():
             self.product_share.clamp_(0.1, 0.9)  # beyond, it would get no gradient back
-        total, parts = self.item(batch.items[:0]).sum(), {}
+        total = self.item(batch.items[:0]).sum()
+        parts: dict[str, Tensor] = {}
         for search in (False, True):
             rows = ((batch.tasks[:, 0] == SEARCH) == search).nonzero().squeeze(1)
             if len(rows):
