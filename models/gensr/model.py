@@ -23,7 +23,7 @@ from bench.ranker.backbone import SMALL
 from bench.ranker.blocks.graph import TableConfig, click_table
 from bench.ranker.blocks.language import add_lora, lora_parameters
 from bench.ranker.blocks.pooling import masked_mean
-from bench.ranker.contract import Batch, Context, Stream, TorchRanker, TrainData
+from bench.ranker.contract import Batch, Context, Representation, Stream, TorchRanker, TrainData
 from bench.ranker.registry import register
 
 
@@ -38,6 +38,12 @@ class GenSR(TorchRanker):
         "lr_new": [3e-4, 1e-3, 3e-3],
         "contrast": [0.0, 0.001, 0.005, 0.01, 0.05, 0.1],
         "temperature": [0.01, 0.03, 0.05, 0.07, 0.1, 0.3, 0.5],
+    }
+    ablations: ClassVar[dict[str, dict[str, Any]]] = {
+        "CF view only": {"views": "cf"},
+        "semantic view only": {"views": "semantic"},
+        "no soft filter": {"filter": "mean"},
+        "no contrast": {"contrast": 0.0},
     }
     exempt: ClassVar[dict[str, str]] = {
         f"gradients:lm.decoder.block.*.layer.0.SelfAttention.{part}.weight": (
@@ -227,6 +233,19 @@ class GenSR(TorchRanker):
                 found = self._answers(states) @ states.new_tensor([1.0, -1.0], dtype=torch.float32)
             scores[rows, columns] = found.view(len(rows), -1)
         return scores
+
+    def represent(self, batch: Batch) -> Representation:
+        """The vectors in the prompt's places side by side, (B, K, I * width), and the answer's state, (B, K, width)."""
+        encoded, width = self.encode(batch), self.lm.config.d_model
+        inputs = torch.zeros((*batch.cand.shape, len(self.wording.inserts) * width), device=batch.cand.device)
+        hidden = inputs.new_zeros((*batch.cand.shape, width))
+        for task, rows, columns in self._parts(encoded, batch.cand.shape[1]):
+            part = encoded.take(rows)
+            inserts, _ = self._inserts(part, batch.cand[rows, columns])  # (b, k, I, width)
+            inputs[rows, columns] = inserts.float().flatten(2)
+            states = self._answer(task, part.query, inserts).float()
+            hidden[rows, columns] = states.view(*inserts.shape[:2], width)
+        return Representation(inputs, hidden)
 
     def _parts(self, encoded: Histories, count: int) -> Iterator[tuple[int, Tensor, slice]]:
         """Task, rows and candidates of parts that fit into `scoring_mb`, prompts of like length together."""
