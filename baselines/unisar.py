@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from bench.data.batch import Batch
 from bench.data.log import SEARCH
-from bench.ranker.blocks.attention import Decoder
+from bench.ranker.blocks.attention import Decoder, DecoderLayer
 from bench.ranker.blocks.contrast import PairContrast, TransitionContrast
 from bench.ranker.blocks.embeddings import FeatureEmbedding, QueryEmbedding, lookup
-from bench.ranker.blocks.encoder import Encoder
+from bench.ranker.blocks.encoder import Encoder, EncoderLayer
 from bench.ranker.blocks.experts import CustomizedGateControl, mlp
 from bench.ranker.blocks.lengths import by_length
 from bench.ranker.blocks.pooling import TargetAttention, masked_mean
@@ -71,6 +71,8 @@ class UniSARConfig(TrainConfig):
     """Start of that alignment's learnable temperature."""
     search_weight: PositiveFloat = 0.1
     """Weight of the search loss beside the rec loss."""
+    released: bool = False
+    """Carry the layers that the official code registers and never uses: they count as parameters and change no score."""
 
 
 _OFFICIAL = {"epochs": 100, "batch_size": 1024, "clip": 0.0, "pooling_std": 0.022}
@@ -95,6 +97,8 @@ class UniSAR(TorchRanker):
     - The matrices of the target attention start with a standard deviation of .125 (`pooling_std` 0). The official .022
       is Xavier's for their shape (1, d, d) and stands in the published settings. On MovieLens-100K (quick) both tasks
       agree with the official code within .005 N@10 under it; with .125 search is .02 higher.
+    - Layers that the official code registers and never uses are left out; `released` carries them, and with the sizes of
+      the authors' KuaiSAR the parameters are then those that they count, 35,599,505 instead of 35,478,021.
     """
 
     Config = UniSARConfig
@@ -151,6 +155,8 @@ class UniSAR(TorchRanker):
             nn.Sequential(mlp([64, 128, 64], dropout, last=True), mlp([64, 200, 80, 1], dropout)) for _ in _KINDS
         )
         self._initialise()
+        if config.released:
+            self.unused = _unused(config)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -284,6 +290,18 @@ class Transitions(NamedTuple):
     within: Tensor
     across: Tensor
     mask: Tensor
+
+
+def _unused(config: UniSARConfig) -> nn.ModuleList:
+    """The dead layers of the official code.
+
+    torch's encoders and decoders keep the layer that they copy: three and one of those. PLE has a gate over the experts of
+    all tasks, whose output feeds the shared experts of a next level, and there is none.
+    """
+    d, tasks = config.d, len(_KINDS)
+    layers = [EncoderLayer(d, config.heads, config.dropout) for _ in range(3)]
+    decoder = DecoderLayer(d, config.heads, config.dropout)
+    return nn.ModuleList([*layers, decoder, nn.Linear(5 * d, (1 + tasks) * config.experts)])
 
 
 def _merged_positions(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -35,9 +35,10 @@ def plan(request: "RunRequest") -> list[DatasetPlan]:
     Raises:
         UsageError: a data set, model or setting does not exist or does not fit. RunError: data are missing or damaged.
     """
-    threads = usable_threads(request.threads)
-    configure_torch(threads)
-    device = settings.device(request.device)
+    cores = usable_threads(0)
+    threads = request.placement.threads(request.threads, cores)
+    configure_torch(min(threads, cores))
+    device = settings.device(request.device, elsewhere=request.placement.executor == "ray")
     return [_plan_dataset(request, name, device, threads) for name in dict.fromkeys(request.dataset)]
 
 
@@ -77,6 +78,7 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
                 validation_rows=request.validation_rows,
                 force=request.force,
                 command=environment.command_line(),
+                top_lists=request.top_lists,
             )
             for seed in request.seeds
         ]

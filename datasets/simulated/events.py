@@ -28,7 +28,7 @@ class Searched:
     user: np.ndarray
     session: np.ndarray
     time: np.ndarray
-    intent: np.ndarray
+    intent: np.ndarray  # of the query
     query: np.ndarray  # number of the query within its intent
     item: np.ndarray  # from `items` on: users, live streams and others, which no catalogue lists
     click: np.ndarray
@@ -90,8 +90,9 @@ def _topics(
     """Topic of each clicked row and of each session.
 
     Both are sorted by (user, time). Each takes the topic of the user's last unit of the other kind before it with
-    probability `transition`, else a favourite topic with probability `taste`, else any: a row one by the weight of its
-    items, so that the item is a draw from all of them, a session each alike.
+    probability `transition` (one of the two kinds only, if `direction` says so), else a favourite topic with probability
+    `taste`, else any: a row one by the weight of its items, so that the item is a draw from all of them, a session each
+    alike.
     """
     parameters = structure.parameters
     n_rows, n_sessions = len(row_user), len(user)
@@ -106,6 +107,8 @@ def _topics(
     had[had] = row_user[before_session[had]] == user[had]
 
     whose = np.concatenate([row_user, user])
+    has &= parameters.direction != "to-search"
+    had &= parameters.direction != "to-rec"
     copies = np.concatenate([has, had]) & (rng.random(n_rows + n_sessions) < parameters.transition)
     source = np.concatenate([n_rows + clicked[before_row], before_session])
     parent = np.where(copies, source, np.arange(n_rows + n_sessions))
@@ -138,10 +141,10 @@ def _search_rows(
     # Few queries of an intent are frequent.
     query = (parameters.queries * rng.random(n_sessions) ** 2).astype(np.int32)
     session = np.repeat(np.arange(n_sessions), rows)
-    place = np.arange(n_rows) - np.repeat(np.cumsum(rows) - rows, rows)
+    position = np.arange(n_rows) - np.repeat(np.cumsum(rows) - rows, rows)
     wanted = np.zeros(n_sessions, dtype=np.int64)
     wanted[clicked] = rng.geometric(0.7, size=len(clicked))
-    click = place < wanted[session]
+    click = position < wanted[session]
     item = rng.integers(parameters.items, size=n_rows, dtype=np.int32)
     relevant = rng.random(int(click.sum())) < parameters.relevance
     of = intent[session[click]]
@@ -149,18 +152,24 @@ def _search_rows(
         rng, np.where(relevant, of, 0), np.where(relevant, of + 1, parameters.topics * parameters.intents)
     )
     # Some results are shown twice with conflicting clicks, some are no videos.
-    again = np.flatnonzero(~click & (place > 0) & (rng.random(n_rows) < 0.02))
+    again = np.flatnonzero(~click & (position > 0) & (rng.random(n_rows) < 0.02))
     item[again] = item[again - 1]
     other = rng.random(n_rows) < 0.05
     item[other] = parameters.items + rng.integers(1000, size=int(other.sum()), dtype=np.int32)
     # The release uses ids of sessions again.
     number = rng.integers(1, max(2, n_sessions // 3) + 1, size=n_sessions)
     order = rng.permutation(n_rows)
+    asked = intent
+    if parameters.vague:
+        # Random numbers of their own: nothing else of the log depends on how vague its queries are.
+        own = generator("vague queries", parameters)
+        elsewhere = own.integers(parameters.topics * parameters.intents, size=n_sessions, dtype=np.int32)
+        asked = np.where(own.random(n_sessions) < parameters.vague, elsewhere, intent)
     columns = {
         "user": user[session],
         "session": number[session],
         "time": time[session],
-        "intent": intent[session],
+        "intent": asked[session],
         "query": query[session],
         "item": item,
         "click": np.where(click, rng.integers(1, 4, size=n_rows), 0).astype(np.int8),
