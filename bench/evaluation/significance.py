@@ -11,6 +11,7 @@ Where both models have several seeds, the interval and `p_seeds` also count that
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,9 +83,9 @@ def compare(a: PerUser, b: PerUser, seed: int, seeds: SeedVariance = NO_SEEDS) -
     differences = first - second
     n, nan = len(differences), float("nan")
     means = (float(first.mean()), float(second.mean())) if n else (nan, nan)
-    known = {"n": n, "mean_a": means[0], "mean_b": means[1], "methods": seeds.known}
+    known: dict[str, Any] = {"n": n, "mean_a": means[0], "mean_b": means[1], "methods": seeds.known}
     if n < 2:
-        none = dict.fromkeys(
+        none: dict[str, Any] = dict.fromkeys(
             ("low", "high", "p_t", "p_randomisation", "effect", "detectable", "p_seeds", "within"), nan
         )
         return Comparison(difference=means[0] - means[1], **none, **known)
