@@ -103,7 +103,7 @@ def tuning_chart(studies: list[Study], labels: list[str]) -> Chart | None:
 
 
 def pair_chart(pairs: PairMatrix, labels: list[str], task: str) -> Chart:
-    """Matrix of differences; a dot where the interval does not hold zero."""
+    """Matrix of differences; a dot where a pair is clear among all pairs of the table."""
     import altair as alt
 
     values: list[dict[str, Any]] = [
