@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from bench.errors import RunError, UsageError
 from bench.models.gensr_prompt import NO, TEXTS, YES, Prompt, Prompts, single_token
-from bench.ranker.backbone import SMALL, item_texts, query_texts
+from bench.ranker.backbone import item_texts, query_texts
+from bench.ranker.backbone_names import SMALL
 from bench.ranker.blocks.attention import MultiHeadAttention
 from bench.ranker.blocks.contrast import user_contrast
 from bench.ranker.blocks.encoder import Encoder

@@ -127,7 +127,7 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
 @options.device
 @click.option(
     "--threads",
-    type=click.IntRange(0, options.MOST_THREADS),
+    type=options.THREADS,
     default=0,
     metavar="N",
     help="Part of a fit's key.  [default: all cores]",

@@ -75,19 +75,20 @@ def compare(a: PerUser, b: PerUser, seed: int) -> Comparison:
     if np.ptp(differences) < _ROUNDING:
         return Comparison(n, *means, mean, mean, mean, nan, p_randomisation, float(np.copysign(np.inf, mean)), 0.0)
 
-    from scipy.stats import ttest_rel
+    # `scipy.stats` gives the same and takes four times as long to import.
+    from scipy.special import stdtr, stdtrit
 
-    test = ttest_rel(first, second)
-    interval = test.confidence_interval(0.95)
     deviation = float(differences.std(ddof=1))
+    error = deviation / n**0.5
+    reach = float(stdtrit(n - 1, 0.975)) * error
     return Comparison(
         n=n,
         mean_a=means[0],
         mean_b=means[1],
         difference=mean,
-        low=float(interval.low),
-        high=float(interval.high),
-        p_t=float(test.pvalue),
+        low=mean - reach,
+        high=mean + reach,
+        p_t=2 * float(stdtr(n - 1, -abs(mean) / error)),
         p_randomisation=p_randomisation,
         effect=mean / deviation,
         detectable=2.8 * deviation / n**0.5,  # 1.96 + .84, the normal quantiles of .975 and .8

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from bench.data import sources
 from bench.experiments import settings
 from bench.experiments.job import Job
+from bench.experiments.known_settings import model_settings
 from bench.experiments.prepared_data import CandidateChoice, PreparedData, choose_candidates, open_data, tasks_of
-from bench.experiments.process import configure_torch, usable_threads
-from bench.experiments.source_keys import fit_sources
+from bench.experiments.process import usable_threads
 from bench.ranker import registry
 from bench.store import environment
 
@@ -36,7 +36,6 @@ def plan(request: "RunRequest") -> list[DatasetPlan]:
         UsageError: a data set, model or setting does not exist or does not fit. RunError: data are missing or damaged.
     """
     threads = usable_threads(request.threads)
-    configure_torch(threads)
     device = settings.device(request.device)
     return [_plan_dataset(request, name, device, threads) for name in dict.fromkeys(request.dataset)]
 
@@ -48,23 +47,24 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
     )
     tasks = tasks_of(prepared, request.tasks)
     models = registry.select(request.models, tasks, request.trivial)
-    classes = {model: registry.get(model) for model in models}
-    settings.check_train_keys(request.overrides, classes)
     request.overrides.check(
         models, list(request.dataset), {sources.entry(entry).name.rstrip(":"): entry for entry in request.dataset}
     )
+    published = sources.published_as(prepared.name, prepared.log)
+    known = {
+        model: model_settings(request.out, model, request.budget, request.overrides, published) for model in models
+    }
+    settings.check_train_keys(request.overrides, [each.config for each in known.values()])
     choices = [choose_candidates(prepared, spec, tasks, request.candidate_seed) for spec in request.candidates]
     ranked = {choice: set(prepared.candidate_tasks(choice)) for choice in choices}
     data, jobs = prepared.choice(), []
-    published = sources.published_as(prepared.name, prepared.log)
-    for model, cls in classes.items():
-        config = settings.model_config(cls, model, request.budget, request.overrides, published).model_dump()
-        serves = tuple(task for task in tasks if task in cls.entry.tasks)
-        code = fit_sources(cls, "backbone" in config)
+    for model, given in known.items():
+        served = registry.entry(model).tasks
+        serves = tuple(task for task in tasks if task in served)
         jobs += [
             Job(
                 model=model,
-                config=config,
+                config=given.config,
                 tasks=serves,
                 seed=seed,
                 budget=request.budget,
@@ -73,7 +73,7 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
                 device=device,
                 threads=threads,
                 out=str(Path(request.out).resolve()),
-                code=code,
+                code=given.code,
                 validation_rows=request.validation_rows,
                 force=request.force,
                 command=environment.command_line(),

@@ -8,6 +8,7 @@
     <root>/<data set>/<run id>/weights.safetensors
     <root>/<data set>/<run id>/ranks-<fp16>.parquet   per-query ranks on the candidates with that fingerprint
     <root>/.locks/<data set>/<run id>.lock       held by the process that works on the run
+    <root>/.settings/<model>-<key>.json          settings of models that were worked out before
 
 An unfinished run lives in `<run id>.part` and is moved into place when it is complete. Whatever is read back is compared
 with the checksum in its record: run.json and the commands carry a digest of themselves, run.json the sha256 of the files
@@ -274,10 +275,7 @@ def write_ranks(
     """
     ranks = replace(ranks, meta={"model": model, "candidates": candidates.fingerprint})
     path = folder / ranks_name(candidates.fingerprint)
-    try:
-        ranks.save(path)
-    except RunError as error:
-        raise RunError(f"{error}; {REMEDY}") from error
+    ranks.save(path, REMEDY)
     return Evaluation(
         fingerprint=candidates.fingerprint,
         label=candidates.label,
