@@ -108,8 +108,8 @@ class CoPPS(TEM):
         if self.kinds is None:
             return items, past.mask
         # Each query is encoded once, however often it was asked.
-        distinct, place = past.queries.unique(return_inverse=True)
-        queries = F.embedding(place, self.query_encoder(distinct))  # (B, L, d)
+        distinct, inverse = past.queries.unique(return_inverse=True)
+        queries = F.embedding(inverse, self.query_encoder(distinct))  # (B, L, d)
         queries = torch.where(hidden[..., None], self.rows[2], queries)
         tokens = torch.stack([queries + self.kinds[0], items + self.kinds[1]], 2).flatten(1, 2)  # (B, 2L, d)
         return tokens, torch.stack([past.mask & (past.queries > 0), past.mask], 2).flatten(1)
@@ -210,9 +210,9 @@ def augmented(
     # Moved clicks change places among themselves; what is left after a deletion moves up.
     moved = touched & (operator == REORDER)
     dropped = touched & (operator == DELETE)
-    place = (~moved).long().argsort(dim=1, stable=True)  # moved slots first
+    source_slot = (~moved).long().argsort(dim=1, stable=True)  # moved slots first
     shuffled = torch.where(moved, torch.rand_like(chance), 2.0).argsort(dim=1, stable=True)
-    source = torch.zeros_like(place).scatter(1, place, shuffled)
+    source = torch.zeros_like(source_slot).scatter(1, source_slot, shuffled)
     source = torch.where(operator == DELETE, dropped.long().argsort(dim=1, stable=True), source)
     length = past.length - dropped.sum(1)
     kept = torch.arange(mask.shape[1], device=mask.device) < length[:, None]

@@ -58,8 +58,8 @@ class PairTable:
         wanted = rows * self.width + columns
         if not len(self.keys):
             return torch.zeros(wanted.shape, device=wanted.device)
-        place = torch.searchsorted(self.keys, wanted.contiguous()).clamp(max=len(self.keys) - 1)
-        return torch.where(self.keys[place] == wanted, self.values[place], 0.0)
+        index = torch.searchsorted(self.keys, wanted.contiguous()).clamp(max=len(self.keys) - 1)
+        return torch.where(self.keys[index] == wanted, self.values[index], 0.0)
 
     def state(self, name: str) -> dict[str, Tensor]:
         """The two tensors, named after the table."""
@@ -101,8 +101,8 @@ def tie_breaks(counts: Tensor) -> Tensor:
     float32 keeps them apart (there are at most sqrt(2 * events) different counts), where counts divided by their
     maximum may merge.
     """
-    levels, place = torch.unique(counts, return_inverse=True)
-    return place.float() / len(levels)
+    levels, level = torch.unique(counts, return_inverse=True)
+    return level.float() / len(levels)
 
 
 def distinct(words: Tensor) -> Tensor:

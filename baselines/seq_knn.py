@@ -76,8 +76,8 @@ class MatcherSeqKNN(SeqKNN):
 
         With the complete match at 0 the items that matter keep the full precision of float32.
         """
-        found = super().score(batch)
-        return found / (1 + found) + (self.match.level(batch) - self.match.best(batch))
+        scores = super().score(batch)
+        return scores / (1 + scores) + (self.match.level(batch) - self.match.best(batch))
 
 
 def neighbours(user: np.ndarray, item: np.ndarray, reach: int, n_items: int) -> dict[str, Tensor]:
@@ -88,8 +88,8 @@ def neighbours(user: np.ndarray, item: np.ndarray, reach: int, n_items: int) -> 
         left, right = item[:-distance].astype(np.int64), item[distance:].astype(np.int64)
         near = (user[:-distance] == user[distance:]) & (left != right)
         # A pair in either order is one key; merging each distance into the counts bounds the memory.
-        found = np.minimum(left, right)[near] * width + np.maximum(left, right)[near]
-        fresh, times = np.unique(found, return_counts=True)
+        pairs = np.minimum(left, right)[near] * width + np.maximum(left, right)[near]
+        fresh, times = np.unique(pairs, return_counts=True)
         keys, inverse = np.unique(np.concatenate([keys, fresh]), return_inverse=True)
         counts = np.bincount(inverse, np.concatenate([counts, times]), minlength=len(keys)).astype(np.int64)
     events = np.bincount(item, minlength=width).astype(np.float64)

@@ -43,8 +43,8 @@ def one_line(text: str) -> str:
     import re
 
     text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", text)
-    kept = "".join(each for each in text if each.isspace() or not _is_control(each))
-    return " ".join(kept.split())
+    printable = "".join(each for each in text if each.isspace() or not _is_control(each))
+    return " ".join(printable.split())
 
 
 def shortened(text: str, length: int = 80) -> str:
@@ -67,8 +67,8 @@ def first_violation(error: "ValidationError", owner: str) -> str:
     """The first violation of a pydantic model's bounds: `owner.field: what is wrong (got value)`."""
     violation = error.errors()[0]
     field = ".".join(str(part) for part in violation["loc"])
-    place = f"{owner}.{field}" if field else owner
-    return f"{place}: {violation['msg'][:1].lower()}{violation['msg'][1:]} (got {violation['input']!r})"
+    path = f"{owner}.{field}" if field else owner
+    return f"{path}: {violation['msg'][:1].lower()}{violation['msg'][1:]} (got {violation['input']!r})"
 
 
 def _is_control(character: str) -> bool:

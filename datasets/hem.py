@@ -64,14 +64,14 @@ class ProductSearch(FolderSource):
         chosen_fields(self.config.text, _FIELDS)
         folder = self.folder
         names = ["query_text.txt", "test.qrels"] + (["train.qrels"] if self.config.relevance == "published" else [])
-        found = {name: find(folder, name) for name in names}
-        missing = [f"{name}.gz" for name, path in found.items() if path is None]
+        paths = {name: find(folder, name) for name in names}
+        missing = [f"{name}.gz" for name, path in paths.items() if path is None]
         if missing:
             hint = "; without it there is relevance=test-only" if missing == ["train.qrels.gz"] else ""
             raise RunError(
                 f"{folder} has no {', '.join(missing)}; get it from {PUBLISHER} and put it there, packed or not{hint}"
             )
-        return {name: path for name, path in found.items() if path} | catalogue_files(folder) | title_files(folder)
+        return {name: path for name, path in paths.items() if path} | catalogue_files(folder) | title_files(folder)
 
     def prepare(self, files: dict[str, Path]) -> Log:
         """Relevance triples as search events, in the order of the lines."""
@@ -163,8 +163,8 @@ class ProductSearch(FolderSource):
         for name in item_ids if words else []:
             names = tuple(catalogue.categories.get(name, ()))
             if names not in fitting:
-                found = set(aligned(path_words(names), known))
-                fitting[names] = {number for number, wanted in words.items() if wanted <= found}
+                vocabulary = set(aligned(path_words(names), known))
+                fitting[names] = {number for number, wanted in words.items() if wanted <= vocabulary}
             of_item[name] |= fitting[names]
         tested = rows.loc[rows["part"] == _TEST, ["item", "query"]].drop_duplicates()
         steps["test item-query pairs"] = len(tested)
@@ -215,6 +215,6 @@ def _place(owner: np.ndarray, draw: np.ndarray, among: np.ndarray) -> np.ndarray
     """(n,) place of each purchase `among` those of its user by falling hash, from 0; -1 for the others."""
     rows = np.flatnonzero(among)
     order = rows[np.lexsort((~draw[rows], owner[rows]))]
-    place = np.full(len(owner), -1, dtype=np.int64)
-    place[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
-    return place
+    position = np.full(len(owner), -1, dtype=np.int64)
+    position[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
+    return position

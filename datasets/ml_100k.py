@@ -62,10 +62,10 @@ class MovieLens100K(Source):
                 raise RunError(
                     f"{path} is missing; reinstall it: pip install --force-reinstall --no-deps recbole==1.2.1"
                 )
-            found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-            if found != _MD5[name]:
+            checksum = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            if checksum != _MD5[name]:
                 raise RunError(
-                    f"{path} has md5 {found}, expected {_MD5[name]}; reinstall recbole==1.2.1 with --no-deps"
+                    f"{path} has md5 {checksum}, expected {_MD5[name]}; reinstall recbole==1.2.1 with --no-deps"
                 )
         return files
 

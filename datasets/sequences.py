@@ -93,8 +93,8 @@ class Sequences(FolderSource):
         stem = stemmer(config.stem)
         lists = self._queries([catalogue.categories.get(name, []) for name in item_ids], stem, steps)
         texts = sorted({key for entry in lists for key in entry})
-        place = {key: number for number, key in enumerate(texts)}
-        carried = Ragged.from_lists([[place[key] for key in entry] for entry in lists])
+        index = {key: number for number, key in enumerate(texts)}
+        carried = Ragged.from_lists([[index[key] for key in entry] for entry in lists])
         drawn = drawn_queries(user, item, carried, config.seed)
         rows["query"] = np.asarray([*texts, ""], dtype=object)[drawn]
         steps["interactions with a query"] = int((drawn >= 0).sum())
@@ -145,17 +145,17 @@ class Sequences(FolderSource):
         if self.config.queries == "none" or not any(categories):
             return [[] for _ in categories]
         if self.config.queries == "path":
-            made = path_queries(
+            generated = path_queries(
                 [[names] for names in categories], stem, None, top_level=self.config.top_level, stop_words=False
             )
         else:
             # Two levels a path, the first of them dropped again: one query a category.
             kept = [names if self.config.top_level else names[1:] for names in categories]
-            made = path_queries(
+            generated = path_queries(
                 [[["", name] for name in names] for names in kept], stem, None, top_level=False, stop_words=False
             )
-        steps |= {"items with a query": sum(bool(entry) for entry in made.lists)}
-        return made.lists
+        steps |= {"items with a query": sum(bool(entry) for entry in generated.lists)}
+        return generated.lists
 
 
 def read_sequences(path: Path) -> pd.DataFrame:

@@ -124,7 +124,7 @@ class GenSR(TorchRanker):
         super().__init__(config, context)
         if config.backbone == "auto":
             raise UsageError(
-                "gensr.backbone is 'auto', which bench.ranker.backbone.resolve turns into a name; give that name"
+                "gensr.backbone is 'auto', which bench.ranker.backbone_names.resolve turns into a name; give that name"
             )
         backbone = context.backbone(config.backbone, TEXTS)
         self.backbone_name = backbone.name

@@ -13,21 +13,21 @@ from bench.ranker.contract import Ranker
 from bench.ranker.registry import ModelEntry
 
 
-def made(name: str, tasks: tuple[str, ...], group: str) -> ModelEntry:
+def entry(name: str, tasks: tuple[str, ...], group: str) -> ModelEntry:
     return ModelEntry(name, name.title(), tasks, group, "", f"somewhere:{name}", "bench")
 
 
 KNOWN = {
     entry.name: entry
     for entry in (
-        made("gensr", ("rec", "search"), "unified"),
-        made("unisar", ("rec", "search"), "unified"),
-        made("sasrec", ("rec",), "rec"),
-        made("din", ("rec",), "rec"),
-        made("hem", ("search",), "search"),
-        made("popularity", ("rec", "search"), "trivial"),
-        made("item-knn", ("rec",), "trivial"),
-        made("bm25", ("search",), "trivial"),
+        entry("gensr", ("rec", "search"), "unified"),
+        entry("unisar", ("rec", "search"), "unified"),
+        entry("sasrec", ("rec",), "rec"),
+        entry("din", ("rec",), "rec"),
+        entry("hem", ("search",), "search"),
+        entry("popularity", ("rec", "search"), "trivial"),
+        entry("item-knn", ("rec",), "trivial"),
+        entry("bm25", ("search",), "trivial"),
     )
 }
 BOTH = ("rec", "search")

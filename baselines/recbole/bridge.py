@@ -223,8 +223,8 @@ class RecBoleRanker(TorchRanker):
 
     def _others(self) -> dict[str, Tensor]:
         """What a class has learnt outside its parameters."""
-        found = {} if self.net is None else self.net.other_parameter()
-        kept = {name: value for name, value in found.items() if not name.startswith("restore_")}
+        parameters = {} if self.net is None else self.net.other_parameter()
+        kept = {name: value for name, value in parameters.items() if not name.startswith("restore_")}
         return {name: value for name, value in kept.items() if isinstance(value, Tensor)}
 
     # RecBole's interactions
@@ -258,7 +258,7 @@ class RecBoleRanker(TorchRanker):
             return rows.paired(past, batch)
         if self._labelled:
             if self.recbole == "DIEN":
-                past["neg_item_id_list"] = rows.beside(past["item_id_list"], self.catalog.n_items)
+                past["neg_item_id_list"] = rows.random_items(past["item_id_list"], self.catalog.n_items)
             return rows.labelled(past, batch)
         if self._masks:
             ratio, last_only = self._settings["mask_ratio"], self._settings["ft_ratio"] or 0
@@ -322,8 +322,8 @@ def bridge(class_name: str) -> type[RecBoleRanker]:
     Raises:
         RunError: RecBole is not installed or the class cannot be bridged. UsageError: there is no such class.
     """
-    found = classes.model_class(class_name)
-    sequential = classes.is_sequential(found)
+    network = classes.model_class(class_name)
+    sequential = classes.is_sequential(network)
     ranker = type(
         class_name,
         (DotProductRanker if class_name in classes.DOT else RecBoleRanker,),

@@ -16,8 +16,8 @@ def past(batch: Batch, limit: int) -> Interaction:
     """user_id (B,), item_id_list (B, limit) with the last recommendation clicks and 0 after item_length (B,)."""
     length = batch.rec_len.clamp(max=limit)
     column = torch.arange(limit, device=batch.user.device)
-    place = (batch.rec_len - length)[:, None] + column
-    items = batch.rec_items.gather(1, place.clamp(max=batch.rec_items.shape[1] - 1))
+    column_of = (batch.rec_len - length)[:, None] + column
+    items = batch.rec_items.gather(1, column_of.clamp(max=batch.rec_items.shape[1] - 1))
     items = items.masked_fill(column >= length[:, None], 0)
     return {"user_id": batch.user, "item_id_list": items, "item_length": length}
 
@@ -46,7 +46,7 @@ def paired(past: Interaction, batch: Batch) -> Interaction:
     return rows | {"neg_item_id": negatives.T.flatten()}
 
 
-def beside(items: Tensor, n_items: int) -> Tensor:
+def random_items(items: Tensor, n_items: int) -> Tensor:
     """A random item for every item, 0 for padding."""
     return torch.randint(1, n_items + 1, items.shape, device=items.device).masked_fill(items == 0, 0)
 
@@ -71,12 +71,12 @@ def masked(past: Interaction, item: Tensor, n_items: int, ratio: float, last_onl
     # At most so many places of a row, as in RecBole, but never none.
     count = max(1, int(ratio * limit))
     places = draws.masked_fill(~chosen, 2.0).argsort(1)[:, :count]
-    kept = chosen.gather(1, places)
-    places = places.masked_fill(~kept, 0)
+    real = chosen.gather(1, places)
+    places = places.masked_fill(~real, 0)
     hidden = torch.zeros_like(chosen).scatter(1, places, True) & (column > 0)
     return {
         "masked_items": sequence.masked_fill(hidden, n_items + 1),
-        "masked_positives": sequence.gather(1, places).masked_fill(~kept, 0),
+        "masked_positives": sequence.gather(1, places).masked_fill(~real, 0),
         "masked_negatives": torch.randint(1, n_items + 1, places.shape, device=items.device),
         "masked_places": places,
     }

@@ -137,6 +137,14 @@ def quiet(command: F) -> F:
     return click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")(command)
 
 
+def top_lists(command: F) -> F:
+    """`--top-lists`."""
+    text = (
+        "Also keep the ten best candidates of every row; `bench report` shows them and measures coverage and novelty."
+    )
+    return click.option("--top-lists", is_flag=True, help=text)(command)
+
+
 def one_selection(command: F) -> F:
     """The options that name one data set and one candidate set: see `bench.cli.inputs`."""
     for option in (data, candidate_seed, _one_candidates, tasks, settings, split_and_mode, dataset):

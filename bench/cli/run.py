@@ -133,6 +133,7 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     help="Part of a fit's key.  [default: all cores]",
 )
 @click.option("--resume/--force", "resume", default=True, help="Keep what is there and go on (default), or fit anew.")
+@options.top_lists
 @click.option("--no-trivial", is_flag=True, help="Leave out the trivial models that are added otherwise.")
 @options.out
 @options.data

@@ -60,7 +60,7 @@ def command(
     from bench.report.table import table
     from bench.store.results import Store
 
-    made = table(
+    result = table(
         Store(out),
         from_dirs=from_dirs,
         dataset=dataset or None,
@@ -73,8 +73,8 @@ def command(
     if form == "text":
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         width = max(60, shutil.get_terminal_size((100, 24)).columns)
-        text = made.text(width, color, details)
+        text = result.text(width, color, details)
     else:
-        text = made.markdown(details) if form == "markdown" else getattr(made, form)()
+        text = result.markdown(details) if form == "markdown" else getattr(result, form)()
     # As it is: click.echo would take colours out again by rules of its own.
     sys.stdout.write(text.rstrip("\n") + "\n")

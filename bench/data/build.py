@@ -266,8 +266,8 @@ def _word_origins(table: pd.DataFrame, words: list[list[str]]) -> Ragged | None:
     lists = [entry if isinstance(entry, list) else [] for entry in table["word_origins"]]
     if [len(entry) for entry in lists] != [len(entry) for entry in words]:
         raise ValueError("`word_origins` must name one origin for each of `words`")
-    place = {origin: code for code, origin in enumerate(WORD_ORIGINS)}
-    return Ragged.from_lists([[], *([place[origin] for origin in entry] for entry in lists)])
+    codes = {origin: code for code, origin in enumerate(WORD_ORIGINS)}
+    return Ragged.from_lists([[], *([codes[origin] for origin in entry] for entry in lists)])
 
 
 def _known_words(

@@ -115,7 +115,7 @@ def _download(
     import filelock
 
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{name}.part"
+    partial = folder / f".{name}.part"
     lock = filelock.FileLock(folder / f".{name}.lock")
     try:
         lock.acquire(timeout=0)
@@ -125,16 +125,16 @@ def _download(
         said: dict[str, None] = {}
         for url in urls:
             try:
-                _complete(session, url, part, lambda so_far, total: report(name, so_far, total), pause)
+                _complete(session, url, partial, lambda so_far, total: report(name, so_far, total), pause)
                 break
             except _NoAnswer as error:
                 said[str(error)] = None
         else:
             raise _NoAnswer("; ".join(said))
-        sums = _checked(part, name, url, checksum)
-        size = part.stat().st_size
-        os.replace(part, folder / name)
-        _state(part).unlink(missing_ok=True)
+        sums = _checked(partial, name, url, checksum)
+        size = partial.stat().st_size
+        os.replace(partial, folder / name)
+        _state(partial).unlink(missing_ok=True)
     return Fetched(name, url, size, sums, checksum)
 
 

@@ -232,8 +232,8 @@ class _Units:
         wanted = user.astype(np.int64) * self._n_items + item
         start, stop = np.searchsorted(pairs, wanted), np.searchsorted(pairs, wanted, side="right")
         offsets = np.concatenate([[0], np.cumsum(stop - start)])
-        place = np.repeat(start - offsets[:-1], stop - start) + np.arange(offsets[-1])
-        return Ragged(offsets, units[place])
+        index = np.repeat(start - offsets[:-1], stop - start) + np.arange(offsets[-1])
+        return Ragged(offsets, units[index])
 
     @cached_property
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:

@@ -50,8 +50,8 @@ class WordBags:
     def of(cls, rows: np.ndarray, words: np.ndarray, counts: np.ndarray, n_rows: int) -> "WordBags":
         """Bags of rows 0 to `n_rows` - 1 from (row, word, count) entries (n,) in any order; equal pairs are added up."""
         width = int(words.max(initial=0)) + 1
-        pairs, place = np.unique(rows.astype(np.int64) * width + words, return_inverse=True)
-        total = np.bincount(place, weights=counts, minlength=len(pairs)).astype(np.int32)
+        pairs, inverse = np.unique(rows.astype(np.int64) * width + words, return_inverse=True)
+        total = np.bincount(inverse, weights=counts, minlength=len(pairs)).astype(np.int32)
         offsets = np.searchsorted(pairs, np.arange(n_rows + 1, dtype=np.int64) * width)
         return cls(Ragged(offsets, (pairs % width).astype(np.int32)), Ragged(offsets, total))
 

@@ -82,21 +82,21 @@ class MergedHistory:
         slot = torch.arange(1 + clicks, device=ids.device)
         is_query = (slot == 0).expand(rows, acts, -1).flatten(1)
         unit = torch.arange(acts, device=ids.device)[:, None].expand(acts, 1 + clicks).flatten().expand(rows, -1)
-        moved, total = _last(real, length)
+        compact, total = _last(real, length)
         return Interleaved(
-            ids=moved(ids),
-            is_query=moved(is_query),
-            tasks=moved(self.tasks.gather(1, unit)),
-            times=moved(self.times.gather(1, unit)),
-            unit=moved(unit),
+            ids=compact(ids),
+            is_query=compact(is_query),
+            tasks=compact(self.tasks.gather(1, unit)),
+            times=compact(self.times.gather(1, unit)),
+            unit=compact(unit),
             length=total,
         )
 
     def last_clicks(self, length: int) -> Clicks:
         """The last `length` clicked items, each with the query of its search."""
-        moved, total = _last(((self.clicks > 0) & self.mask[..., None]).flatten(1), length)
+        compact, total = _last(((self.clicks > 0) & self.mask[..., None]).flatten(1), length)
         queries = self.queries[..., None].expand_as(self.clicks)  # (B, L, C)
-        return Clicks(items=moved(self.clicks.flatten(1)), queries=moved(queries.flatten(1)), length=total)
+        return Clicks(items=compact(self.clicks.flatten(1)), queries=compact(queries.flatten(1)), length=total)
 
 
 def _last(real: Tensor, length: int) -> tuple[Callable[[Tensor], Tensor], Tensor]:
@@ -110,15 +110,15 @@ def _last(real: Tensor, length: int) -> tuple[Callable[[Tensor], Tensor], Tensor
         a function from values (B, W) to (B, T), 0 in padding slots, and the number of entries of each row, (B,).
     """
     total = real.sum(1)
-    place = real.cumsum(1) - 1 - (total - length).clamp(min=0)[:, None]
+    target = real.cumsum(1) - 1 - (total - length).clamp(min=0)[:, None]
     # What does not stay goes to one column more, which is cut off.
-    place = torch.where(real & (place >= 0), place, length)
+    target = torch.where(real & (target >= 0), target, length)
 
-    def moved(values: Tensor) -> Tensor:
+    def compact(values: Tensor) -> Tensor:
         out = torch.zeros((len(values), length + 1), dtype=values.dtype, device=values.device)
-        return out.scatter(1, place, values)[:, :length]  # (B, T)
+        return out.scatter(1, target, values)[:, :length]  # (B, T)
 
-    return moved, total.clamp(max=length)
+    return compact, total.clamp(max=length)
 
 
 def session_numbers(times: Tensor, mask: Tensor, gap: int) -> Tensor:

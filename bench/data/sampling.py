@@ -27,8 +27,8 @@ class SeenItems:
         wanted = np.asarray(user).astype(np.int64) * (self.n_items + 1) + item
         if not len(self._keys):
             return np.zeros(wanted.shape, dtype=bool)
-        place = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        return self._keys[place] == wanted
+        index = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
+        return self._keys[index] == wanted
 
     def count(self, user: np.ndarray) -> np.ndarray:
         """Number of distinct items of each user."""
@@ -126,15 +126,15 @@ def draw_negatives(
     possible = n_items if weights is None else weights.possible
     extra = 0 if taken is None else (taken > 0).sum(1)
     known = seen.contains(user, positive)
-    left = n_items - seen.count(user) - ~known
-    if len(rows) and left.min() < count:
-        worst = int(np.argmin(left))
+    available = n_items - seen.count(user) - ~known
+    if len(rows) and available.min() < count:
+        worst = int(np.argmin(available))
         raise RunError(
-            f"user {int(user[worst])} has only {int(left[worst])} items left that the user never touched, {count} are needed as "
+            f"user {int(user[worst])} has only {int(available[worst])} items left that the user never touched, {count} are needed as "
             f"negatives; the catalogue has {n_items} items, too small to draw from; use --candidates full"
         )
     # Where items are taken fewer are needed; all that are left will do.
-    wanted = np.minimum(count, left - extra)
+    wanted = np.minimum(count, available - extra)
     out = np.zeros((len(rows), count), dtype=np.int32)
     open_rows = np.arange(len(rows) if count else 0)
     span = count + count // 4 + 8
@@ -155,14 +155,14 @@ def draw_negatives(
             if taken is not None:
                 for column in range(taken.shape[1]):
                     good &= items != taken[chunk, column][:, None]
-            place = np.cumsum(good, axis=1)
-            good &= place <= count
+            order = np.cumsum(good, axis=1)
+            good &= order <= count
             done = good.sum(1) == wanted[chunk]
             if taken is None:
                 out[chunk[done]] = items[done][good[done]].reshape(-1, count)
             else:
                 row, slot = np.nonzero(good & done[:, None])
-                out[chunk[row], place[row, slot] - 1] = items[row, slot]
+                out[chunk[row], order[row, slot] - 1] = items[row, slot]
             unfinished.append(chunk[~done])
         open_rows = np.concatenate(unfinished)
         span *= 2

@@ -136,8 +136,8 @@ class SequenceStream:
         size = np.diff(offsets)
         low = np.maximum(size - (self._windows - 1) * self._length, 1)
         high = np.minimum(self._length, size)
-        place = hashing.draw(hashing.key("sequence-windows", self._seed, number), users)
-        cut = low + hashing.below(place, np.maximum(high - low + 1, 1))
+        draw = hashing.draw(hashing.key("sequence-windows", self._seed, number), users)
+        cut = low + hashing.below(draw, np.maximum(high - low + 1, 1))
         self._drawn = _Pass(number, rows, offsets, cut)
         return self._drawn
 
@@ -171,12 +171,12 @@ class SequenceStream:
             pair = batch * (self._seen.n_items + 1) + events.item[target]
             order = np.argsort(pair, kind="stable")
             wanted = batch[owner] * (self._seen.n_items + 1) + events.item[row]
-            place = np.minimum(np.searchsorted(pair[order], wanted), len(pair) - 1)
-            good &= ~((pair[order][place] == wanted) & (position[order][place] > position[owner]))
+            match = np.minimum(np.searchsorted(pair[order], wanted), len(pair) - 1)
+            good &= ~((pair[order][match] == wanted) & (position[order][match] > position[owner]))
         owner, row = owner[good], row[good]
         column = np.arange(len(owner)) - np.searchsorted(owner, owner) + 1
-        kept = column < self._clicks
-        out.reshape(-1, self._clicks)[position[owner[kept]], column[kept]] = events.item[row[kept]]
+        fits = column < self._clicks
+        out.reshape(-1, self._clicks)[position[owner[fits]], column[fits]] = events.item[row[fits]]
         return out
 
 

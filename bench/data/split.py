@@ -228,5 +228,5 @@ def _repeated(pair: np.ndarray, looked_at: np.ndarray, known: np.ndarray) -> np.
     wanted, there = np.flatnonzero(looked_at), np.sort(pair[known])
     if not len(there):
         return wanted[:0]
-    place = np.minimum(np.searchsorted(there, pair[wanted]), len(there) - 1)
-    return wanted[there[place] == pair[wanted]]
+    index = np.minimum(np.searchsorted(there, pair[wanted]), len(there) - 1)
+    return wanted[there[index] == pair[wanted]]

@@ -101,8 +101,8 @@ class EventStream:
             item = events.item[rows]
             purpose = hashing.key("train-negatives", self._seed, number)
             drawn = draw_negatives(purpose, keys, events.user[rows], item, self._seen, self._negatives, self._weights)
-            place = hashing.draw(hashing.key("train-column", self._seed, number), keys)
-            cand, column = _insert(item, drawn, place)
+            draw = hashing.draw(hashing.key("train-column", self._seed, number), keys)
+            cand, column = _insert(item, drawn, draw)
             batch = self._batches.rows(rows, cand, self._window)
             batch.item = torch.from_numpy(item.astype(np.int64))
             batch.negatives = torch.from_numpy(drawn.astype(np.int64))

@@ -261,16 +261,16 @@ def _lists(
         if not len(of_task):
             continue
         purpose = hashing.key("candidates", seed, split.log.name, task, strategy)
-        taken = None
+        preferred = None
         if first is not None:
             lists, of_event = first
             which = of_event[rows[of_task]]
-            taken = _first(purpose, keys[of_task], user[of_task], item[of_task], seen, lists, which, negatives)
-        rest = draw_negatives(purpose, keys[of_task], user[of_task], item[of_task], seen, negatives, weights, taken)
-        if taken is not None:
+            preferred = _first(purpose, keys[of_task], user[of_task], item[of_task], seen, lists, which, negatives)
+        rest = draw_negatives(purpose, keys[of_task], user[of_task], item[of_task], seen, negatives, weights, preferred)
+        if preferred is not None:
             # Preferred items first, uniform ones in the places that are left.
-            place = np.cumsum(taken == 0, axis=1) - 1
-            rest = np.where(taken > 0, taken, np.take_along_axis(rest, np.maximum(place, 0), 1))
+            filler = np.cumsum(preferred == 0, axis=1) - 1
+            rest = np.where(preferred > 0, preferred, np.take_along_axis(rest, np.maximum(filler, 0), 1))
         drawn[of_task] = rest
     # A second hash orders each list, so that the positive's column is uniform and tells nothing.
     everything = np.concatenate([item[:, None], drawn], axis=1).astype(np.int32)
@@ -313,24 +313,24 @@ def _first(
     out = np.zeros((len(keys), count), dtype=np.int32)
     long = np.flatnonzero(lengths > _LONG * count)
     for low in range(0, len(long), _STEP):
-        part = long[low : low + _STEP]
-        values = hashing.draw(purpose, keys[part, None], np.arange(2 * count))
-        place = (values % lengths[part, None].astype(np.uint64)).astype(np.int64)
-        items = lists.values[lists.offsets[which[part]][:, None] + place]
-        good = first_seen(items) & (items != positive[part, None]) & ~seen.contains(user[part, None], items)
+        chunk = long[low : low + _STEP]
+        values = hashing.draw(purpose, keys[chunk, None], np.arange(2 * count))
+        index = (values % lengths[chunk, None].astype(np.uint64)).astype(np.int64)
+        items = lists.values[lists.offsets[which[chunk]][:, None] + index]
+        good = first_seen(items) & (items != positive[chunk, None]) & ~seen.contains(user[chunk, None], items)
         good &= np.cumsum(good, axis=1) <= count
         enough = good.sum(1) == count
-        out[part[enough]] = items[enough][good[enough]].reshape(-1, count)
+        out[chunk[enough]] = items[enough][good[enough]].reshape(-1, count)
     whole = np.flatnonzero((lengths > 0) & (out[:, 0] == 0))
     # Pieces bound the memory; a row stays in one piece.
     pieces = np.cumsum(lengths[whole]) // _ENTRIES
     for piece in np.unique(pieces):
-        part = whole[pieces == piece]
-        items = lists.take(which[part])
-        owner = np.repeat(np.arange(len(part)), items.lengths)
-        fits = ~seen.contains(user[part][owner], items.values) & (items.values != positive[part][owner])
-        owner, found = owner[fits], items.values[fits]
-        order = np.lexsort((hashing.draw(purpose, keys[part][owner], found), owner))
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(part)))])
-        out[part] = Ragged(offsets, found[order]).padded(count)
+        chunk = whole[pieces == piece]
+        items = lists.take(which[chunk])
+        owner = np.repeat(np.arange(len(chunk)), items.lengths)
+        fits = ~seen.contains(user[chunk][owner], items.values) & (items.values != positive[chunk][owner])
+        owner, items_left = owner[fits], items.values[fits]
+        order = np.lexsort((hashing.draw(purpose, keys[chunk][owner], items_left), owner))
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(chunk)))])
+        out[chunk] = Ragged(offsets, items_left[order]).padded(count)
     return out

@@ -47,8 +47,8 @@ class LongTable:
         coded = self.columns[column].combine_chunks().dictionary_encode()
         if isinstance(coded, pa.ChunkedArray):
             coded = coded.chunk(0) if coded.num_chunks else pa.array([], pa.string()).dictionary_encode()
-        found = known.get_indexer(pd.Index(coded.dictionary.to_pylist(), dtype=object))
-        return found[coded.indices.to_numpy(zero_copy_only=False)] if len(found) else np.empty(0, dtype=np.int64)
+        codes = known.get_indexer(pd.Index(coded.dictionary.to_pylist(), dtype=object))
+        return codes[coded.indices.to_numpy(zero_copy_only=False)] if len(codes) else np.empty(0, dtype=np.int64)
 
     def problem(self, bad: np.ndarray, column: str, what: str) -> str:
         """One sentence on the entries where `bad` (n,) is True: how many, and the first with its place and value."""

@@ -83,15 +83,15 @@ def candidate_counters(split: LogSplit, candidates: CandidateSet) -> dict[str, A
 
 def _target_in_history(batches: Batches, rows: np.ndarray, chunk: int = 8192) -> int:
     """Rows whose own item occurs in the history that a model would read."""
-    found = 0
+    leaks = 0
     item = batches.split.log.events.item
     for low in range(0, len(rows), chunk):
         part = rows[low : low + chunk]
         past = batches.histories.gather(part, Window(rec=100, search=100, clicks=100))
         in_rec = (past.rec_items == item[part][:, None]).any(1)
         in_search = (past.search_items == item[part][:, None, None]).any((1, 2))
-        found += int((in_rec | in_search).sum())
-    return found
+        leaks += int((in_rec | in_search).sum())
+    return leaks
 
 
 def _future_share(split: LogSplit) -> float:

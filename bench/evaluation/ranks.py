@@ -79,8 +79,8 @@ class Ranks:
         """The rows of one task."""
         if task not in TASKS:
             raise unknown("task", task, TASKS)
-        kept = self.task == TASKS.index(task)
-        return Ranks(**{name: getattr(self, name)[kept] for name in _COLUMNS}, meta=self.meta)
+        of_task = self.task == TASKS.index(task)
+        return Ranks(**{name: getattr(self, name)[of_task] for name in _COLUMNS}, meta=self.meta)
 
     def values(self, metric: Metric) -> NDArray[np.float64]:
         """Expected value of the metric for every row, (n,)."""

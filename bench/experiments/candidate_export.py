@@ -83,16 +83,16 @@ def keys(prepared: PreparedData, candidates: CandidateSet, chosen: np.ndarray) -
     seen = seen_items(prepared.split) if candidates.items is None else None
     step = max(1, _CHUNK // columns)
     for low in range(0, len(chosen), step):
-        part = chosen[low : low + step]
+        chunk = chosen[low : low + step]
         if seen is None:
-            items = candidates.items[part].astype(np.int64)  # type: ignore[index]
+            items = candidates.items[chunk].astype(np.int64)  # type: ignore[index]
             valid = items > 0
         else:
-            items = np.broadcast_to(np.arange(1, width), (len(part), width - 1))
-            rows = candidates.rows[part]
+            items = np.broadcast_to(np.arange(1, width), (len(chunk), width - 1))
+            rows = candidates.rows[chunk]
             valid = ~seen.contains(prepared.log.events.user[rows][:, None], items)
-            valid[np.arange(len(part)), candidates.position[part]] = True
-        yield (part[:, None] * width + items)[valid]
+            valid[np.arange(len(chunk)), candidates.position[chunk]] = True
+        yield (chunk[:, None] * width + items)[valid]
 
 
 def _pieces(

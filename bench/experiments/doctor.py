@@ -130,13 +130,13 @@ def _backbones() -> list[Finding]:
 
 def _folder(topic: str, name: str, path: Path, option: str) -> list[Finding]:
     """Whether a folder can be written, looked up on the nearest folder that exists."""
-    place = next(parent for parent in (path, *path.parents) if parent.exists())
-    writable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     if not writable:
-        why = "is a file" if not place.is_dir() else "cannot be written"
-        return [Finding(topic, name, f"{path}: {place} {why}", False, f"choose another with {option}")]
-    free = shutil.disk_usage(place).free
-    state = "there" if place == path else "made when it is needed"
+        why = "is a file" if not existing.is_dir() else "cannot be written"
+        return [Finding(topic, name, f"{path}: {existing} {why}", False, f"choose another with {option}")]
+    free = shutil.disk_usage(existing).free
+    state = "there" if existing == path else "made when it is needed"
     hint = f"little room is left; make some or choose another with {option}" if free < _ROOM else ""
     return [Finding(topic, name, f"{path} ({state}, {free / 2**30:.1f} GiB free)", not hint, hint)]
 

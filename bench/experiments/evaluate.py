@@ -26,8 +26,11 @@ def evaluate(
     device: str = "auto",
     tracking_uri: str | None = None,
     reporter: Reporter | None = None,
+    top_lists: bool = False,
 ) -> list[RunRecord]:
     """Rank finished runs (folder, id or start of an id) on candidate sets; those that are there are kept.
+
+    With `top_lists` the best candidates of every row are kept too; a run that was ranked without them is ranked again.
 
     Raises:
         UsageError: no such run. RunError: the data or the code have changed since the fit so that its weights do not
@@ -37,9 +40,9 @@ def evaluate(
         raise UsageError("no runs given; `bench runs list` shows those that exist")
     reporter = reporter or Reporter()
     store = Store(out)
-    found = [store.find(run) for run in dict.fromkeys(runs)]
+    records = [store.find(run) for run in dict.fromkeys(runs)]
     from bench.experiments.fitting import Fitting
-    from bench.experiments.job import rank_run
+    from bench.experiments.job import rank_run, unranked
     from bench.experiments.prepared_data import choose_candidates
     from bench.experiments.process import configure_torch
     from bench.experiments.source_keys import fit_sources
@@ -49,7 +52,7 @@ def evaluate(
     opened: dict[str, PreparedData] = {}
     tracker = Tracker(store, tracking_uri)
     ranked = []
-    for folder, record in found:
+    for folder, record in records:
         if record.kind != "fit":
             raise UsageError(
                 f"{record.id} holds imported scores; a file of scores for those candidates must be imported instead"
@@ -82,13 +85,13 @@ def evaluate(
         with store.locked(prepared.name, record.id, lambda line: reporter.note(f"{line}; waiting for it")):
             # Another process may have added some meanwhile.
             record = store.read(folder)
-            missing = [choice for choice in choices if choice.fingerprint not in record.evaluations]
+            missing = unranked(record, choices, top_lists)
             for choice in choices:
                 if choice not in missing:
                     label = record.evaluations[choice.fingerprint].label
                     reporter.note(f"{record.id}: {label} is there already")
             if missing:
-                record = rank_run(store, record, fitting, missing, reporter, record.id)
+                record = rank_run(store, record, fitting, missing, reporter, record.id, top_lists)
         for command in [each for each in store.commands() if f"{prepared.name}/{record.id}" in each.runs][-1:]:
             tracker.log_run(folder, record, command)
         ranked.append(record)

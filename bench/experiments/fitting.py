@@ -21,6 +21,7 @@ from bench.errors import BenchError, RunError
 from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.ranks import Ranks
 from bench.evaluation.scoring import RowValidation, rank
+from bench.evaluation.top_lists import TopCollector, TopLists
 from bench.experiments.fit_files import Curve, DiskCheckpoints
 from bench.experiments.prepared_data import PreparedData
 from bench.experiments.progress import FitView
@@ -69,7 +70,7 @@ class Fitting:
         Raises:
             RunError: the model fails, or a file cannot be written.
         """
-        model = self._made(view, listener)
+        model = self._new_ranker(view, listener)
         train = TrainData(self.prepared.batches, self.tasks, self.seed)
         valid = self._guarded(lambda: self._validation(model, view, validation_rows))
         facts = self._guarded(lambda: model.fit(train, valid))
@@ -87,7 +88,7 @@ class Fitting:
         Raises:
             RunError: the weights are missing, changed, or of another version of the model.
         """
-        model = self._made(FitView(), None)
+        model = self._new_ranker(FitView(), None)
         path = checked_file(self.folder, WEIGHTS)
         try:
             model.load_state(load_file(path))
@@ -99,16 +100,26 @@ class Fitting:
             model.to(self.device)
         return model
 
-    def rank(self, model: Ranker, candidates: CandidateSet, view: FitView) -> Ranks:
+    def rank(
+        self, model: Ranker, candidates: CandidateSet, view: FitView, top_lists: bool = False
+    ) -> tuple[Ranks, TopLists | None]:
         """Rank the test rows of the tasks that the model serves.
+
+        Args:
+            model: the fitted model.
+            candidates: what is ranked.
+            view: hears of the progress.
+            top_lists: also return the best candidates of every row.
 
         Raises:
             RunError: the model fails, or a score is not finite.
         """
         chosen = _of_tasks(candidates, self.prepared, self.tasks)
+        events = self.prepared.log.events
+        top = TopCollector(events.event_id[chosen.rows], events.task[chosen.rows]) if top_lists else None
         _to_scoring(model)
         with model.scoring():
-            return self._guarded(
+            ranks = self._guarded(
                 lambda: rank(
                     model,
                     self.prepared.batches,
@@ -117,10 +128,12 @@ class Fitting:
                     device=self.device,
                     model=self.name,
                     tick=view.ranking,
+                    top=top,
                 )
             )
+        return ranks, top.lists(ranks.meta) if top else None
 
-    def _made(self, view: FitView, listener: Listener | None) -> Ranker:
+    def _new_ranker(self, view: FitView, listener: Listener | None) -> Ranker:
         context = Context(
             self.prepared.catalog,
             seed=self.seed,

@@ -77,6 +77,7 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
                 validation_rows=request.validation_rows,
                 force=request.force,
                 command=environment.command_line(),
+                top_lists=request.top_lists,
             )
             for seed in request.seeds
         ]

@@ -48,6 +48,7 @@ class RunRequest:
     data: str | Path | None = None
     tracking_uri: str | None = None
     debug: bool = False
+    top_lists: bool = False
 
 
 @dataclass
@@ -159,11 +160,11 @@ def _look_again(store: Store, jobs: "list[Job]", runs: dict[str, RunRecord], com
             continue
         folder = store.folder(job.data.name, job.id)
         files = ["run.json", *(evaluation.ranks for evaluation in runs[job.path].evaluations.values())]
-        gone = [name for name in files if not (folder / name).exists()]
-        if gone:
+        missing = [name for name in files if not (folder / name).exists()]
+        if missing:
             del runs[job.path]
             command.runs.remove(job.path)
-            command.failed[job.path] = f"{folder / gone[0]} was removed while the command ran; repeat the command"
+            command.failed[job.path] = f"{folder / missing[0]} was removed while the command ran; repeat the command"
 
 
 def _table(store: Store, table: Callable[[Store], str], reporter: Reporter) -> str:

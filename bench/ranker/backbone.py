@@ -123,24 +123,24 @@ def _pretrained(name: str) -> Backbone:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer, T5ForConditionalGeneration
 
-    place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     local = not may_download()
     if local and not available(name):
         raise absent(name)
     try:
-        kind = AutoConfig.from_pretrained(place, local_files_only=local).model_type
+        kind = AutoConfig.from_pretrained(source, local_files_only=local).model_type
         if kind != "t5":
             raise RunError(f"backbone '{name}' is a {kind} model; a T5 is needed, such as {PRETRAINED}")
         with _quiet():
             model, report = T5ForConditionalGeneration.from_pretrained(
-                place, local_files_only=local, dtype=torch.float32, output_loading_info=True
+                source, local_files_only=local, dtype=torch.float32, output_loading_info=True
             )
         if report["missing_keys"] or report["mismatched_keys"]:
             lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]
             raise RunError(
                 f"the weights of backbone '{name}' are incomplete ({lacking} would stay at random); fetch it again: hf download {name}"
             )
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(f"backbone '{name}' cannot be read ({first}); fetch it again: hf download {name}") from error

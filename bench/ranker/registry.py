@@ -79,8 +79,8 @@ def entries() -> dict[str, ModelEntry]:
     Raises:
         RunError: two models claim the same name, or an entry point leads nowhere.
     """
-    found = plugins.declarations("model", PACKAGES, ENTRY_POINTS, "register")
-    return {name: _entry(declaration) for name, declaration in found.items()}
+    declarations = plugins.declarations("model", PACKAGES, ENTRY_POINTS, "register")
+    return {name: _entry(declaration) for name, declaration in declarations.items()}
 
 
 @cache

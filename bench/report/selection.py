@@ -73,9 +73,9 @@ def select(
     for entry in chosen:
         found.setdefault(entry.scope, []).append(entry)
     groups = [_group(part, anchors, failed) for part in found.values()]
-    place = {name: number for number, name in enumerate(dict.fromkeys(order))}
+    position = {name: number for number, name in enumerate(dict.fromkeys(order))}
     return sorted(
-        groups, key=lambda g: (place.get(g.dataset["name"], len(place)), g.dataset["name"], g.candidates.label)
+        groups, key=lambda g: (position.get(g.dataset["name"], len(position)), g.dataset["name"], g.candidates.label)
     )
 
 
@@ -242,8 +242,8 @@ def _distinct(rows: list[Row]) -> list[Row]:
 def _ordered(rows: list[Row]) -> list[Row]:
     """By group, the trivial models last, then by name."""
     first = [name for name in GROUPS if name != "trivial"]
-    place = {name: number for number, name in enumerate(first)} | {"trivial": len(first) + 1}
-    return sorted(rows, key=lambda row: (place.get(row.group, len(first)), row.group, row.label.casefold()))
+    position = {name: number for number, name in enumerate(first)} | {"trivial": len(first) + 1}
+    return sorted(rows, key=lambda row: (position.get(row.group, len(first)), row.group, row.label.casefold()))
 
 
 def _is_called(evaluation: Evaluation, name: str) -> bool:

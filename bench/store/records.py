@@ -52,6 +52,8 @@ class Evaluation:
     sha256: str  # of that file
     seconds: float
     finished: str  # ISO time
+    lists: str = ""  # name of the file with the best candidates of every row, where they were asked for
+    lists_sha256: str = ""  # of that file
 
 
 @dataclass
@@ -164,8 +166,8 @@ def _read(path: Path, missing: str) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
         # Before anything else: a record of another format lacks fields or has others.
         if content["format"] != FORMAT:
-            found = content["format"]
-            raise RunError(f"{path} has format {found}, this version reads {FORMAT}; {_remedy(path)}")
+            version = content["format"]
+            raise RunError(f"{path} has format {version}, this version reads {FORMAT}; {_remedy(path)}")
         expected = content.pop("sha256")
         changed = _digest(content) != expected
     except FileNotFoundError:

@@ -21,9 +21,9 @@ REACTING = 0.25
 
 def shape(subject: Subject) -> str:
     """`score` returns one score a candidate: a tensor (B, K)."""
-    expected, found = tuple(subject.batch.cand.shape), tuple(subject.reference.shape)
-    if found != expected:
-        raise Failed(f"scores have shape {found} for candidates of shape {expected}")
+    expected, actual = tuple(subject.batch.cand.shape), tuple(subject.reference.shape)
+    if actual != expected:
+        raise Failed(f"scores have shape {actual} for candidates of shape {expected}")
     return f"{expected} scores for {expected} candidates"
 
 

@@ -70,8 +70,8 @@ def gradients(subject: Subject) -> str:
         raise Failed(f"`exempt` excuses parameters that do not exist: {', '.join(unmatched)}")
     excused = [name for name in dead if any(fnmatchcase(name, pattern) for pattern in allowed)]
     if len(dead) > len(excused):
-        left = [name for name in dead if name not in excused]
-        shown = ", ".join(left[:10]) + (", ..." if len(left) > 10 else "")
+        unexplained = [name for name in dead if name not in excused]
+        shown = ", ".join(unexplained[:10]) + (", ..." if len(unexplained) > 10 else "")
         raise Failed(f"{len(dead) - len(excused)} of {len(names)} parameters never get a gradient: {shown}")
     rest = f", {len(excused)} excused" if excused else ""
     return f"{len(names) - len(excused)} trainable parameters get gradients{rest}"

@@ -31,14 +31,14 @@ def catalogue_files(folder: Path) -> dict[str, Path]:
     Raises:
         RunError: some of them are there and others are not.
     """
-    found = {name: path for name in NEEDED if (path := find(folder, name))}
-    if not found:
+    paths = {name: path for name in NEEDED if (path := find(folder, name))}
+    if not paths:
         return {}
     for name in NEEDED:
-        if name not in found:
-            raise RunError(f"{folder} has {', '.join(found)} but no {name}; put it there (or take the others away)")
+        if name not in paths:
+            raise RunError(f"{folder} has {', '.join(paths)} but no {name}; put it there (or take the others away)")
     brands = {name: path for name in BRANDS if (path := find(folder, name))}
-    return found | (brands if len(brands) == len(BRANDS) else {})
+    return paths | (brands if len(brands) == len(BRANDS) else {})
 
 
 def read_catalogue(files: dict[str, Path]) -> Catalogue:

@@ -18,8 +18,8 @@ DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, OSError)
 
 def title_files(folder: Path) -> dict[str, Path]:
     """Every CSV file of a folder with "title" in its name, by a name of its own."""
-    found = sorted({path for ending in ("", ".gz") for path in folder.glob(f"*title*.csv{ending}")})
-    return {f"titles {path.name}": path for path in found}
+    paths = sorted({path for ending in ("", ".gz") for path in folder.glob(f"*title*.csv{ending}")})
+    return {f"titles {path.name}": path for path in paths}
 
 
 def find(folder: Path, *patterns: str) -> Path | None:
@@ -28,17 +28,17 @@ def find(folder: Path, *patterns: str) -> Path | None:
     Raises:
         RunError: several do, so that it is not clear which one is meant.
     """
-    found = {
+    paths = {
         path
         for pattern in patterns
         for ending in ("", ".gz")
         for path in folder.glob(pattern + ending)
         if path.is_file()
     }
-    if len(found) > 1:
-        names = ", ".join(sorted(path.name for path in found))
+    if len(paths) > 1:
+        names = ", ".join(sorted(path.name for path in paths))
         raise RunError(f"{folder} holds several files that could be meant ({names}); keep one of them there")
-    return next(iter(found), None)
+    return next(iter(paths), None)
 
 
 def open_bytes(path: Path) -> IO[bytes]:

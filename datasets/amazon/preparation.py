@@ -49,8 +49,8 @@ class Preparation:
             self.steps["words of the training vocabulary"] = len(vocabulary)
             lists = self._path_queries(paths, vocabulary)
             texts = sorted({key for entry in lists for key in entry})
-            place = {key: number for number, key in enumerate(texts)}
-            carried = Ragged.from_lists([[place[key] for key in entry] for entry in lists])
+            index = {key: number for number, key in enumerate(texts)}
+            carried = Ragged.from_lists([[index[key] for key in entry] for entry in lists])
             drawn = drawn_queries(user, item, carried, config.seed)
         self.steps["items with a query"] = int((carried.lengths > 0).sum())
         self.steps["purchases with a query"] = int((drawn >= 0).sum())
@@ -119,9 +119,9 @@ class Preparation:
             )
         first = np.sort(first)
         # A review written twice on one day belongs to the purchase, whichever row came first in the file.
-        _, place = np.unique(pair[first], return_index=True)
-        found = np.searchsorted(pair[first][place], pair)
-        candidate = place[np.minimum(found, len(place) - 1)]
+        _, earliest = np.unique(pair[first], return_index=True)
+        match = np.searchsorted(pair[first][earliest], pair)
+        candidate = earliest[np.minimum(match, len(earliest) - 1)]
         same = (pair[first][candidate] == pair) & (time[first][candidate] == time)
         purchases = pd.DataFrame(
             {
@@ -153,11 +153,11 @@ class Preparation:
         return products
 
     def _path_queries(self, paths: list[list[list[str]]], vocabulary: set[str] | None) -> list[list[str]]:
-        made = path_queries(
+        generated = path_queries(
             paths, self.stem, vocabulary, top_level=self.config.top_level, stop_words=self.config.stop_words
         )
-        self.steps |= made.counts
-        return made.lists
+        self.steps |= generated.counts
+        return generated.lists
 
     def _published(
         self, user: np.ndarray, user_ids: np.ndarray, item: np.ndarray, item_ids: np.ndarray

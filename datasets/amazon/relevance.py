@@ -94,21 +94,21 @@ def published_queries(
     wanted = user.astype(np.int64) * width + item
     order = np.argsort(wanted)
     pair = (triple_user * width + triple_item)[known]
-    place = np.minimum(np.searchsorted(wanted[order], pair), len(wanted) - 1)
-    purchase = np.where(wanted[order][place] == pair, order[place], -1)
-    kept = np.flatnonzero(purchase >= 0)
+    match = np.minimum(np.searchsorted(wanted[order], pair), len(wanted) - 1)
+    purchase = np.where(wanted[order][match] == pair, order[match], -1)
+    matched = np.flatnonzero(purchase >= 0)
     # Ascending numbers within a purchase: the draw must not depend on the order of the file.
-    kept = kept[np.argsort(query[kept], kind="stable")]
+    matched = matched[np.argsort(query[matched], kind="stable")]
     of_item = np.unique(triple_item[known].astype(np.int64) * (query.max(initial=0) + 1) + query)
     owner, number = np.divmod(of_item, query.max(initial=0) + 1)
     pairs = len(relevance[["user", "item"]].drop_duplicates())
     counts = {
         "relevance triples": len(relevance),
         "user-item pairs with a published query": pairs,
-        "published pairs that are no purchase here": pairs - len(np.unique(purchase[kept])),
+        "published pairs that are no purchase here": pairs - len(np.unique(purchase[matched])),
     }
     return PublishedQueries(
-        of_purchase=Ragged.from_pairs(purchase[kept], query[kept].astype(np.int32), len(wanted)),
+        of_purchase=Ragged.from_pairs(purchase[matched], query[matched].astype(np.int32), len(wanted)),
         of_item=Ragged.from_pairs(owner, number.astype(np.int32), width),
         counts=counts,
     )

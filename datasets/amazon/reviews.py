@@ -127,9 +127,9 @@ class Reviews:
 
     def _diagnose(self, message: str = "a row cannot be read") -> NoReturn:
         """Read the file again, slowly, to name the line that the fast reader did not accept."""
-        found = False
+        any_row = False
         for line, record in self._records():
-            found = True
+            any_row = True
             for name, kind in KEYS.items():
                 value = record.get(name)
                 where = f"{self.path}, line {line}, column {name}"
@@ -140,7 +140,7 @@ class Reviews:
                         raise RunError(f"{where}: {value!r} is no whole number of seconds")
                 elif not isinstance(value, str):
                     raise RunError(f"{where}: {value!r} is no text")
-        if not found:
+        if not any_row:
             raise RunError(f"{self.path} is empty; it should hold reviews")
         raise RunError(f"{self.path}: {' '.join(message.split())}")
 

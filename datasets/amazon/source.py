@@ -97,9 +97,9 @@ class Amazon(Source):
         }
         if published:
             patterns |= {name: (name,) for name in ("query_text.txt", "train.qrels", "test.qrels")}
-        found = {name: find(folder, *choices) for name, choices in patterns.items()}
+        paths = {name: find(folder, *choices) for name, choices in patterns.items()}
         # The published queries stand for the category paths; metadata then only add text.
-        missing = [name for name, path in found.items() if path is None and not (published and name == "metadata")]
+        missing = [name for name, path in paths.items() if path is None and not (published and name == "metadata")]
         if missing:
             expected = {
                 "reviews": "reviews (reviews_<Category>_5.json.gz, <Category>_5.json.gz or kindle_reviews.csv)",
@@ -110,7 +110,7 @@ class Amazon(Source):
             raise RunError(
                 f"{folder} has no {names}; get it from the publisher ({where}) and put it there, packed or not"
             )
-        return {name: path for name, path in found.items() if path} | title_files(folder)
+        return {name: path for name, path in paths.items() if path} | title_files(folder)
 
     def prepare(self, files: dict[str, Path]) -> Log:
         """Purchases, queries and texts."""

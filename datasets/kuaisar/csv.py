@@ -203,15 +203,15 @@ class Release:
         return header, first
 
     def _find(self, name: str, header: list[str], columns: dict[str, Column]) -> dict[str, str]:
-        found = {}
+        positions = {}
         for key, column in columns.items():
             spelling = next((spelling for spelling in column.names if spelling in header), None)
             if spelling is not None:
-                found[key] = spelling
+                positions[key] = spelling
             elif not column.optional:
                 wanted = " or ".join(column.names)
                 raise RunError(f"{self.path(name)}, line 1: no column {wanted}; it has {', '.join(header)}")
-        return found
+        return positions
 
     def _integers(self, name: str, record: int, key: str, spelling: str, column: pa.Array) -> pa.Array:
         if pa.types.is_string(column.type):

@@ -1,7 +1,7 @@
 """KuaiSAR's two interaction files as arrays: what was delivered, what was searched, which rows are one session."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -41,22 +41,49 @@ class Queries:
     words: Ragged  # Q lists of original token ids, int64
 
 
-def read_rec(release: Release, check_time: bool, raw: dict[str, int]) -> dict[str, np.ndarray]:
-    """user, item, time and click (int8) of every delivered row; adds its statistics to `raw`."""
+@dataclass(frozen=True)
+class Rows:
+    """Delivered items, one row each; all columns have R entries."""
+
+    user: np.ndarray  # (R,) int64
+    item: np.ndarray  # (R,) int64
+    time: np.ndarray  # (R,) int64 ms
+    click: np.ndarray  # (R,) int8 or int32, number of clicks
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, chosen: np.ndarray) -> Self:
+        """The rows of a mask (R,) or of row numbers."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: column[chosen] for name, column in columns.items()})
+
+
+@dataclass(frozen=True)
+class SearchRows(Rows):
+    """Search results: which session they belong to, what was searched, and what they are."""
+
+    act: np.ndarray  # (R,) int64, number of the session
+    query: np.ndarray  # (R,) int64, row of `Queries`
+    kind: np.ndarray  # (R,) int, code of the item's type
+
+
+def read_rec(release: Release, check_time: bool, raw: dict[str, int]) -> Rows:
+    """Every row that the recommender delivered, `click` 0 or 1; adds its statistics to `raw`."""
     parts: dict[str, list[np.ndarray]] = {"user": [], "item": [], "time": [], "click": []}
     for record, batch in release.batches(REC_FILE, _columns(_REC_COLUMNS, check_time)):
         numbers = _numbers(release, REC_FILE, record, batch, ("user", "item", "time", "click"), _REC_COLUMNS)
         for name, part in parts.items():
             part.append((numbers[name] > 0).astype(np.int8) if name == "click" else numbers[name])
-    rec = {name: np.concatenate(part) for name, part in parts.items()}
-    raw["rec actions"] = len(rec["user"])
-    raw["rec items"] = len(pd.unique(rec["item"]))
-    raw["rec clicks"] = int((rec["click"] > 0).sum())
+    rec = Rows(**{name: np.concatenate(part) for name, part in parts.items()})
+    raw["rec actions"] = len(rec)
+    raw["rec items"] = len(pd.unique(rec.item))
+    raw["rec clicks"] = int((rec.click > 0).sum())
     return rec
 
 
-def read_search(release: Release, check_time: bool, raw: dict[str, int]) -> tuple[dict[str, Any], Queries]:
-    """Rows with `act` (the session), `query`, `type` (code into `types`); adds their statistics to `raw`."""
+def read_search(release: Release, check_time: bool, raw: dict[str, int]) -> tuple[SearchRows, Queries, list[str]]:
+    """Every search result, the distinct queries, and the names of the codes in `kind`; adds their statistics to `raw`."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("user", "session", "time", "item", "click")}
     labels: dict[str, list[pa.Array]] = {"source": [], "keyword": [], "type": []}
     for record, batch in release.batches(SEARCH_FILE, _columns(_SEARCH_COLUMNS, check_time)):
@@ -75,23 +102,29 @@ def read_search(release: Release, check_time: bool, raw: dict[str, int]) -> tupl
             )
         for name, chunks in labels.items():
             chunks.append(batch[name])
-    search: dict[str, Any] = {name: np.concatenate(part) for name, part in parts.items()}
-    search["click"] = np.minimum(search["click"], np.iinfo(np.int32).max).astype(np.int32)
+    column = {name: np.concatenate(part) for name, part in parts.items()}
     codes, texts = {}, {}
     for name, chunks in labels.items():
         codes[name], texts[name] = _unified(chunks)
     queries, of_text = _queries(texts["keyword"])
-    search["query"] = of_text[codes["keyword"]]
-    # The id of a session is used again: only all of these together are one session.
-    search["act"] = groups(search["user"], search.pop("session"), search["time"], search["query"], codes["source"])
-    search["type"], search["types"] = codes["type"], texts["type"].to_pylist()
-    raw["search actions"] = len(search["user"])
-    raw["search items"] = len(pd.unique(search["item"]))
+    query = of_text[codes["keyword"]]
+    search = SearchRows(
+        user=column["user"],
+        item=column["item"],
+        time=column["time"],
+        click=np.minimum(column["click"], np.iinfo(np.int32).max).astype(np.int32),
+        # The id of a session is used again: only all of these together are one session.
+        act=groups(column["user"], column["session"], column["time"], query, codes["source"]),
+        query=query,
+        kind=codes["type"],
+    )
+    raw["search actions"] = len(search)
+    raw["search items"] = len(pd.unique(search.item))
     raw["queries"] = len(queries.text)
-    raw["search sessions"] = int(search["act"].max()) + 1
-    raw["search clicks"] = int((search["click"] > 0).sum())
-    raw["search sessions with a click"] = len(pd.unique(search["act"][search["click"] > 0]))
-    return search, queries
+    raw["search sessions"] = int(search.act.max()) + 1
+    raw["search clicks"] = int((search.click > 0).sum())
+    raw["search sessions with a click"] = len(pd.unique(search.act[search.click > 0]))
+    return search, queries, texts["type"].to_pylist()
 
 
 def _columns(columns: dict[str, Column], check_time: bool) -> dict[str, Column]:

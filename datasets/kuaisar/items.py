@@ -46,10 +46,10 @@ def read_items(release: Release, wanted: np.ndarray, words: int) -> Items:
     rows = stored = 0
     for record, batch in release.batches(ITEM_FILE, _ITEM_COLUMNS):
         item = batch["item"].to_numpy()
-        place = np.minimum(np.searchsorted(wanted, item), len(wanted) - 1)
-        kept = np.flatnonzero(wanted[place] == item)
+        index = np.minimum(np.searchsorted(wanted, item), len(wanted) - 1)
+        kept = np.flatnonzero(wanted[index] == item)
         rows += len(item)
-        batch, place = batch.take(pa.array(kept)), place[kept]
+        batch, index = batch.take(pa.array(kept)), index[kept]
         captions, bad = word_ids(batch["caption"].fill_null(""))
         if bad.any():
             row = int(np.argmax(bad))
@@ -62,11 +62,11 @@ def read_items(release: Release, wanted: np.ndarray, words: int) -> Items:
             if f"{level} name" in batch.schema.names:
                 known |= _names(columns[f"{level} id"][-1], batch[f"{level} name"])
         # Repeated rows of an item may only repeat what is known.
-        again = _repeated(seen, place, stored)
-        places.append(place)
-        stored += len(place)
+        again = _repeated(seen, index, stored)
+        places.append(index)
+        stored += len(index)
         if len(again):
-            _same(release, record, kept, place, again, seen, lists, columns, stored - len(place))
+            _same(release, record, kept, index, again, seen, lists, columns, stored - len(index))
     row_of = np.concatenate(places)
     first = seen[row_of] == np.arange(stored)
     order = np.full(len(wanted), stored, dtype=np.int64)
@@ -93,18 +93,18 @@ def read_users(release: Release, wanted: np.ndarray) -> tuple[dict[str, np.ndarr
     values = {name: np.zeros(len(wanted), dtype=np.int64) for name in USER_FEATURES}
     for record, batch in release.batches(USER_FILE, columns):
         user = batch["user"].to_numpy()
-        place = np.minimum(np.searchsorted(wanted, user), len(wanted) - 1)
-        kept = np.flatnonzero(wanted[place] == user)
-        place = place[kept]
-        _, first = np.unique(place, return_index=True)
-        twice = seen[place]
-        twice[np.setdiff1d(np.arange(len(place)), first)] = True
+        index = np.minimum(np.searchsorted(wanted, user), len(wanted) - 1)
+        kept = np.flatnonzero(wanted[index] == user)
+        index = index[kept]
+        _, first = np.unique(index, return_index=True)
+        twice = seen[index]
+        twice[np.setdiff1d(np.arange(len(index)), first)] = True
         if twice.any():
             row = int(np.argmax(twice))
             release.fail(USER_FILE, record + int(kept[row]), "user_id", f"user {int(user[kept[row]])} has a second row")
-        seen[place] = True
+        seen[index] = True
         for name in USER_FEATURES:
-            values[name][place] = batch[name].to_numpy()[kept]
+            values[name][index] = batch[name].to_numpy()[kept]
     features = {}
     for name, column in values.items():
         features[name] = np.where(seen, np.searchsorted(np.unique(column[seen]), column) + 1, 0).astype(np.int32)

@@ -85,9 +85,9 @@ def _sorted_codes(codes: np.ndarray, values: pd.Index) -> tuple[np.ndarray, pd.I
 
 
 def _codes(codes: np.ndarray, values: pd.Index) -> np.ndarray:
-    place = np.arange(1, len(values) + 1)
-    place[np.asarray(values == "")] = 0
-    return place[codes]
+    number = np.arange(1, len(values) + 1)
+    number[np.asarray(values == "")] = 0
+    return number[codes]
 
 
 def _groups(first: np.ndarray, *others: np.ndarray) -> np.ndarray:

@@ -41,11 +41,11 @@ def meant_by(unknown: pd.Index, known: pd.Index) -> str:
         ("blanks, leading zeros or a decimal point", plain_id(unknown[:10_000]), plain_id(known)),
         ("upper and lower case or the width of letters", plain_text(unknown[:10_000]), plain_text(known)),
     ):
-        place = pd.Series(np.arange(len(known)), index=known_form)
-        place = place[~place.index.duplicated()].reindex(unknown_form)
-        hits = np.flatnonzero(place.notna().to_numpy())
+        index = pd.Series(np.arange(len(known)), index=known_form)
+        index = index[~index.index.duplicated()].reindex(unknown_form)
+        hits = np.flatnonzero(index.notna().to_numpy())
         if len(hits):
-            value, other = unknown[hits[0]], known[int(place.iloc[hits[0]])]
+            value, other = unknown[hits[0]], known[int(index.iloc[hits[0]])]
             return f" (is {quoted(value)} the {quoted(other)} of that file? {how} alone tell them apart)"
     return ""
 

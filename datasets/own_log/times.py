@@ -55,14 +55,14 @@ def check_times(events: LogFile, now: float) -> None:
 
 
 def _report_text(events: LogFile, texts: pa.Array, whole: np.ndarray) -> None:
-    left = ~whole
+    open_rows = ~whole
     missing = np.asarray(pc.equal(pc.utf8_trim_whitespace(texts), ""))
-    events.flag(left & missing, "time", "no value", value=False)
-    left &= ~missing
+    events.flag(open_rows & missing, "time", "no value", value=False)
+    open_rows &= ~missing
     # What holds a line break has been reported as such.
-    left &= ~np.asarray(pc.match_substring_regex(texts, "[\r\n]"))
+    open_rows &= ~np.asarray(pc.match_substring_regex(texts, "[\r\n]"))
     for pattern, what in _OTHER:
-        matches = left & np.asarray(pc.match_substring_regex(texts, pattern))
+        matches = open_rows & np.asarray(pc.match_substring_regex(texts, pattern))
         events.flag(matches, "time", what)
-        left &= ~matches
-    events.flag(left, "time", "no whole number of milliseconds since 1970 (UTC)")
+        open_rows &= ~matches
+    events.flag(open_rows, "time", "no whole number of milliseconds since 1970 (UTC)")

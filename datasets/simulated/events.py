@@ -138,10 +138,10 @@ def _search_rows(
     # Few queries of an intent are frequent.
     query = (parameters.queries * rng.random(n_sessions) ** 2).astype(np.int32)
     session = np.repeat(np.arange(n_sessions), rows)
-    place = np.arange(n_rows) - np.repeat(np.cumsum(rows) - rows, rows)
+    position = np.arange(n_rows) - np.repeat(np.cumsum(rows) - rows, rows)
     wanted = np.zeros(n_sessions, dtype=np.int64)
     wanted[clicked] = rng.geometric(0.7, size=len(clicked))
-    click = place < wanted[session]
+    click = position < wanted[session]
     item = rng.integers(parameters.items, size=n_rows, dtype=np.int32)
     relevant = rng.random(int(click.sum())) < parameters.relevance
     of = intent[session[click]]
@@ -149,7 +149,7 @@ def _search_rows(
         rng, np.where(relevant, of, 0), np.where(relevant, of + 1, parameters.topics * parameters.intents)
     )
     # Some results are shown twice with conflicting clicks, some are no videos.
-    again = np.flatnonzero(~click & (place > 0) & (rng.random(n_rows) < 0.02))
+    again = np.flatnonzero(~click & (position > 0) & (rng.random(n_rows) < 0.02))
     item[again] = item[again - 1]
     other = rng.random(n_rows) < 0.05
     item[other] = parameters.items + rng.integers(1000, size=int(other.sum()), dtype=np.int32)

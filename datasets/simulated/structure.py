@@ -125,9 +125,9 @@ class Structure:
         """One item of the intents [low, high) for each entry, proportional to weight."""
         start, stop = self._cumulative[self._bounds[low]], self._cumulative[self._bounds[high]]
         at = start + rng.random(len(low)) * (stop - start)
-        place = np.searchsorted(self._cumulative, at, side="right") - 1
+        cell = np.searchsorted(self._cumulative, at, side="right") - 1
         # Rounding may reach the next intent's first item.
-        return self._items[np.clip(place, self._bounds[low], self._bounds[high] - 1)]
+        return self._items[np.clip(cell, self._bounds[low], self._bounds[high] - 1)]
 
     def liked(self, rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
         """A favourite topic of each user."""

@@ -69,7 +69,7 @@ def _refuse_call(path: str) -> RefusedPickle:
     return RefusedPickle(f"it calls {path} with what no table holds; it was not run")
 
 
-def made(name: Any, arguments: Any) -> Any:
+def reconstruct(name: Any, arguments: Any) -> Any:
     """What a call of a name stands for: a Part, or a value where all of it is known.
 
     Raises:
@@ -193,7 +193,7 @@ class Reader(_Unpickler):
     def load_reduce(self) -> None:
         """REDUCE and NEWOBJ: a name and what it is given."""
         arguments = self.stack.pop()
-        self.stack[-1] = made(self.stack[-1], arguments)
+        self.stack[-1] = reconstruct(self.stack[-1], arguments)
 
     def load_build(self) -> None:
         """BUILD."""
@@ -284,14 +284,14 @@ def frame_columns(content: Any) -> dict[Any, np.ndarray]:
     labels = _labels(names)
     columns: dict[Any, np.ndarray] = {}
     for values, where in blocks:
-        array, place = plain(values), plain(where)
-        if isinstance(place, slice):
-            place = range(len(labels))[place]
-        if not isinstance(array, np.ndarray) or array.ndim != 2 or len(place) != len(array):
+        array, positions = plain(values), plain(where)
+        if isinstance(positions, slice):
+            positions = range(len(labels))[positions]
+        if not isinstance(array, np.ndarray) or array.ndim != 2 or len(positions) != len(array):
             raise RefusedPickle("a block of its DataFrame is no table of numbers or objects")
-        if any(not 0 <= column < len(labels) for column in place):
+        if any(not 0 <= column < len(labels) for column in positions):
             raise RefusedPickle("a block of its DataFrame stands outside of its columns")
-        columns |= {labels[column]: row for column, row in zip(place, array, strict=True)}
+        columns |= {labels[column]: row for column, row in zip(positions, array, strict=True)}
     return columns
 
 

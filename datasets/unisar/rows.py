@@ -137,17 +137,17 @@ def _entries(user: np.ndarray, order: np.ndarray, ids: Ragged, times: Ragged, sc
         "entries": len(ids.values),
         "lists whose ids and times differ in length": int((ids.lengths != times.lengths).sum()),
     }
-    kept = lengths[order]
-    offsets = np.concatenate([[0], np.cumsum(kept)])
-    owner = np.repeat(np.arange(len(order)), kept)
-    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], kept)
-    item = ids.values[ids.offsets[:-1][order][owner] + place]
-    time = times.values[times.offsets[:-1][order][owner] + place] * scale
+    counts = lengths[order]
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    owner = np.repeat(np.arange(len(order)), counts)
+    position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
+    item = ids.values[ids.offsets[:-1][order][owner] + position]
+    time = times.values[times.offsets[:-1][order][owner] + position] * scale
     back = (np.diff(time) < 0) & (np.diff(owner) == 0)
     facts["entries earlier than the one before them"] = int(back.sum())
     # The list's order counts, since prefix lengths refer to it: a time never runs back.
     time = pd.Series(time).groupby(owner).cummax().to_numpy() if back.any() else time
-    return Entries(user[order][owner], place, item, time, np.full(len(item), -1), user[order], kept, facts)
+    return Entries(user[order][owner], position, item, time, np.full(len(item), -1), user[order], counts, facts)
 
 
 def _clicks(entries: Entries, clicked: Ragged, query: np.ndarray) -> Entries:
@@ -177,15 +177,15 @@ def match(rows: Rows, which: np.ndarray, entries: Entries, length: np.ndarray) -
     """
     wanted = pd.DataFrame({"user": rows.user[which], "item": rows.item[which], "place": length[which]})
     held = pd.DataFrame({"user": entries.user, "item": entries.item, "place": entries.place})
-    found = np.full(len(wanted), -1, dtype=np.int64)
+    entry = np.full(len(wanted), -1, dtype=np.int64)
     for keys in (["user", "item", "place"], ["user", "item"]):
-        left = wanted[found < 0].sort_values(["user", "item", "place"], kind="stable")
-        free = held[~held.index.isin(found[found >= 0])].sort_values(["user", "item", "place"], kind="stable")
-        left = left.assign(nth=left.groupby(keys).cumcount(), row=left.index)
+        unmatched = wanted[entry < 0].sort_values(["user", "item", "place"], kind="stable")
+        free = held[~held.index.isin(entry[entry >= 0])].sort_values(["user", "item", "place"], kind="stable")
+        unmatched = unmatched.assign(nth=unmatched.groupby(keys).cumcount(), row=unmatched.index)
         free = free.assign(nth=free.groupby(keys).cumcount(), entry=free.index)
-        pairs = left.merge(free, on=[*keys, "nth"])
-        found[pairs["row"]] = pairs["entry"]
-    return found
+        pairs = unmatched.merge(free, on=[*keys, "nth"])
+        entry[pairs["row"]] = pairs["entry"]
+    return entry
 
 
 def leak_rates(release: Release) -> dict[str, Any]:
@@ -235,9 +235,9 @@ def _inside(rows: Rows, entries: Entries, length: np.ndarray) -> tuple[np.ndarra
     last = np.searchsorted(ordered, own * span + length) - 1
     if not len(ordered):
         return np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
-    place = ordered[np.maximum(last, 0)] - own * span
-    whole = (last >= 0) & (place >= 0) & (place < length)
-    return whole & (place >= length - WINDOW), whole
+    position = ordered[np.maximum(last, 0)] - own * span
+    whole = (last >= 0) & (position >= 0) & (position < length)
+    return whole & (position >= length - WINDOW), whole
 
 
 def checks(release: Release, n_items: int) -> dict[str, int]:

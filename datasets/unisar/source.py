@@ -204,9 +204,9 @@ def _captions(table: pa.Table | None, ids: np.ndarray) -> list[list[str]]:
 def _categories(table: pa.Table | None, ids: np.ndarray) -> tuple[Ragged, list[str]]:
     """Categories of each item, padding first, and their ids `level:number`; 0 is none."""
     levels = [name for name in _CATEGORIES if table is not None and name in table.column_names]
-    kept = _of(table, ids) if table is not None else None
+    rows = _of(table, ids) if table is not None else None
     numbers = (
-        [(level, kept.column(name).to_numpy()) for level, name in enumerate(levels, 1)] if kept is not None else []
+        [(level, rows.column(name).to_numpy()) for level, name in enumerate(levels, 1)] if rows is not None else []
     )
     names = [f"{level}:{number}" for level, column in numbers for number in np.unique(column[column > 0])]
     code = {name: place + 1 for place, name in enumerate(names)}

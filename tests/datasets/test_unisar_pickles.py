@@ -222,8 +222,8 @@ def test_the_audit_hook_stops_what_the_allow_list_would_let_through(tmp_path):
     code = (
         "import sys, io; from bench.datasets.unisar import pickle_reader, unpickle;"
         "pickle_reader.Reader.find_class = lambda self, module, name: io.open;"
-        "pickle_reader.made = lambda function, arguments: function(*arguments);"
-        "pickle_reader.Reader.load_reduce.__globals__.update(made=pickle_reader.made);"
+        "pickle_reader.reconstruct = lambda function, arguments: function(*arguments);"
+        "pickle_reader.Reader.load_reduce.__globals__.update(reconstruct=pickle_reader.reconstruct);"
         f"sys.exit(unpickle.main('queries', {str(program)!r}, {str(tmp_path / 'out')!r}))"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)

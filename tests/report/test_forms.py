@@ -27,8 +27,8 @@ def line(text, start):
 
 
 def test_text_marks_best_and_second_over_all_rows_and_names_what_was_compared(folder):
-    made = three(folder)
-    text = made.text()
+    result = three(folder)
+    text = result.text()
     assert max(map(len, text.splitlines())) <= 100
     assert re.findall(r"\[1?\.\d{3}\]\*", line(text, "A ")) and line(text, "A ").count("]*") == 8
     assert line(text, "B ").count("(") == 8 == line(text, "C ").count("(")  # equal rows share the mark
@@ -47,17 +47,17 @@ def test_text_marks_best_and_second_over_all_rows_and_names_what_was_compared(fo
         assert words in text
     groups = [each.removeprefix("-- ") for each in text.splitlines() if each.startswith("-- ")]
     assert groups == ["rec", "unified", "trivial"]
-    expected = one(made, model="b", task="rec", metric="R@5")["mean"]
+    expected = one(result, model="b", task="rec", metric="R@5")["mean"]
     assert f"({expected:.3f})".replace("0.", ".") == line(text, "B ").split()[1]
 
 
 def test_colour_changes_marks_only(folder):
-    made = three(folder)
-    colored = made.text(color=True)
+    result = three(folder)
+    colored = result.text(color=True)
     assert [len(re.findall(rf"\033\[{code}m1?\.\d", colored)) for code in (1, 4)] == [8, 16]
-    assert max(map(len, plain(colored).splitlines())) <= 100 and "\033" not in made.text()
+    assert max(map(len, plain(colored).splitlines())) <= 100 and "\033" not in result.text()
     numbers = r"\.\d{3}"
-    assert re.findall(numbers, plain(colored)) == re.findall(numbers, made.text())
+    assert re.findall(numbers, plain(colored)) == re.findall(numbers, result.text())
 
 
 def test_columns_align(folder):
@@ -78,20 +78,20 @@ def test_text_keeps_within_its_width_whatever_it_holds(folder, width):
     long = "A model with a title that goes on for very much longer than any table has room for in its first column"
     runs = [folder.run(f"m{i}", draws(i), title=f"{long} {i}", leaks={"zero:x": 3}, tied=1) for i in range(3)]
     folder.command(*runs)
-    made = table(folder.store, metrics=["R@1", "R@5", "R@10", "R@20", "N@5", "N@10", "N@20", "MRR", "AUC"])
+    result = table(folder.store, metrics=["R@1", "R@5", "R@10", "R@20", "N@5", "N@10", "N@20", "MRR", "AUC"])
     for color in (False, True):
-        text = plain(made.text(width, color))
+        text = plain(result.text(width, color))
         assert max(map(len, text.splitlines())) <= width
         assert sum(each.count("MRR") for each in text.splitlines()) == 2  # one column a task, wherever it stands
-    assert max(map(len, made.text(100, details=True).splitlines())) <= 100
+    assert max(map(len, result.text(100, details=True).splitlines())) <= 100
 
 
 def test_metrics_and_tasks_can_be_chosen(folder):
     three(folder)
     assert "MRR" not in table(folder.store).text() and "MRR" in set(table(folder.store).frame()["metric"])
-    made = table(folder.store, metrics=["MRR", "R@20"], tasks=["search"])
-    assert set(made.frame()["metric"]) == {"MRR", "R@20"} and set(made.frame()["task"]) == {"search"}
-    assert "MRR" in made.text() and "R@20" in made.text() and "MOST" not in made.text()
+    result = table(folder.store, metrics=["MRR", "R@20"], tasks=["search"])
+    assert set(result.frame()["metric"]) == {"MRR", "R@20"} and set(result.frame()["task"]) == {"search"}
+    assert "MRR" in result.text() and "R@20" in result.text() and "MOST" not in result.text()
 
 
 def test_footnotes_tell_what_a_reader_must_know(folder):
@@ -100,14 +100,14 @@ def test_footnotes_tell_what_a_reader_must_know(folder):
         folder.run("b", draws(2), leaks={"zero:target in own history": 12, "zero:none": 0}),
         folder.run("c", draws(3), tied=2, evidence={"backbone": {"name": "t5", "layers": 2}}),
     )
-    made = table(folder.store)
-    text = made.text(300)
+    result = table(folder.store)
+    text = result.text(300)
     assert "A† " in text and "† stopped by the budget, not by early stopping: A" in text
     assert "!! LEAK: target in own history: 12 (B)" in text and "zero:none" not in text
     assert "backbone small-t5: A" in text and "backbone name t5, layers 2: C" in text
     assert "C 100% of rec rows" in text and "A 100%" not in text
-    assert "LEAK" in one(made, model="b", task="rec", metric="N@10")["notes"]
-    assert "\033[1;31m!! LEAK" in made.text(300, color=True)
+    assert "LEAK" in one(result, model="b", task="rec", metric="N@10")["notes"]
+    assert "\033[1;31m!! LEAK" in result.text(300, color=True)
 
 
 def test_details_give_the_tests_of_every_row(folder):
@@ -119,8 +119,8 @@ def test_details_give_the_tests_of_every_row(folder):
 
 
 def test_json_and_csv_hold_the_same_flat_records(folder):
-    made = three(folder)
-    records = json.loads(made.json(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    result = three(folder)
+    records = json.loads(result.json(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     fields = {
         "dataset",
         "task",
@@ -152,9 +152,9 @@ def test_json_and_csv_hold_the_same_flat_records(folder):
     assert all(fields <= record.keys() for record in records)
     assert all(value is None or isinstance(value, str | int | float) for record in records for value in record.values())
     assert len(records) == 6 * (3 * 2 + 1) and records[0]["std"] is None and records[0]["seeds"] == "0"
-    read = list(csv.DictReader(io.StringIO(made.csv())))
+    read = list(csv.DictReader(io.StringIO(result.csv())))
     assert [float(row["mean"]) for row in read] == [record["mean"] for record in records]
-    frame = made.frame()
+    frame = result.frame()
     assert isinstance(frame, pd.DataFrame) and len(frame) == len(records) and frame["mean"].dtype == float
 
 
@@ -193,11 +193,11 @@ def test_heavy_packages_wait_until_they_are_needed():
 
 def test_a_table_of_one_row_compares_nothing(folder):
     folder.command(folder.run("a", draws(1)))
-    made = table(folder.store)
-    assert isinstance(made, Table) and cells(made)["p"].isna().all() and (cells(made)["rank"] == 1).all()
-    assert all(isinstance(estimate, Estimate) for estimate in made.blocks[0].estimates.values())
-    assert all(isinstance(note, Note) for note in made.blocks[0].notes)
-    assert "]*" not in made.text(details=True)
+    result = table(folder.store)
+    assert isinstance(result, Table) and cells(result)["p"].isna().all() and (cells(result)["rank"] == 1).all()
+    assert all(isinstance(estimate, Estimate) for estimate in result.blocks[0].estimates.values())
+    assert all(isinstance(note, Note) for note in result.blocks[0].notes)
+    assert "]*" not in result.text(details=True)
 
 
 def test_a_table_never_imports_statsmodels(folder):

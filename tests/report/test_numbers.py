@@ -20,38 +20,38 @@ from .results_by_hand import FIRST, OTHER, USERS, Folder, cells, draws, one, thr
 def test_means_and_intervals_equal_their_closed_forms(folder):
     better = draws(5, 20)
     folder.command(folder.run("a", better), folder.run("b", 9), folder.run("flat", 0, tied=99))
-    made = table(folder.store)
+    result = table(folder.store)
     gain = np.where(better < 10, 1 / np.log2(better + 2), 0)
-    row = one(made, model="a", task="rec", metric="N@10")
+    row = one(result, model="a", task="rec", metric="N@10")
     low, high = stats.t.interval(0.95, USERS - 1, gain.mean(), stats.sem(gain))
     assert (row["mean"], row["low"], row["high"]) == pytest.approx((gain.mean(), low, high))
-    assert one(made, model="a", task="rec", metric="R@5")["mean"] == pytest.approx((better < 5).mean())
-    assert one(made, model="a", task="search", metric="MRR")["mean"] == pytest.approx((1 / (better + 1)).mean())
+    assert one(result, model="a", task="rec", metric="R@5")["mean"] == pytest.approx((better < 5).mean())
+    assert one(result, model="a", task="search", metric="MRR")["mean"] == pytest.approx((1 / (better + 1)).mean())
     fixed = {
-        metric: one(made, model="b", task="rec", metric=metric)["mean"] for metric in ("R@5", "R@10", "N@10", "AUC")
+        metric: one(result, model="b", task="rec", metric=metric)["mean"] for metric in ("R@5", "R@10", "N@10", "AUC")
     }
     assert fixed == pytest.approx({"R@5": 0, "R@10": 1, "N@10": 1 / log2(11), "AUC": 90 / 99})
-    chance = {metric: one(made, model="flat", task="rec", metric=metric)["mean"] for metric in ("R@5", "R@10", "AUC")}
+    chance = {metric: one(result, model="flat", task="rec", metric=metric)["mean"] for metric in ("R@5", "R@10", "AUC")}
     assert chance == pytest.approx({"R@5": 0.05, "R@10": 0.1, "AUC": 0.5})
     assert row["users"] == row["rows"] == USERS and math.isnan(row["std"])
 
 
 def test_the_star_needs_a_best_model_that_both_tests_separate_from_the_second(folder):
-    made = three(folder)
-    best = one(made, model="a", task="rec", metric="N@10")
+    result = three(folder)
+    best = one(result, model="a", task="rec", metric="N@10")
     assert best["significant"] and best["rank"] == 1 and best["difference"] > 0
     assert best["p"] < 0.05 and best["p_randomisation"] < 0.05
-    assert not cells(made, model="b")["significant"].any() and not cells(made, model="c")["significant"].any()
-    second = cells(made, task="rec", metric="N@10", rank=2)
+    assert not cells(result, model="b")["significant"].any() and not cells(result, model="c")["significant"].any()
+    second = cells(result, task="rec", metric="N@10", rank=2)
     assert set(second["model"]) == {"b", "c"}  # equal means share a rank
 
 
 def test_equal_models_and_chance_differences_get_no_star(tmp_path):
     equal = Folder(tmp_path / "equal")
     equal.command(equal.run("a", draws(1)), equal.run("b", draws(1)))
-    made = table(equal.store)
-    assert set(made.frame()["rank"]) == {1} and not made.frame()["significant"].any()
-    assert one(made, model="b", task="rec", metric="N@10")["p"] == 1
+    result = table(equal.store)
+    assert set(result.frame()["rank"]) == {1} and not result.frame()["significant"].any()
+    assert one(result, model="b", task="rec", metric="N@10")["p"] == 1
     better = draws(1)
     nearly = better.copy()
     nearly[np.flatnonzero(better == 1)[:2]] = 0
@@ -70,19 +70,19 @@ def test_a_star_needs_the_randomisation_test_too(folder, monkeypatch):
 
 
 def test_tests_and_holm_equal_an_independent_computation(folder):
-    made = three(folder)
+    result = three(folder)
     gains = {m: np.where(b < 10, 1 / np.log2(b + 2), 0) for m, b in zip("ab", (draws(1, 8), draws(2)), strict=True)}
-    row = one(made, model="b", task="search", metric="N@10")
+    row = one(result, model="b", task="search", metric="N@10")
     difference = gains["a"] - gains["b"]
     assert row["p"] == pytest.approx(stats.ttest_rel(gains["a"], gains["b"]).pvalue)
     assert row["effect"] == pytest.approx(difference.mean() / difference.std(ddof=1))
     assert row["difference"] == pytest.approx(difference.mean())
     assert row["smallest_detectable"] == pytest.approx(2.8 * difference.std(ddof=1) / USERS**0.5)
-    rec = cells(made, task="rec", metric="N@10").set_index("model")
+    rec = cells(result, task="rec", metric="N@10").set_index("model")
     assert math.isnan(rec.loc["a", "p_holm"])
     # Three comparisons with the same p (the least that the randomisation test can give): each is tripled.
     assert rec.loc[["b", "c", "most"], "p_holm"].tolist() == pytest.approx([3 / 10_001] * 3)
-    assert cells(made, metric="R@5")["p_holm"].isna().all()
+    assert cells(result, metric="R@5")["p_holm"].isna().all()
 
 
 def test_seeds_are_averaged_per_user_first_and_their_spread_is_reported(folder):
@@ -107,11 +107,11 @@ def test_rows_with_other_seeds_are_compared_on_the_common_ones_and_flagged(folde
     worse, trivial = draws(8), draws(9, 80)
     places += [folder.run("b", worse, seed=1), folder.run("most", trivial, group="trivial", config={})]
     folder.command(*places)
-    made = table(folder.store)
+    result = table(folder.store)
     gain = {
         seed: np.where(b < 10, 1 / np.log2(b + 2), 0) for seed, b in [*better.items(), ("b", worse), ("most", trivial)]
     }
-    rows = cells(made, task="rec", metric="N@10").set_index("model")
+    rows = cells(result, task="rec", metric="N@10").set_index("model")
     assert rows.loc["b", "difference"] == pytest.approx((gain[1] - gain["b"]).mean())
     assert (
         "seeds 1 where others have 0,1,2" in rows.loc["b", "notes"] and "where others" not in rows.loc["most", "notes"]
@@ -177,11 +177,11 @@ def test_a_trained_model_at_chance_is_named(folder):
         folder.run("copies", 0, tied=99, group="trivial", config={}),
         folder.run("theirs", 0, tied=99, kind="imported", group="imported", budget="", config={}),
     )
-    made = table(folder.store)
-    noted = [(note.text.split(" (")[0], note.rows) for note in made.blocks[0].notes if note.kind == "chance"]
+    result = table(folder.store)
+    noted = [(note.text.split(" (")[0], note.rows) for note in result.blocks[0].notes if note.kind == "chance"]
     assert noted == [("no better than chance on rec", ("FLAT", "LOST")), ("no better than chance on search", ("FLAT",))]
-    assert "!! no better than chance on rec (N@10 of a constant score: 0.045): FLAT, LOST" in made.text(200)
-    assert "no better than chance" in one(made, model="lost", task="rec", metric="N@10")["notes"]
+    assert "!! no better than chance on rec (N@10 of a constant score: 0.045): FLAT, LOST" in result.text(200)
+    assert "no better than chance" in one(result, model="lost", task="rec", metric="N@10")["notes"]
 
 
 def test_texts_test_only_what_they_show(folder, monkeypatch):
@@ -191,13 +191,13 @@ def test_texts_test_only_what_they_show(folder, monkeypatch):
     monkeypatch.setattr(
         comparison, "compare", lambda a, b, seed, true=comparison.compare: calls.append(1) or true(a, b, seed)
     )
-    made = three(folder)
+    result = three(folder)
     assert calls == []
-    made.text()
+    result.text()
     assert len(calls) == 2 * 4  # best against second, two tasks, four printed metrics
-    made.text(details=True)
+    result.text(details=True)
     assert len(calls) == 8 + 2 + 1  # on the primary metric against all others: three more rows on rec, two on search
-    made.records()
+    result.records()
     assert len(calls) == 11 + 2 * 2  # MRR and AUC
-    made.json()
+    result.json()
     assert len(calls) == 15

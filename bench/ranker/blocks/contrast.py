@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.data.batch import Batch
-from bench.ranker.blocks.embeddings import FeatureEmbedding, QueryEmbedding
+from bench.ranker.blocks.embeddings import Table
 
 
 def user_contrast(left: Tensor, right: Tensor, user: Tensor, temperature: float) -> Tensor:
@@ -128,7 +128,7 @@ class PairContrast(BilinearSimilarity):
         return loss / 2
 
     def of_histories(
-        self, batch: Batch, query_table: QueryEmbedding, item_table: FeatureEmbedding, negatives: int, tasks: int
+        self, batch: Batch, query_table: Table, item_table: Table, negatives: int, tasks: int
     ) -> list[Tensor]:
         """For each task code the mean loss over the (query, clicked item) pairs in the histories of its rows.
 

@@ -1,10 +1,21 @@
 """Embeddings of items, queries and users from ids, features and words: tanh(Linear(concatenation))."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
 from bench.data.catalog import Catalog
 from bench.ranker.blocks.pooling import masked_mean
+
+
+class Table(Protocol):
+    """A module that gives each of `rows` ids, padding with them, a vector."""
+
+    rows: int
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """(n,) ids -> (n, d)."""
 
 
 class QueryEmbedding(nn.Module):
@@ -75,7 +86,7 @@ class FeatureEmbedding(nn.Module):
         return torch.tanh(self.linear(torch.cat(parts, -1))) * (ids > 0)[:, None]
 
 
-def lookup(table: QueryEmbedding | FeatureEmbedding, *ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+def lookup(table: Table, *ids: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Vectors (n, d), and for each of the id tensors (any shapes) the rows of `vectors` that belong to it.
 
     Each id goes through the network once, however often it occurs; `F.embedding(rows, vectors)` spreads the result.

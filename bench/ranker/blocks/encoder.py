@@ -133,10 +133,10 @@ class Encoder(nn.Module):
         """`x` (B, L, d) plus the vectors of its positions."""
         if self.positions == "none":
             return x
-        place = torch.arange(mask.shape[1], device=x.device)  # (L,)
+        position = torch.arange(mask.shape[1], device=x.device)  # (L,)
         if self.from_end:
-            place = (mask.sum(1, keepdim=True) - 1 - place).clamp(min=0)  # (B, L)
-        return x + (self.position(place) if self.positions == "learned" else self.sinusoids[place])
+            position = (mask.sum(1, keepdim=True) - 1 - position).clamp(min=0)  # (B, L)
+        return x + (self.position(position) if self.positions == "learned" else self.sinusoids[position])
 
 
 def sinusoidal(length: int, d: int) -> Tensor:

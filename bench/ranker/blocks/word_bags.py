@@ -89,11 +89,11 @@ class WordDraws(nn.Module):
         """`count` words with replacement per owner (n,): (n, count) word ids, and (n,) whether the owner has any."""
         start, length = self.offsets[owners], self.offsets[owners + 1] - self.offsets[owners]  # (n,)
         draw = torch.rand(len(owners), count, dtype=torch.float64, device=owners.device)  # (n, count)
-        place = (draw * length[:, None]).long().minimum((length - 1).clamp(min=0)[:, None])
+        index = (draw * length[:, None]).long().minimum((length - 1).clamp(min=0)[:, None])
         if not len(self.values):
-            return torch.zeros_like(place), length > 0
-        place = (start[:, None] + place).clamp(max=len(self.values) - 1)  # (n, count)
-        return self.values[place].long() * (length > 0)[:, None], length > 0
+            return torch.zeros_like(index), length > 0
+        index = (start[:, None] + index).clamp(max=len(self.values) - 1)  # (n, count)
+        return self.values[index].long() * (length > 0)[:, None], length > 0
 
 
 class WordNoise(nn.Module):
@@ -146,5 +146,5 @@ def _query_words(catalog: Catalog, queries: Ragged) -> Ragged:
 def _without(lists: Ragged, others: Ragged) -> Ragged:
     """The values of each list that are not in the other list of the same row."""
     width = 1 + max(int(part.values.max(initial=0)) for part in (lists, others))
-    kept = ~np.isin(lists.owners() * width + lists.values, others.owners() * width + others.values)
-    return Ragged.from_pairs(lists.owners()[kept], lists.values[kept], len(lists))
+    unshared = ~np.isin(lists.owners() * width + lists.values, others.owners() * width + others.values)
+    return Ragged.from_pairs(lists.owners()[unshared], lists.values[unshared], len(lists))

@@ -1,0 +1,126 @@
+"""T5 models inside a ranker: answers of one step, labels of one token, new tokens, LoRA.
+
+P prompts of T tokens each, width d, V words.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.ranker.context import Context
+
+
+def encode(lm: Any, vectors: Tensor, mask: Tensor) -> Tensor:
+    """Encoder states (P, T, d) of input vectors (P, T, d); `mask` (P, T) bool is True on what is real."""
+    return lm.encoder(inputs_embeds=vectors, attention_mask=_attention(mask)).last_hidden_state
+
+
+def answer(lm: Any, states: Tensor, mask: Tensor) -> Tensor:
+    """What the decoder says first, as a vector (P, d) for the output head: logits are its products with the head's rows.
+
+    Only the rows of the head that are asked for need to be multiplied, and only one step is decoded.
+
+    Args:
+        lm: a T5ForConditionalGeneration.
+        states: (P, T, d) of `encode`.
+        mask: (P, T) bool.
+    """
+    start = torch.full((len(states), 1), lm.config.decoder_start_token_id, device=states.device)
+    return decode(lm, lm.decoder.embed_tokens(start), states, mask)[:, 0]
+
+
+def decode(lm: Any, vectors: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    """Decoder outputs (P, S, d) for the output head, from decoder inputs (P, S, d).
+
+    Args:
+        lm: a T5ForConditionalGeneration.
+        vectors: (P, S, d) embeddings of the start token and of what follows.
+        states: (P, T, d) of `encode`.
+        mask: (P, T) bool.
+    """
+    out = lm.decoder(
+        inputs_embeds=vectors,
+        encoder_hidden_states=states,
+        encoder_attention_mask=_attention(mask),
+        use_cache=False,
+    )
+    return out.last_hidden_state * head_scale(lm)
+
+
+def head_scale(lm: Any) -> float:
+    """The factor between decoder and output head: the first T5 shrinks by sqrt(d), T5 1.1 and flan-t5 do not."""
+    return lm.config.d_model**-0.5 if lm.config.scale_decoder_outputs else 1.0
+
+
+def word_scale(words: nn.Embedding) -> Tensor:
+    """() root mean square of a word embedding's entries: the scale of what is inserted among words."""
+    return words.weight.detach().square().mean().sqrt()
+
+
+def label_token(tokenizer: Any, word: str) -> int:
+    """The one token of an answer such as "Yes".
+
+    Raises:
+        ValueError: the tokenizer cuts it into several or does not know it.
+    """
+    ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        raise ValueError(f"'{word}' is {len(ids)} tokens of this tokenizer; one that knows it as one token is needed")
+    return ids[0]
+
+
+class ExtraVocabulary(nn.Module):
+    """New tokens of a language model: rows below its word table, and below its output head where that is apart.
+
+    Their entries start with the root mean square of the old rows (N(0, rms)), so that a new token is neither silent nor
+    loud among words. Token V + n is row n, where V is the number of rows of the old table.
+
+    Args:
+        lm: the language model; it stays as it is.
+        size: N, the number of new tokens.
+        generator: source of the start.
+    """
+
+    def __init__(self, lm: Any, size: int, generator: torch.Generator):
+        super().__init__()
+        words, head = lm.get_input_embeddings().weight, lm.get_output_embeddings().weight
+        self.first = len(words)
+        self.input = nn.Parameter(_like(words, size, generator))  # (N, d)
+        self.output = self.input if head is words else nn.Parameter(_like(head, size, generator))  # (N, d)
+
+
+def add_lora(lm: Any, context: Context, *, rank: int, alpha: int, dropout: float, targets: list[str]) -> None:
+    """Put low-rank adapters into a language model, in place (Hu et al., ICLR 2022; `peft`). At first they change nothing.
+
+    The weights of the language model get no gradient any more; `lora_parameters` are those that do.
+
+    Args:
+        lm: the language model.
+        context: of the model; the start derives from its seed.
+        rank: of the adapters.
+        alpha: their products are scaled by alpha / rank.
+        dropout: of what they read.
+        targets: names of the linear layers, such as "q" and "v".
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, bias="none")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.generator("lora").initial_seed())
+        inject_adapter_in_model(config, lm)
+
+
+def lora_parameters(lm: Any) -> list[nn.Parameter]:
+    """The weights of the adapters."""
+    return [parameter for name, parameter in lm.named_parameters() if "lora_" in name]
+
+
+def _attention(mask: Tensor) -> Tensor | None:
+    """The mask as transformers reads it; None is faster where nothing is masked."""
+    return None if bool(mask.all()) else mask.long()
+
+
+def _like(table: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    std = float(table.detach().square().mean().sqrt())
+    return torch.empty(size, table.shape[1]).normal_(0, std, generator=generator)
