@@ -35,8 +35,9 @@ def plan(request: "RunRequest") -> list[DatasetPlan]:
     Raises:
         UsageError: a data set, model or setting does not exist or does not fit. RunError: data are missing or damaged.
     """
-    threads = usable_threads(request.threads)
-    device = settings.device(request.device)
+    cores = usable_threads(0)
+    threads = request.placement.threads(request.threads, cores)
+    device = settings.device(request.device, elsewhere=request.placement.executor == "ray")
     return [_plan_dataset(request, name, device, threads) for name in dict.fromkeys(request.dataset)]
 
 
