@@ -23,6 +23,7 @@ from bench.ranker import registry
 
 def keys():
     modules = {name: entry.target.partition(":")[0] for name, entry in registry.entries().items()}
+    fit_sources.cache_clear()
     return {name: fit_sources(module) for name, module in modules.items()}
 
 answer = {"": keys()}
