@@ -30,6 +30,7 @@ COMMANDS = {
     "candidates": "Export the candidate lists, or import your own.",
     "scores": "Import scores that were computed elsewhere on the same candidates.",
     "audit": "Find numbers that cannot be right.",
+    "analyze": "Mutual information, parameter space, gradients, ablation, sweep.",
     "runs": "List and remove finished runs.",
     "ui": "Browse the runs in the MLflow UI.",
     "doctor": "Show what is installed, what is missing and how to get it.",

@@ -13,6 +13,7 @@ from bench.store.records import RunRecord
 from bench.store.results import Store
 
 if TYPE_CHECKING:
+    from bench.experiments.fitting import Fitting
     from bench.experiments.prepared_data import PreparedData
 
 
@@ -41,11 +42,8 @@ def evaluate(
     reporter = reporter or Reporter()
     store = Store(out)
     records = [store.find(run) for run in dict.fromkeys(runs)]
-    from bench.experiments.fitting import Fitting
     from bench.experiments.job import rank_run, unranked
     from bench.experiments.prepared_data import choose_candidates
-    from bench.experiments.process import configure_torch
-    from bench.experiments.source_keys import fit_sources
     from bench.store.mlflow_view import Tracker
 
     used = settings.device(device)
@@ -57,23 +55,8 @@ def evaluate(
             raise UsageError(
                 f"{record.id} holds imported scores; a file of scores for those candidates must be imported instead"
             )
-        prepared = _data_of(record, opened, data)
-        configure_torch(record.threads)
-        cls = registry.get(record.model)
-        code = fit_sources(cls.__module__, "backbone" in record.config)
-        if code != record.code:
-            reporter.warn(f"{record.id} was fitted with other sources ({record.code}) than those installed ({code})")
-        fitting = Fitting(
-            name=record.model,
-            cls=cls,
-            config=cls.Config(**record.config),
-            tasks=tuple(record.tasks),
-            seed=record.seed,
-            prepared=prepared,
-            device=used,
-            threads=record.threads,
-            folder=folder,
-        )
+        fitting = open_run(folder, record, opened, data=data, device=used, reporter=reporter)
+        prepared = fitting.prepared
         choices = []
         for spec in candidates:
             choice = choose_candidates(prepared, spec, prepared.tasks, candidate_seed)
@@ -96,6 +79,51 @@ def evaluate(
             tracker.log_run(folder, record, command)
         ranked.append(record)
     return ranked
+
+
+def open_run(
+    folder: Path,
+    record: RunRecord,
+    opened: "dict[str, PreparedData]",
+    *,
+    data: str | Path | None = None,
+    device: str = "cpu",
+    reporter: Reporter | None = None,
+) -> "Fitting":
+    """A finished fit with its data and its model's class, ready to load.
+
+    Args:
+        folder: of the run.
+        record: of the run.
+        opened: data that are open already; gets those of this run.
+        data: folder of raw and prepared data.
+        device: where the model shall be.
+        reporter: hears when the sources have changed since the fit.
+
+    Raises:
+        RunError: the data set is now another one.
+    """
+    from bench.experiments.fitting import Fitting
+    from bench.experiments.process import configure_torch
+    from bench.experiments.source_keys import fit_sources
+
+    prepared = _data_of(record, opened, data)
+    configure_torch(record.threads)
+    cls = registry.get(record.model)
+    code = fit_sources(cls.__module__, "backbone" in record.config)
+    if code != record.code and reporter:
+        reporter.warn(f"{record.id} was fitted with other sources ({record.code}) than those installed ({code})")
+    return Fitting(
+        name=record.model,
+        cls=cls,
+        config=cls.Config(**record.config),
+        tasks=tuple(record.tasks),
+        seed=record.seed,
+        prepared=prepared,
+        device=device,
+        threads=record.threads,
+        folder=folder,
+    )
 
 
 def _data_of(record: RunRecord, opened: "dict[str, PreparedData]", root: str | Path | None) -> "PreparedData":

@@ -55,7 +55,11 @@ class Fitting:
     folder: Path
 
     def fit(
-        self, view: FitView, listener: Listener | None = None, validation_rows: int = 0
+        self,
+        view: FitView,
+        listener: Listener | None = None,
+        validation_rows: int = 0,
+        created: Callable[[Ranker, TrainData], None] | None = None,
     ) -> tuple[Ranker, dict[str, Any], dict[str, Any]]:
         """Fit from the last checkpoint in the folder, and write the weights there.
 
@@ -63,6 +67,7 @@ class Fitting:
             view: hears of steps and epochs.
             listener: hears of the checks and may end the fit.
             validation_rows: at most so many validation rows per task, 0 means all.
+            created: called with the untrained model and its training data, for a listener that looks at both.
 
         Returns:
             the fitted model; facts of the fit, with the metrics of the validation rows under "validation"; evidence.
@@ -72,6 +77,8 @@ class Fitting:
         """
         model = self._new_ranker(view, listener)
         train = TrainData(self.prepared.batches, self.tasks, self.seed)
+        if created is not None:
+            created(model, train)
         valid = self._guarded(lambda: self._validation(model, view, validation_rows))
         facts = self._guarded(lambda: model.fit(train, valid))
         state = {name: value.clone() for name, value in model.state().items()}
