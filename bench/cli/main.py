@@ -24,6 +24,7 @@ from bench.messages import one_line
 COMMANDS = {
     "run": "Fit models and rank them on the same candidates.",
     "evaluate": "Rank finished runs on further candidates, without training.",
+    "tune": "Search the settings of models with Ray Tune.",
     "table": "Compare the models of the newest command, or of --from folders.",
     "models": "List the models, or check one against the contract.",
     "data": "List, fetch, check, prepare and describe data sets.",

@@ -124,6 +124,9 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     metavar="N",
     help="Validate on at most N rows of each task, chosen by a hash; part of a fit's key.  [default: all]",
 )
+@click.option(
+    "--tuned", is_flag=True, help="The best known settings of `bench tune`, where the model has a search space."
+)
 @options.device
 @click.option(
     "--threads",

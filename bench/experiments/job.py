@@ -41,6 +41,7 @@ class Job:
     code: str  # hash of the sources that decide the fit
     validation_rows: int = 0  # at most so many per task, 0 means all
     force: bool = False  # fit anew although the run is there
+    tuned: str = ""  # the search that found the settings, for the record
     command: str = ""  # the command line, for the record
     top_lists: bool = False  # also keep the best candidates of every row
 
@@ -154,7 +155,9 @@ def _fit_and_rank(job: Job, store: Store, listener: "Listener | None", reporter:
             code=job.code,
             fit=facts,
             files=checksums(folder),
-            evidence=evidence | ({"validation rows per task": job.validation_rows} if job.validation_rows else {}),
+            evidence=evidence
+            | ({"validation rows per task": job.validation_rows} if job.validation_rows else {})
+            | ({"tuned": job.tuned} if job.tuned else {}),
             environment=environment.facts() | {"command": job.command},
             started=started,
             seconds=time.perf_counter() - clock,

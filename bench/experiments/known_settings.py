@@ -19,7 +19,7 @@ from bench.experiments.settings import Overrides
 from bench.experiments.source_keys import fit_sources
 from bench.files import write_atomically
 from bench.plugins import TREE
-from bench.ranker import backbone_names, registry
+from bench.ranker import registry
 
 FOLDER = ".settings"
 # They decide a config together with the sources that the model reaches.
@@ -75,8 +75,7 @@ def model_settings(out: str | Path, name: str, budget: str, overrides: Overrides
 
 def _completed(config: dict[str, Any], module: str) -> KnownSettings:
     """With the backbone that this machine has, which changes with the machine and is never remembered."""
-    if config.get("backbone") == "auto":
-        config = config | {"backbone": backbone_names.resolve("auto")}
+    config = settings.on_this_machine(config)
     return KnownSettings(config, fit_sources(module, "backbone" in config))
 
 

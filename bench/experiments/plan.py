@@ -10,8 +10,11 @@ from bench.experiments.job import Job
 from bench.experiments.known_settings import model_settings
 from bench.experiments.prepared_data import CandidateChoice, PreparedData, choose_candidates, open_data, tasks_of
 from bench.experiments.process import usable_threads
+from bench.experiments.settings import Overrides
+from bench.experiments.tuning.best_known import best_known
 from bench.ranker import registry
 from bench.store import environment
+from bench.store.results import Store
 
 if TYPE_CHECKING:
     from bench.experiments.run import RunRequest
@@ -59,9 +62,14 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
     choices = [choose_candidates(prepared, spec, tasks, request.candidate_seed) for spec in request.candidates]
     ranked = {choice: set(prepared.candidate_tasks(choice)) for choice in choices}
     data, jobs = prepared.choice(), []
-    for model, given in known.items():
-        served = registry.entry(model).tasks
+    for model in models:
+        given, served = known[model], registry.entry(model).tasks
         serves = tuple(task for task in tasks if task in served)
+        tuned = ""
+        if request.tuned and registry.get(model).search_space:
+            best = best_known(Store(request.out), prepared, model, serves, request.budget, request.validation_rows)
+            overrides, tuned = request.overrides.over(Overrides({model: best.values})), best.origin
+            given = model_settings(request.out, model, request.budget, overrides, published)
         jobs += [
             Job(
                 model=model,
@@ -77,6 +85,7 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
                 code=given.code,
                 validation_rows=request.validation_rows,
                 force=request.force,
+                tuned=tuned,
                 command=environment.command_line(),
                 top_lists=request.top_lists,
             )

@@ -42,6 +42,7 @@ class RunRequest:
     overrides: Overrides = field(default_factory=Overrides)
     budget: str = "quick"
     validation_rows: int = 0
+    tuned: bool = False
     device: str = "auto"
     threads: int = 0
     force: bool = False

@@ -108,6 +108,15 @@ def model_config(cls: "type[Ranker]", name: str, budget: str, overrides: Overrid
     return config
 
 
+def on_this_machine(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with the backbone that this machine has in the place of `auto`."""
+    if config.get("backbone") != "auto":
+        return config
+    from bench.ranker.backbone_names import resolve
+
+    return config | {"backbone": resolve("auto")}
+
+
 def check_train_keys(overrides: Overrides, configs: Iterable[dict[str, Any]]) -> None:
     """Refuse `train.KEY` that none of the models has."""
     known = {name for config in configs for name in config}

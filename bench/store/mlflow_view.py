@@ -24,8 +24,10 @@ from bench.store.mlflow_database import (
     without_password,
     write_run,
 )
+from bench.store.mlflow_studies import write_study
 from bench.store.records import BenchWarning, CommandRecord, RunRecord, content_digest
 from bench.store.results import Store
+from bench.store.studies import studies
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 _PAIRS = """
     SELECT a.value, b.value FROM tags a JOIN tags b USING (run_uuid) JOIN tags c USING (run_uuid) JOIN runs r USING (run_uuid)
-    WHERE a.key = 'bench.run' AND b.key = 'bench.digest' AND c.key = 'bench.kind' AND c.value != 'failed'
+    WHERE a.key = 'bench.run' AND b.key = 'bench.digest' AND c.key = 'bench.kind' AND c.value NOT IN ('failed', 'trial', 'study')
     AND r.lifecycle_stage = 'active'
 """
 _NEWEST = """
@@ -220,7 +222,9 @@ class _View:
             elif command.id in dead or not (self.tracking.folder / f".command.{command.id}.lock").exists():
                 # It was killed; its last run says how far it came.
                 self.close_command(command, "KILLED", ends.get(command.id))
-        return written
+        return written + sum(
+            write_study(self.tracking, self.client, study, study.trials) for study in studies(self.store)
+        )
 
     def _parents(self, command: CommandRecord, dataset: str) -> list[str]:
         experiment = self.tracking.experiment(self.client, dataset)

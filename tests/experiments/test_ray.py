@@ -1,112 +1,98 @@
-"""Runs on a Ray cluster of two nodes, one of which is lost on the way."""
+"""Runs on a Ray cluster of two nodes, one of which is lost on the way. The driver is a process of its own, as for a user."""
 
+import os
 import secrets
-import threading
+import subprocess
+import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from bench.errors import RunError
-from bench.experiments.executors.choose import Placement
-from bench.experiments.executors.contract import Limits
-from bench.experiments.run import RunRequest, run
-from bench.experiments.settings import Overrides
-from bench.ranker import registry
 from bench.store.results import Store
 
 from .faulty_models import write_log, write_package
-from .test_executors import Lines, files
+from .two_nodes import two_nodes
 
 pytestmark = pytest.mark.slow
-ray = pytest.importorskip("ray")
+LIMIT = 300  # seconds that a command may take here
 
 
-@pytest.fixture(scope="module", autouse=True)
-def token():
-    """One secret for the nodes and the driver, which Ray reads once per process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        yield
-
-
-@pytest.fixture
-def package(tmp_path_factory, monkeypatch):
+@pytest.fixture(scope="module")
+def env(tmp_path_factory) -> dict[str, str]:
+    """The package is installed for every process; nodes and drivers share one secret."""
     folder = write_package(tmp_path_factory.mktemp("package"))
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    registry.entries.cache_clear()
-    yield folder
-    registry.entries.cache_clear()
+    own = {"PYTHONPATH": str(folder), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return os.environ | own | {"BENCH_DATA": str(tmp_path_factory.mktemp("data")), "PYTHONUNBUFFERED": "1"}
 
 
-def request(tmp_path: Path, out: str, models: str, **options) -> RunRequest:
-    log = tmp_path / "log" / "events"
-    if not log.exists():
-        write_log(log)
-    slow = Overrides({"steps": {"pause": 0.25}} if "steps" in models else {})
-    return RunRequest(models, (f"log:{log}",), trivial=False, out=tmp_path / out, threads=1, overrides=slow, **options)
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> Path:
+    return write_log(tmp_path_factory.mktemp("log") / "events")
 
 
-class Placed(Lines):
-    """Remembers how many runs were at work at once, and calls back when two are."""
-
-    def __init__(self, when_two):
-        super().__init__()
-        self.most, self.open, self.when_two = 0, 0, when_two
-
-    def fit(self, name, patience=None):
-        self.open += 1
-        self.most = max(self.most, self.open)
-        if self.open == 2 and self.when_two:
-            action, self.when_two = self.when_two, None
-            threading.Timer(1.5, action).start()
-        return super().fit(name, patience)
+def words(log: Path, out: Path, models: str, *more: str) -> list[str]:
+    asked = ["run", "--models", models, "--dataset", f"log:{log}", "--no-trivial", "--threads", "1", "--out", str(out)]
+    return [sys.executable, "-m", "bench", *asked, *more]
 
 
-def test_a_lost_node_costs_nothing_but_time(package, tmp_path):
-    from .two_nodes import two_nodes
+def files(out: Path) -> dict[str, bytes]:
+    kept = [p for p in out.glob("*/*/*") if p.suffix == ".safetensors" or p.name.startswith("ranks-")]
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in sorted(kept)}
 
-    asked = request(tmp_path, "local", "steps,fine", seeds=(0, 1, 2))
-    alone = run(asked)
-    assert not alone.failed
-    with two_nodes(package) as nodes:
-        on_ray = Placement("ray", address=nodes.address)
-        reporter = Placed(nodes.kill_worker)
-        outcome = run(replace(asked, out=tmp_path / "ray", placement=on_ray), reporter)
-        assert reporter.when_two is None and reporter.most >= 2, "one CPU each: two at once are on both nodes"
-        assert nodes.worker.poll() is not None
-        with pytest.raises(RunError, match="no node of the Ray cluster has what"):
-            run(replace(asked, seeds=(9,), out=tmp_path / "ray", placement=replace(on_ray, gpus=1)))
-    assert not outcome.failed and outcome.command.runs == alone.command.runs
-    assert files(tmp_path / "local") == files(tmp_path / "ray") and len(files(tmp_path / "ray")) == 12
+
+def test_a_lost_node_costs_nothing_but_time(env, log, tmp_path):
     from bench.report.table import markdown
 
-    body = [[line for line in markdown(Store(tmp_path / out)).splitlines() if "|" in line] for out in ("local", "ray")]
-    assert body[0] == body[1]
+    asked = ("steps,fine", "--seeds", "0,1,2", "--set", "steps.pause=0.25")
+    alone = subprocess.run(
+        words(log, tmp_path / "local", *asked), env=env, capture_output=True, timeout=LIMIT, check=False
+    )
+    assert alone.returncode == 0, alone.stderr
+    with two_nodes(env) as nodes:
+        on_ray = ("--executor", "ray", "--address", nodes.address)
+        driver = subprocess.Popen(
+            words(log, tmp_path / "ray", *asked, *on_ray),
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        at_work, lines = set(), []
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            lines.append(line)
+            name, _, what = line.partition(": ")
+            if name.startswith("steps"):
+                at_work = at_work | {name} if "epoch" in what else at_work - {name} if "done" in what else at_work
+            if len(at_work) == 2 and nodes.worker.poll() is None:  # one CPU each: they are on both nodes
+                nodes.kill_worker()
+        assert driver.wait(LIMIT) == 0, "".join(lines)
+        assert nodes.worker.poll() is not None, "two runs were at work at the same time"
+        refused = words(log, tmp_path / "ray", "fine", "--seeds", "9", *on_ray, "--gpus", "1")
+        done = subprocess.run(refused, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+        assert done.returncode == 1 and "no node of the Ray cluster has what fine (seed 9) needs" in done.stderr
+    assert files(tmp_path / "local") == files(tmp_path / "ray") and len(files(tmp_path / "ray")) == 12
+    tables = [markdown(Store(tmp_path / out)).splitlines() for out in ("local", "ray")]
+    bodies = [[line for line in table if "|" in line] for table in tables]
+    assert bodies[0] == bodies[1] and len(bodies[0]) > 3
 
 
-def test_faults_on_ray_are_those_of_processes(package, tmp_path):
-    limits = Limits(memory_mb=psutil.Process().memory_info().rss / 1e6 + 800)
-    asked = request(tmp_path, "out", "broken,killed,greedy,fine", placement=Placement("ray", limits=limits))
-    outcome = run(asked, Lines())
-    reasons = {path.rpartition("/")[2].rpartition("-s0")[0]: line for path, line in outcome.failed.items()}
-    assert reasons["broken"].startswith("broken failed: ValueError: no such luck")
-    assert "SIGKILL" in reasons["killed"] and reasons["greedy"].startswith("did not finish: more than")
-    assert [record.model for record in outcome.runs.values()] == ["fine"]
-    deadline = time.monotonic() + 30
-    while (left := [p for p in psutil.process_iter(["name"]) if p.info["name"] == "raylet" and _ours(p)]) and (
-        time.monotonic() < deadline
-    ):
+def test_faults_on_ray_stay_with_their_run_and_nothing_is_left(env, log, tmp_path):
+    more = ("--executor", "ray", "--memory-limit", "1200")
+    asked = words(log, tmp_path, "broken,killed,greedy,fine", *more)
+    driver = subprocess.Popen(asked, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    family: set[psutil.Process] = set()
+    while driver.poll() is None:
+        family |= set(psutil.Process(driver.pid).children(recursive=True))
         time.sleep(0.5)
+    failed = [line for line in driver.communicate()[1].splitlines() if line.startswith("failed: ")]
+    reasons = {line.split("/")[-1].rpartition("-s0")[0]: line for line in failed}
+    assert set(reasons) == {"broken", "killed", "greedy"}, reasons
+    assert "no such luck" in reasons["broken"] and "SIGKILL" in reasons["killed"]
+    assert "did not finish: more than 1200 MB" in reasons["greedy"]
+    assert [record.model for _, record in Store(tmp_path).runs()] == ["fine"]
+    assert any(process.pid for process in family)
+    _, left = psutil.wait_procs(family, timeout=30)
     assert not left
-
-
-def _ours(process: psutil.Process) -> bool:
-    try:
-        return psutil.Process() in process.parents()
-    except psutil.Error:
-        return False

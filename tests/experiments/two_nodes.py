@@ -1,6 +1,5 @@
 """A Ray cluster of two nodes on one machine: a head and a worker, each with processes of its own, on loopback."""
 
-import os
 import shutil
 import signal
 import socket
@@ -32,8 +31,8 @@ class TwoNodes:
 
 
 @contextmanager
-def two_nodes(python_path: Path) -> Iterator[TwoNodes]:
-    """Start both nodes with one CPU each and wait for them; nothing is left of them afterwards."""
+def two_nodes(env: dict[str, str]) -> Iterator[TwoNodes]:
+    """Start both nodes with one CPU each in an environment; nothing is left of them afterwards."""
     # Short, for the paths of sockets may have 107 bytes.
     folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")
     with socket.socket() as free:
@@ -41,9 +40,9 @@ def two_nodes(python_path: Path) -> Iterator[TwoNodes]:
         port = free.getsockname()[1]
     head = worker = None
     try:
-        head = _start(python_path, "--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false")
+        head = _start(env, "--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false")
         _wait_for(port)
-        worker = _start(python_path, f"--address=127.0.0.1:{port}")
+        worker = _start(env, f"--address=127.0.0.1:{port}")
         yield TwoNodes(f"127.0.0.1:{port}", head, worker)
     finally:
         for node in (worker, head):
@@ -52,13 +51,13 @@ def two_nodes(python_path: Path) -> Iterator[TwoNodes]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(python_path: Path, *words: str) -> subprocess.Popen:
+def _start(env: dict[str, str], *words: str) -> subprocess.Popen:
     ray = Path(sys.executable).with_name("ray")
     program = [str(ray)] if ray.exists() else [sys.executable, "-m", "ray.scripts.scripts"]
     common = ["--num-cpus=1", "--object-store-memory=100000000", "--node-ip-address=127.0.0.1", "--block"]
     return subprocess.Popen(
         [*program, "start", *words, *common],
-        env=os.environ | _QUIET | {"PYTHONPATH": str(python_path)},
+        env=env | _QUIET,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
