@@ -22,6 +22,7 @@ from bench.ranker.contract import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    Representation,
     TorchRanker,
     TrainConfig,
     Window,
@@ -146,6 +147,12 @@ class JSR(TorchRanker):
             if own.any():
                 scores = scores.masked_scatter(own[:, None], tower(product[own]).squeeze(-1).float())
         return scores
+
+    def represent(self, batch: Batch) -> Representation:
+        """phi_U or phi_Q beside phi_I, (B, K, 2d), and the product that the towers read, (B, K, d)."""
+        _, rows = self.encode(batch)
+        items = self.item_vectors_of(batch.cand)  # (B, K, d)
+        return Representation(torch.cat([rows[:, None].expand_as(items), items], -1), rows[:, None] * items)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """L_rec + search_weight * L_search, each the mean over its rows; fresh value near ln 2 each."""

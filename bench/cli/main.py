@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "Rank finished runs on further candidates, without training.",
     "tune": "Search the settings of models with Ray Tune.",
     "table": "Compare the models of the newest command, or of --from folders.",
+    "report": "Everything behind a table as one HTML file, with its figures.",
     "models": "List the models, or check one against the contract.",
     "data": "List, fetch, check, prepare and describe data sets.",
     "candidates": "Export the candidate lists, or import your own.",

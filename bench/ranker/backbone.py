@@ -20,6 +20,8 @@ from bench.errors import RunError
 from bench.ranker.backbone_names import PRETRAINED, SMALL, absent, available, may_download
 from bench.ranker.context import Backbone
 
+# Checkpoints with the modules of a T5: t5, t5-v1.1 and flan-t5; mt5; umt5.
+FAMILY = ("t5", "mt5", "umt5")
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 # Words of a large log beyond this number are spelled in characters.
 VOCABULARY = 30_000
@@ -121,7 +123,7 @@ def _pretrained(name: str) -> Backbone:
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoTokenizer, T5ForConditionalGeneration
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
     source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     local = not may_download()
@@ -129,10 +131,10 @@ def _pretrained(name: str) -> Backbone:
         raise absent(name)
     try:
         kind = AutoConfig.from_pretrained(source, local_files_only=local).model_type
-        if kind != "t5":
+        if kind not in FAMILY:
             raise RunError(f"backbone '{name}' is a {kind} model; a T5 is needed, such as {PRETRAINED}")
         with _quiet():
-            model, report = T5ForConditionalGeneration.from_pretrained(
+            model, report = AutoModelForSeq2SeqLM.from_pretrained(
                 source, local_files_only=local, dtype=torch.float32, output_loading_info=True
             )
         if report["missing_keys"] or report["mismatched_keys"]:

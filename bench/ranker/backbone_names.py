@@ -41,9 +41,11 @@ def available(name: str) -> bool:
 
 def absent(name: str) -> RunError:
     """The error for a backbone that is not on this machine."""
+    from huggingface_hub import constants
+
     return RunError(
-        f"backbone '{name}' is not on this machine; fetch it (hf download {name}), allow it for this run (BENCH_DOWNLOAD=1), "
-        f"give a local folder, or choose {SMALL}"
+        f"backbone '{name}' is not on this machine: it is no folder, and the cache {constants.HF_HUB_CACHE} does not have "
+        f"it; fetch it (hf download {name}), allow it for this run (BENCH_DOWNLOAD=1), give a local folder, or choose {SMALL}"
     )
 
 

@@ -47,6 +47,10 @@ class GenSRConfig(TrainConfig):
     """Defaults of the settings in which the released code differs from the paper; those that are set go over them."""
     backbone: str = "auto"
     """T5 or a relative of it: a name of the hub, a folder, `small-t5`; auto = flan-t5-base where it is on this machine."""
+    lora: NonNegativeInt = 0
+    """Rank of LoRA on the queries and values of the backbone, which stays as it is otherwise; 0 = all of it is trained."""
+    lora_alpha: PositiveInt = 16
+    """Products of LoRA are scaled by this over the rank."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """Optimiser of all weights."""
     lr: PositiveFloat = 1e-4
@@ -68,8 +72,6 @@ class GenSRConfig(TrainConfig):
     """Every pass draws its own order and negatives; the release repeats the first pass (no `set_epoch`)."""
     checkpointing: bool = False
     """Keep the activations of a layer of the language model's encoder only at its borders and compute the rest twice."""
-    compile: bool = False
-    """Compile the reader with torch.compile; needs a C++ compiler."""
     scoring_mb: PositiveInt = 48
     """Megabytes that the activations of one part of the scoring may take, about."""
 

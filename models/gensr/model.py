@@ -21,8 +21,9 @@ from bench.models.gensr.texts import TokenIds, padded, text_tokens, word_tokens,
 from bench.models.gensr.views import Alignment, Histories, IdleWeights, InterestView
 from bench.ranker.backbone_names import SMALL
 from bench.ranker.blocks.graph import TableConfig, click_table
+from bench.ranker.blocks.language import add_lora, lora_parameters
 from bench.ranker.blocks.pooling import masked_mean
-from bench.ranker.contract import Batch, Context, Stream, TorchRanker, TrainData
+from bench.ranker.contract import Batch, Context, Representation, Stream, TorchRanker, TrainData
 from bench.ranker.registry import register
 
 
@@ -37,6 +38,12 @@ class GenSR(TorchRanker):
         "lr_new": [3e-4, 1e-3, 3e-3],
         "contrast": [0.0, 0.001, 0.005, 0.01, 0.05, 0.1],
         "temperature": [0.01, 0.03, 0.05, 0.07, 0.1, 0.3, 0.5],
+    }
+    ablations: ClassVar[dict[str, dict[str, Any]]] = {
+        "CF view only": {"views": "cf"},
+        "semantic view only": {"views": "semantic"},
+        "no soft filter": {"filter": "mean"},
+        "no contrast": {"contrast": 0.0},
     }
     exempt: ClassVar[dict[str, str]] = {
         f"gradients:lm.decoder.block.*.layer.0.SelfAttention.{part}.weight": (
@@ -66,6 +73,9 @@ class GenSR(TorchRanker):
         tokens = self._tokens(tokenizer)
         self.added_words = tokens.added
         self._add_words(tokens.added)
+        if config.lora:
+            add_lora(self.lm, context, rank=config.lora, alpha=config.lora_alpha, dropout=0.0, targets=["q", "v"])
+            self.words.weight.requires_grad_(tokens.added > 0)  # new words have nothing to stay as
         self.prompts = Prompts(tokenizer, self.wording, tokens.queries)
         longest = max(config.title_tokens, config.history_title_tokens)
         titles = torch.from_numpy(padded(tokens.items, tokenizer.pad_token_id, longest))
@@ -79,8 +89,7 @@ class GenSR(TorchRanker):
         scale = self.words.weight.detach().square().mean().sqrt() if config.match_norm else torch.ones(())
         self.register_buffer("scale", scale)
         self._build(width)
-        self.reader = Reader(self.lm, config.checkpointing)
-        self._read = torch.compile(self.reader.__call__, dynamic=True) if config.compile else self.reader
+        self._read = Reader(self.lm, config.checkpointing)
         self.plateau = Plateau(config)
 
     def _build(self, width: int) -> None:
@@ -150,7 +159,8 @@ class GenSR(TorchRanker):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Pretrained and new weights by learning rate, matrices and vectors by weight decay."""
-        pretrained = set() if self.backbone_name == SMALL else {id(p) for p in self.lm.parameters()}
+        fresh = {id(p) for p in lora_parameters(self.lm)}
+        pretrained = set() if self.backbone_name == SMALL else {id(p) for p in self.lm.parameters()} - fresh
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for parameter in self.parameters():
             if parameter.requires_grad:
@@ -201,7 +211,7 @@ class GenSR(TorchRanker):
         cf = semantic = None
         semantic_mask = mask
         if self.cf_view is not None:
-            cf = self.cf_view.encoder(self.cf[items], mask)
+            cf = self.cf_view.encoder(F.embedding(items, self.cf), mask)
         if self.semantic_view is not None:
             if config.semantic_history == "items":
                 read = self._title(items, config.history_title_tokens)
@@ -223,6 +233,19 @@ class GenSR(TorchRanker):
                 found = self._answers(states) @ states.new_tensor([1.0, -1.0], dtype=torch.float32)
             scores[rows, columns] = found.view(len(rows), -1)
         return scores
+
+    def represent(self, batch: Batch) -> Representation:
+        """The vectors in the prompt's places side by side, (B, K, I * width), and the answer's state, (B, K, width)."""
+        encoded, width = self.encode(batch), self.lm.config.d_model
+        inputs = torch.zeros((*batch.cand.shape, len(self.wording.inserts) * width), device=batch.cand.device)
+        hidden = inputs.new_zeros((*batch.cand.shape, width))
+        for task, rows, columns in self._parts(encoded, batch.cand.shape[1]):
+            part = encoded.take(rows)
+            inserts, _ = self._inserts(part, batch.cand[rows, columns])  # (b, k, I, width)
+            inputs[rows, columns] = inserts.float().flatten(2)
+            states = self._answer(task, part.query, inserts).float()
+            hidden[rows, columns] = states.view(*inserts.shape[:2], width)
+        return Representation(inputs, hidden)
 
     def _parts(self, encoded: Histories, count: int) -> Iterator[tuple[int, Tensor, slice]]:
         """Task, rows and candidates of parts that fit into `scoring_mb`, prompts of like length together."""
@@ -249,7 +272,7 @@ class GenSR(TorchRanker):
         """
         found: dict[int, Tensor] = {}
         if self.cf_view is not None:
-            candidates = self.cf[cand]
+            candidates = F.embedding(cand, self.cf)
             assert self.project is not None and histories.cf is not None
             filtered = self.cf_view.pool(histories.cf, histories.mask, candidates)
             own = self.project(candidates)
@@ -280,7 +303,7 @@ class GenSR(TorchRanker):
         distinct, inverse = items.unique(return_inverse=True)
         rows = self.titles[distinct, :limit]
         table = F.embedding_bag(rows, self.words.weight, mode="mean", padding_idx=self.prompts.pad)
-        return table[inverse]
+        return F.embedding(inverse, table)  # table[inverse] adds up its gradients in any order on several threads
 
     def _title_tokens(self, items: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Every token of the titles of a history (B, L), real ones first: embeddings (B, M, width) and mask (B, M)."""

@@ -66,7 +66,9 @@ class Reader:
 
         def together(of_words: Tensor, of_inserts: Tensor) -> Tensor:
             """(U, T, w) and (R, K, I, w) -> (N, T, w)."""
-            rows = of_words[of][:, None].expand(-1, count, -1, -1)
+            # Indexing with [] adds up gradients in any order on several threads.
+            rows = of_words if len(of_words) == 1 else of_words.index_select(0, of)
+            rows = rows[:, None].expand(len(of), count, -1, -1)
             place = columns.expand(-1, count, -1, of_inserts.shape[-1])
             return rows.scatter(2, place, of_inserts.to(of_words.dtype)).flatten(0, 1)
 
