@@ -152,6 +152,9 @@ def _report(error: BaseException, words: list[str], debug: bool) -> int:
     """Say on stderr what went wrong and return the exit code; a trace is shown with --debug only."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return 2
     if debug:
         traceback.print_exception(error)
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
