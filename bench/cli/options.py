@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
 from bench.errors import UsageError, unknown
+from bench.experiments.settings import LARGEST_SEED, MOST_THREADS, check_seeds
 from bench.messages import shell_word, shortened, split_commas
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 RESULTS = "results/local"
-LARGEST_SEED = 2**31 - 1
-# More threads than this are a slip of the finger, and enough of them end the process without a word.
-MOST_THREADS = 256
 
 
 class FilePath(click.Path):
@@ -47,6 +45,7 @@ class Text(click.ParamType):
 
 PATH = FilePath()
 SEED = click.IntRange(0, LARGEST_SEED)
+THREADS = click.IntRange(0, MOST_THREADS)
 
 
 def comma_list(_: click.Context, __: click.Parameter, given: tuple[str, ...] | str | None) -> tuple[str, ...]:
@@ -68,11 +67,7 @@ def seeds(_: click.Context, option: click.Parameter, given: str | None) -> tuple
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise UsageError(f"{name} {given}: expected whole numbers from 0 with commas, for example 0,1,2")
     numbers = [int(part) if len(part) < 20 else LARGEST_SEED + 1 for part in parts]
-    if numbers and max(numbers) > LARGEST_SEED:
-        raise UsageError(f"{name} {shortened(given)}: the largest seed is {LARGEST_SEED}")
-    if len(set(numbers)) < len(numbers):
-        twice = next(number for number in numbers if numbers.count(number) > 1)
-        raise UsageError(f"{name} {given}: {twice} is there twice; a seed gives one run")
+    check_seeds(numbers, f"{name} {shortened(given)}")
     return tuple(numbers)
 
 
@@ -244,11 +239,25 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class WithList(Group):
-    """A group whose `list` may be left out: `bench models --format json`."""
+class WithDefault(Group):
+    """A group with a command that may be left out before options: `bench tune --models sasrec`."""
+
+    default_command: ClassVar[str]
+    when_alone = False  # whether the group's name alone calls it, too
+
+    def completed(self, args: list[str]) -> list[str]:
+        """The arguments with the default command in its place."""
+        if (self.when_alone and not args) or (args and args[0].startswith("-") and args[0] not in ("-h", "--help")):
+            return [self.default_command, *args]
+        return args
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `list` before options that stand alone."""
-        if not args or (args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx)):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
+        """Put the default command in its place."""
+        return super().parse_args(ctx, self.completed(args))
+
+
+class WithList(WithDefault):
+    """A group whose `list` may be left out: `bench models --format json`."""
+
+    default_command = "list"
+    when_alone = True

@@ -5,20 +5,23 @@ for. Items that tie for a place stand in an order of their own for each row (a h
 neither the order of the candidates nor an item's number decides.
 """
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bench.data.hashing import draw, key
 from bench.errors import RunError
-from bench.files import write_atomically
+from bench.files import REMEDY, write_atomically
 from bench.messages import first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEPTH = 10
 _TIES = key("top-lists")
@@ -58,16 +61,21 @@ class TopLists:
         """Some of the rows, by mask or by number."""
         return TopLists(self.event_id[chosen], self.task[chosen], self.items[chosen], self.meta)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, remedy: str = REMEDY) -> None:
         """Write Parquet; the same content gives the same bytes, and the file appears whole or not at all.
 
+        Args:
+            path: the file.
+            remedy: what the user can do where it cannot be written, for the message.
+
         Raises:
-            RunError: the folder is missing, read-only or full.
+            RunError: the folder is read-only or full.
         """
         lists = pa.FixedSizeListArray.from_arrays(pa.array(self.items.ravel()), DEPTH)
         table = pa.table({"event_id": self.event_id, "task": self.task, "items": lists})
         table = table.replace_schema_metadata(dict(sorted(self.meta.items())))
-        write_atomically(path, lambda scratch: pq.write_table(table, scratch, compression="zstd", compression_level=9))
+        write = functools.partial(pq.write_table, table, compression="zstd", compression_level=9)
+        write_atomically(path, write, remedy)
 
     @classmethod
     def load(cls, path: Path) -> "TopLists":
@@ -101,7 +109,7 @@ class TopCollector:
         self._event_id, self._task = event_id, task
         self._items = np.zeros((len(event_id), DEPTH), dtype=np.int32)
 
-    def add(self, first_row: int, scores: Tensor, items: NDArray[np.integer] | None = None) -> None:
+    def add(self, first_row: int, scores: "Tensor", items: NDArray[np.integer] | None = None) -> None:
         """Take the scores of some rows.
 
         Args:
@@ -110,6 +118,8 @@ class TopCollector:
             items: (B, C) item ids; None where column c is item c + 1.
         """
         depth = min(DEPTH, scores.shape[1])
+        import torch
+
         least = torch.topk(scores, depth, dim=1).values[:, -1:]  # (B, 1)
         row, column = (
             each.cpu().numpy() for each in torch.nonzero((scores >= least) & (scores > -torch.inf), as_tuple=True)

@@ -59,8 +59,8 @@ def test_help_lists_every_command_and_version_is_there(bench) -> None:
         (["run", "--models", "popularity", "--seeds", ""], "no seeds given"),
         (["run", "--models", "popularity", "--seeds", "0,-1"], "whole numbers from 0"),
         (["run", "--models", "popularity", "--seeds", "1,1"], "1 is there twice"),
-        (["run", "--models", "popularity", "--seeds", "2147483648"], "the largest seed is 2147483647"),
-        (["run", "--models", "popularity", "--seeds", "9" * 5000], "the largest seed is 2147483647"),
+        (["run", "--models", "popularity", "--seeds", "2147483648"], "expected whole numbers from 0 to 2147483647"),
+        (["run", "--models", "popularity", "--seeds", "9" * 5000], "expected whole numbers from 0 to 2147483647"),
         (["run", "--models", "popularity", "--seeds", "²"], "whole numbers"),
         (["run", "--models", "popularity", "--candidate-seed", "-3"], "--candidate-seed"),
         (["run", "--models", "popularity", "--threads", "100000"], "--threads"),
@@ -193,3 +193,9 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(bench, monkeypatch) -> No
     assert found["google/flan-t5-base"]["ok"] or "hf download" in found["google/flan-t5-base"]["hint"]
     text = bench("doctor", "--out", "taken/results").stdout
     assert "! ml-100k" in text and "pip install --no-deps recbole" in text
+
+
+@pytest.mark.parametrize("group", ["audit", "analyze", "tune"])
+def test_a_group_without_a_command_shows_its_help(bench, group) -> None:
+    done = bench(group)
+    assert done.exit_code == 2 and done.stderr.startswith("Usage: ") and "Commands:" in done.stderr
