@@ -23,6 +23,7 @@ from bench.ranker.contract import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Representation,
     TorchRanker,
     TrainConfig,
     Window,
@@ -170,6 +171,12 @@ class BSR(TorchRanker):
         if self.config.decode == "beam":
             return encoded.gather(1, cand)
         return (encoded[:, None] * self.items.output[cand - 1]).sum(-1)
+
+    def represent(self, batch: Batch) -> Representation:
+        """The answer beside the candidate's token in the input, (B, K, 2d), and its product with the one in the head."""
+        tokens = self.items.input[batch.cand - 1]  # (B, K, d)
+        answers = self.answers(batch)[:, None].expand_as(tokens)  # (B, K, d)
+        return Representation(torch.cat([answers, tokens], -1), answers * self.items.output[batch.cand - 1])
 
     def _paths(self) -> Trie:
         """The ids of all items, one token each."""

@@ -142,10 +142,10 @@ class CoPPS(TEM):
         """NT-Xent between two views of each history; rows without one are left out."""
         batch = batch.take(batch.merged_len > 0)
         past = self.past_clicks(batch)
-        first, second = (self.represent(self.view(batch, past)) for _ in range(2))  # (b, d)
+        first, second = (self.represent_view(self.view(batch, past)) for _ in range(2))  # (b, d)
         return view_contrast(first, second, batch.user, self.config.temperature)
 
-    def represent(self, past: Clicks) -> Tensor:
+    def represent_view(self, past: Clicks) -> Tensor:
         """(B, d) what the contrast compares: the network's reading of a history without its query."""
         return self.head(self.read(self.rows[0].expand(len(past.items), -1), *self.tokens(past)))
 

@@ -2,12 +2,17 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
+from torch import Tensor
+
 from bench.baselines.recbole.bridge import RecBoleRanker
 from bench.baselines.recbole.classes import EXEMPT
 from bench.ranker.contract import (
+    Batch,
     Field,
     Fraction,
     PositiveInt,
+    Representation,
     TrainConfig,
 )
 from bench.ranker.registry import register
@@ -50,3 +55,24 @@ class DIN(RecBoleRanker):
         "weight_decay": [0.0, 1e-6, 1e-5],
         "lr": ("loguniform", 1e-4, 1e-2),
     }
+
+    def represent(self, batch: Batch) -> Representation:
+        """Pooled history, candidate and their product, (B, K, 3d), and the last hidden layer; zero without a history."""
+        seen: dict[str, list[Tensor]] = {"input": [], "hidden": []}
+        handles = [
+            self.net.dnn_mlp_layers.register_forward_pre_hook(lambda _, read: seen["input"].append(read[0])),
+            self.net.dnn_predict_layers.register_forward_pre_hook(lambda _, read: seen["hidden"].append(read[0])),
+        ]
+        try:
+            self.score(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        known = batch.rec_len > 0
+        out = []
+        for name, width in (("input", 3 * self.config.embedding_size), ("hidden", self.config.mlp_hidden_size[-1])):
+            values = torch.zeros((*batch.cand.shape, width), device=batch.cand.device)
+            if seen[name]:
+                values[known] = torch.cat(seen[name]).view(int(known.sum()), batch.cand.shape[1], width)
+            out.append(values)
+        return Representation(*out)

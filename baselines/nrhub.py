@@ -7,11 +7,12 @@ a third party (IV4Rec+, TOIS 2023) published. What stands in for the texts is re
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.ranker.blocks.dropout import Dropout
 from bench.ranker.blocks.losses import bce, sampled_softmax
-from bench.ranker.blocks.pooling import AdditiveAttention, masked_mean
+from bench.ranker.blocks.pooling import AdditiveAttention, masked_mean, weighted_mean
 from bench.ranker.contract import Batch, Context, Fraction, PositiveInt, TorchRanker, TrainConfig
 from bench.ranker.registry import register
 
@@ -26,7 +27,7 @@ class NRHUBConfig(TrainConfig):
     attention: PositiveInt = 100
     """Width of the attention over the views."""
     dropout: Fraction = 0.2
-    """Of item and query vectors."""
+    """Of item and query vectors, drawn once for all places of an id in a batch."""
     loss_type: Literal["softmax", "BCE"] = "softmax"
     """Cross-entropy of the click against its negatives (the paper), or binary cross-entropy (the third party)."""
     batch_size: PositiveInt = 256
@@ -80,20 +81,32 @@ class NRHUB(TorchRanker):
     def row_vectors(self, batch: Batch) -> Tensor:
         """(B, space) users; zero without any record."""
         clicked = batch.search_click_mask.flatten(1)  # (B, Ls * Cs)
-        words = self.query_words[batch.search_query]  # (B, Ls, W)
-        asked = batch.search_mask & (words > 0).any(-1)  # (B, Ls)
+        asked = batch.search_mask & (self.query_words > 0).any(1)[batch.search_query]  # (B, Ls)
+        found = batch.search_items.flatten(1).where(clicked, 0)
         records = {
-            "rec": (self.items(batch.rec_items), batch.rec_mask),
-            "query": (masked_mean(self.words(words), words > 0), asked),
-            "search": (self.items(batch.search_items.flatten(1)), clicked),
+            "rec": (self.items, batch.rec_items.where(batch.rec_mask, 0), batch.rec_mask),
+            "query": (self.queries, batch.search_query.where(asked, 0), asked),
+            "search": (self.items, found, clicked),
         }
-        pooled = [self.records[view](self.dropout(x), mask) for view, (x, mask) in records.items()]
-        real = torch.stack([mask.any(1) for _, mask in records.values()], 1)  # (B, 3)
+        pooled = []
+        for view, (table, ids, mask) in records.items():
+            # What a record says and weighs is its id's alone, so each id goes through the network once.
+            distinct, place = ids.unique(return_inverse=True)
+            vectors = self.dropout(table(distinct))  # (n, d)
+            scores = self.records[view].scores(vectors)  # (n,)
+            pooled.append(weighted_mean(F.embedding(place, vectors), scores[place], mask))
+        real = torch.stack([mask.any(1) for _, _, mask in records.values()], 1)  # (B, 3)
         return self.views(self.view(torch.stack(pooled, 1)), real)
+
+    def queries(self, ids: Tensor) -> Tensor:
+        """(n,) ids -> (n, d) means of their words."""
+        words = self.query_words[ids]  # (n, W)
+        return masked_mean(self.words(words), words > 0)
 
     def candidates(self, ids: Tensor) -> Tensor:
         """(..., space) vectors of items (...) as candidates."""
-        return self.candidate(self.dropout(self.items(ids)))
+        distinct, place = ids.unique(return_inverse=True)
+        return F.embedding(place, self.candidate(self.dropout(self.items(distinct))))
 
     def item_vectors(self) -> Tensor:
         """(n_items + 1, space), for ranking the whole catalogue."""

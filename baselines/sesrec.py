@@ -21,6 +21,7 @@ from bench.ranker.contract import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Representation,
     TorchRanker,
     TrainConfig,
 )
@@ -175,6 +176,16 @@ class SESRec(TorchRanker):
 
     def score_items(self, encoded: Encoded, cand: Tensor) -> Tensor:
         """(B, K) logits before the sigmoid of the official code."""
+        return self.network(self._features(encoded, cand)).squeeze(-1).float()
+
+    def represent(self, batch: Batch) -> Representation:
+        """What the network reads, (B, K, 8d), and its last hidden layer, (B, K, h)."""
+        features = self._features(self.encode(batch), batch.cand)
+        *layers, _ = self.network
+        return Representation(features, nn.Sequential(*layers)(features))
+
+    def _features(self, encoded: Encoded, cand: Tensor) -> Tensor:
+        """Six pooled histories, the user and the candidate, (B, K, 8d)."""
         vectors, (at,) = lookup(self.items, cand)
         candidates = F.embedding(at, vectors)  # (B, K, d)
         parts = [
@@ -183,7 +194,7 @@ class SESRec(TorchRanker):
             for mask in (side.mask, side.similar, side.dissimilar)
         ]
         user = encoded.user[:, None].expand(-1, cand.shape[1], -1)
-        return self.network(torch.cat([*parts, user, candidates], -1)).squeeze(-1).float()
+        return torch.cat([*parts, user, candidates], -1)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Clicks + pair_weight * pairs + triplet_weight * triplets; the clicks' fresh value is near ln 2.

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from bench.data.batch import Batch
 from bench.data.log import SEARCH
-from bench.ranker.blocks.attention import Decoder
+from bench.ranker.blocks.attention import Decoder, DecoderLayer
 from bench.ranker.blocks.contrast import PairContrast, TransitionContrast
 from bench.ranker.blocks.embeddings import FeatureEmbedding, QueryEmbedding, lookup
-from bench.ranker.blocks.encoder import Encoder
+from bench.ranker.blocks.encoder import Encoder, EncoderLayer
 from bench.ranker.blocks.experts import CustomizedGateControl, mlp
 from bench.ranker.blocks.lengths import by_length
 from bench.ranker.blocks.pooling import TargetAttention, masked_mean
@@ -27,6 +27,7 @@ from bench.ranker.contract import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Representation,
     TorchRanker,
     TrainConfig,
 )
@@ -71,6 +72,8 @@ class UniSARConfig(TrainConfig):
     """Start of that alignment's learnable temperature."""
     search_weight: PositiveFloat = 0.1
     """Weight of the search loss beside the rec loss."""
+    released: bool = False
+    """Carry the layers that the official code registers and never uses: they count as parameters and change no score."""
 
 
 _OFFICIAL = {"epochs": 100, "batch_size": 1024, "clip": 0.0, "pooling_std": 0.022}
@@ -95,6 +98,8 @@ class UniSAR(TorchRanker):
     - The matrices of the target attention start with a standard deviation of .125 (`pooling_std` 0). The official .022
       is Xavier's for their shape (1, d, d) and stands in the published settings. On MovieLens-100K (quick) both tasks
       agree with the official code within .005 N@10 under it; with .125 search is .02 higher.
+    - Layers that the official code registers and never uses are left out; `released` carries them, and with the sizes of
+      the authors' KuaiSAR the parameters are then those that they count, 35,599,505 instead of 35,478,021.
     """
 
     Config = UniSARConfig
@@ -151,6 +156,8 @@ class UniSAR(TorchRanker):
             nn.Sequential(mlp([64, 128, 64], dropout, last=True), mlp([64, 200, 80, 1], dropout)) for _ in _KINDS
         )
         self._initialise()
+        if config.released:
+            self.unused = _unused(config)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -175,10 +182,25 @@ class UniSAR(TorchRanker):
 
     def score(self, batch: Batch) -> Tensor:
         """(B, K) logits before the sigmoid of the official code."""
-        return self._forward(batch)[0]
+        features, context, _ = self._features(batch)
+        return self._predict(batch, features, context)
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) float32, and the mean of each transition over the history: (B, 2 behaviours, across | within, d)."""
+    def represent(self, batch: Batch) -> Representation:
+        """The input of the experts, (B, K, 5d), and what they hand to the tower of the row's task, (B, K, 64)."""
+        features, context, _ = self._features(batch)
+        hidden = features.new_zeros((*features.shape[:2], 64))
+        for code in range(len(_KINDS)):
+            rows = batch.task == code
+            hidden[rows] = self.experts(features[rows], context[rows], code)
+        return Representation(torch.cat([features, context[:, None].expand(-1, features.shape[1], -1)], -1), hidden)
+
+    def _features(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the experts read, and the views that the transitions align.
+
+        Returns:
+            per candidate the pooled histories and its vector, (B, K, 3d); per row the user and the query, (B, 2d); and the
+            mean of each transition over the history, (B, 2 behaviours, across | within, d).
+        """
         rec_ids = batch.rec_items.where(batch.rec_mask, 0)  # (B, Lr)
         search_ids = batch.search_items.where(batch.search_click_mask, 0)  # (B, Ls, Cs)
         items, (rec_at, search_at, cand_at) = lookup(self.items, rec_ids, search_ids, batch.cand)
@@ -198,8 +220,11 @@ class UniSAR(TorchRanker):
             means = [masked_mean(x, into.mask) for into in both for x in (into.across, into.within)]
             views.append(torch.stack(means, 1))  # (b, 4, d)
         back = torch.cat(order).argsort()
-        logits = self._predict(batch, torch.cat(pooled)[back], candidates, F.embedding(query_at, queries))
-        return logits, torch.cat(views)[back].unflatten(1, (len(_KINDS), 2))
+        vectors, (at,) = lookup(self.users, batch.user)
+        query = torch.where((batch.task == SEARCH)[:, None], F.embedding(query_at, queries), self.no_query)
+        features = torch.cat([torch.cat(pooled)[back], candidates], -1)  # (B, K, 3d)
+        context = torch.cat([F.embedding(at, vectors), query], -1)  # (B, 2d)
+        return features, context, torch.cat(views)[back].unflatten(1, (len(_KINDS), 2))
 
     def transition(self, batch: Batch, clicks: Tensor, searches: Tensor) -> tuple["Transitions", "Transitions"]:
         """The transitions into each behaviour (sec. 4.2).
@@ -231,12 +256,8 @@ class UniSAR(TorchRanker):
             pooled.append(self.pooling[kind](fused, into.mask, candidates))  # (B, K, d)
         return torch.cat(pooled, -1)
 
-    def _predict(self, batch: Batch, pooled: Tensor, candidates: Tensor, query: Tensor) -> Tensor:
-        """(B, K) logits, each row's by the tower of its task."""
-        vectors, (at,) = lookup(self.users, batch.user)
-        query = torch.where((batch.task == SEARCH)[:, None], query, self.no_query)
-        context = torch.cat([F.embedding(at, vectors), query], -1)  # (B, 2d)
-        features = torch.cat([pooled, candidates], -1)  # (B, K, 3d)
+    def _predict(self, batch: Batch, features: Tensor, context: Tensor) -> Tensor:
+        """(B, K) logits float32, each row's by the tower of its task."""
         logits = torch.zeros(batch.cand.shape, device=features.device)
         for code in range(len(_KINDS)):
             rows = batch.task == code
@@ -253,7 +274,8 @@ class UniSAR(TorchRanker):
         """
         assert batch.label is not None
         config = self.config
-        logits, views = self._forward(batch)
+        features, context, views = self._features(batch)
+        logits = self._predict(batch, features, context)
         clicks = F.binary_cross_entropy_with_logits(logits, batch.label, reduction="none")
         pairs: list[Tensor] = []
         if config.pair_weight:
@@ -284,6 +306,18 @@ class Transitions(NamedTuple):
     within: Tensor
     across: Tensor
     mask: Tensor
+
+
+def _unused(config: UniSARConfig) -> nn.ModuleList:
+    """The dead layers of the official code.
+
+    torch's encoders and decoders keep the layer that they copy: three and one of those. PLE has a gate over the experts of
+    all tasks, whose output feeds the shared experts of a next level, and there is none.
+    """
+    d, tasks = config.d, len(_KINDS)
+    layers = [EncoderLayer(d, config.heads, config.dropout) for _ in range(3)]
+    decoder = DecoderLayer(d, config.heads, config.dropout)
+    return nn.ModuleList([*layers, decoder, nn.Linear(5 * d, (1 + tasks) * config.experts)])
 
 
 def _merged_positions(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ def run(
         set: settings by name, e.g. `{"unisar": {"lr": 1e-3}, "train": {"epochs": 3}}`.
         quiet: say nothing but warnings.
         options: the other options of `bench run` with `_` for `-`: split, mode, budget, device, candidate_seed, force,
-            trivial, out, data, threads, tracking_uri.
+            trivial, top_lists, out, data, threads, tracking_uri.
 
     Raises:
         bench.errors.UsageError: a wrong request; nothing has been started.
@@ -69,7 +69,7 @@ def evaluate(runs: str | Sequence[str], candidates: str | Sequence[str], **optio
     Args:
         runs: ids, starts of ids or folders, as a comma string or a list.
         candidates: kinds of candidates, as a comma string or a list.
-        options: the other options of `bench evaluate`: candidate_seed, out, data, device, tracking_uri.
+        options: the other options of `bench evaluate`: candidate_seed, top_lists, out, data, device, tracking_uri.
 
     Raises:
         bench.errors.UsageError: an unknown run or kind of candidates.

@@ -53,6 +53,7 @@ class Config(SourceConfig):
     split="given",
     cite="Ai et al., SIGIR 2017",
     synthetic="queries (category paths of the product)",
+    items="product",
 )
 class ProductSearch(FolderSource):
     """A category of the benchmark, in the folder that the argument names."""

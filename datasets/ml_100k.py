@@ -44,6 +44,7 @@ class Config(SourceConfig):
     split="leave-one-out",
     cite="Harper and Konstan, TiiS 2015",
     synthetic="queries (genre and decade of the movie)",
+    items="film",
 )
 class MovieLens100K(Source):
     """The files that RecBole's package carries."""

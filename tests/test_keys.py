@@ -63,7 +63,7 @@ def edited(path: Path) -> Path:
 def test_exactly_the_models_that_reach_a_change_get_another_key(tree):
     harness = ("ranker/trainer.py", "evaluation/ranks.py", "data/history.py", "experiments/fitting.py")
     others = ("__init__.py", "store/results.py", "report/table.py")
-    models = ("ranker/blocks/graph.py", "baselines/recbole/rows.py", "models/gensr.py")
+    models = ("ranker/blocks/graph.py", "baselines/recbole/rows.py", "models/gensr/model.py")
     found = keys(tree, *harness, *others, *models)
     before = found.pop("")
     assert len(before) > 12
@@ -73,7 +73,7 @@ def test_exactly_the_models_that_reach_a_change_get_another_key(tree):
     readers = {name for name in before if graph.__name__ in import_closure.closure([_module(name)], ["bench"])}
     assert changed["ranker/blocks/graph.py"] == readers and {"gensr", "lightgcn"} <= readers < set(before)
     assert changed["baselines/recbole/rows.py"] == {"din", "gru4rec", "sasrec"}
-    assert changed["models/gensr.py"] == {"gensr"}
+    assert changed["models/gensr/model.py"] == {"gensr"}
 
     base = tree / "bench"
     (base / "ranker" / "blocks" / "unrelated.py").write_text("from bench.ranker.blocks import graph\n")
@@ -95,7 +95,7 @@ def test_a_cached_table_depends_on_its_builder_and_not_on_who_asks_for_it():
 
     build.__module__ = graph.__name__
     assert builder_sources(build) == builder_sources(functools.partial(build, 1)) == module_sources(graph.__name__)
-    build.__module__ = "bench.models.gensr"
+    build.__module__ = "bench.models.gensr.model"
     assert builder_sources(build) != module_sources(graph.__name__)
 
 

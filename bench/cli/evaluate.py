@@ -18,6 +18,7 @@ from bench.cli import options
     help="uniform, same-query, shown, popularity, full, given:PATH.",
 )
 @options.candidate_seed
+@options.top_lists
 @options.device
 @options.out
 @options.data
@@ -33,6 +34,7 @@ def command(
     data: Path | None,
     tracking_uri: str | None,
     quiet: bool,
+    top_lists: bool,
 ) -> None:
     """Rank finished runs on further candidates. RUN is an id of `bench runs list`, the start of one, or a folder.
 
@@ -51,6 +53,7 @@ def command(
         device=device,
         tracking_uri=tracking_uri,
         reporter=options.reporter(quiet),
+        top_lists=top_lists,
     )
     if not quiet:
         for record in done:

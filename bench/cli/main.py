@@ -1,15 +1,18 @@
 """The command `bench`: finds the subcommand, runs it, and turns whatever goes wrong into one line.
 
-Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted. Commands are imported when they are
+Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted, 143 terminated. Commands are imported when they are
 called, and what they need when they run, so that `bench --help` answers at once.
 """
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -21,17 +24,21 @@ from bench.messages import one_line
 COMMANDS = {
     "run": "Fit models and rank them on the same candidates.",
     "evaluate": "Rank finished runs on further candidates, without training.",
+    "tune": "Search the settings of models with Ray Tune.",
     "table": "Compare the models of the newest command, or of --from folders.",
+    "report": "Everything behind a table as one HTML file, with its figures.",
     "models": "List the models, or check one against the contract.",
     "data": "List, fetch, check, prepare and describe data sets.",
     "candidates": "Export the candidate lists, or import your own.",
     "scores": "Import scores that were computed elsewhere on the same candidates.",
     "audit": "Find numbers that cannot be right.",
+    "analyze": "Mutual information, parameter space, gradients, ablation, sweep.",
     "runs": "List and remove finished runs.",
     "ui": "Browse the runs in the MLflow UI.",
     "doctor": "Show what is installed, what is missing and how to get it.",
 }
 INTERRUPTED = 130
+TERMINATED = 143
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # Libraries that would write to the terminal or call home unless told otherwise; what the user has set stays.
 _QUIET = {
@@ -46,6 +53,28 @@ _QUIET = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
 }
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM: what works ends as after Ctrl-C, its processes too."""
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """SIGTERM (a scheduler's "your time is over") raises in the main thread instead of ending the process at once."""
+
+    def end(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one does not wait
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Bench(click.Group):
@@ -90,7 +119,8 @@ class Bench(click.Group):
             warnings.showwarning = _warn
         extra |= {"standalone_mode": False, "obj": {"debug": debug}}
         try:
-            result = super().main(args=words, prog_name=prog_name or "bench", **extra)
+            with _termination():
+                result = super().main(args=words, prog_name=prog_name or "bench", **extra)
             code = result if isinstance(result, int) else 0
             sys.stdout.flush()
         except BrokenPipeError:
@@ -116,9 +146,10 @@ def _report(error: BaseException, words: list[str], debug: bool) -> int:
         traceback.print_exception(error)
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         command = next((word for word in words if not word.startswith("-")), "")
-        resumes = "; the same command goes on where it stopped" if command in ("run", "evaluate") else ""
-        print(f"interrupted{resumes}", file=sys.stderr)
-        return INTERRUPTED
+        resumes = "; the same command goes on where it stopped" if command in ("run", "evaluate", "tune") else ""
+        by_signal = isinstance(error.__cause__ or error, _TerminatedError)  # click makes an Abort of it
+        print(f"{'terminated' if by_signal else 'interrupted'}{resumes}", file=sys.stderr)
+        return TERMINATED if by_signal else INTERRUPTED
     if isinstance(error, click.ClickException):
         text, code = error.format_message(), error.exit_code
     elif isinstance(error, BenchError):

@@ -137,9 +137,55 @@ def device(command: F) -> F:
     return click.option("--device", default="auto", metavar="NAME", help=text)(command)
 
 
+def placement(command: F) -> F:
+    """Where runs are carried out, how many at once, and what each may use."""
+    for option in (
+        click.option(
+            "--executor",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="local or a Ray cluster.",
+        ),
+        click.option(
+            "--jobs",
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            help="Runs at once, each in a process of its own.  [default: one after the other; with Ray what fits]",
+        ),
+        click.option(
+            "--address", type=Text(), metavar="HOST:PORT", help="Ray cluster.  [default: Ray on this machine]"
+        ),
+        click.option(
+            "--gpus", type=float, metavar="X", help="GPUs of a run with Ray, such as .5.  [default: 1 on cuda]"
+        ),
+        click.option(
+            "--time-limit",
+            type=float,
+            default=0.0,
+            metavar="SECONDS",
+            help="A run over it did not finish.  [default: none]",
+        ),
+        click.option(
+            "--memory-limit", type=float, default=0.0, metavar="MB", help="Main memory of a run.  [default: no limit]"
+        ),
+    )[::-1]:
+        command = option(command)
+    return command
+
+
 def quiet(command: F) -> F:
     """`--quiet`."""
     return click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")(command)
+
+
+def top_lists(command: F) -> F:
+    """`--top-lists`."""
+    text = (
+        "Also keep the ten best candidates of every row; `bench report` shows them and measures coverage and novelty."
+    )
+    return click.option("--top-lists", is_flag=True, help=text)(command)
 
 
 def one_selection(command: F) -> F:

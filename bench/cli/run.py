@@ -124,15 +124,20 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
     metavar="N",
     help="Validate on at most N rows of each task, chosen by a hash; part of a fit's key.  [default: all]",
 )
+@click.option(
+    "--tuned", is_flag=True, help="The best known settings of `bench tune`, where the model has a search space."
+)
 @options.device
 @click.option(
     "--threads",
     type=click.IntRange(0, options.MOST_THREADS),
     default=0,
     metavar="N",
-    help="Part of a fit's key.  [default: all cores]",
+    help="Threads of a run, part of a fit's key.  [default: all cores, shared out between --jobs; 1 with Ray]",
 )
+@options.placement
 @click.option("--resume/--force", "resume", default=True, help="Keep what is there and go on (default), or fit anew.")
+@options.top_lists
 @click.option("--no-trivial", is_flag=True, help="Leave out the trivial models that are added otherwise.")
 @options.out
 @options.data
@@ -151,9 +156,14 @@ def command(ctx: click.Context, **given: Any) -> None:
     bench run --models unified --seeds 0,1,2 --set unisar.lr=0.0005 --budget full
     bench run --models popularity --candidates uniform,popularity,full
     """
+    from bench.experiments.executors.choose import Placement
+    from bench.experiments.executors.contract import Limits
     from bench.experiments.run import RunRequest, run
     from bench.experiments.settings import Overrides
 
+    limits = Limits(given.pop("time_limit"), given.pop("memory_limit"))
+    words = {word: given.pop(word) for word in ("executor", "jobs", "address", "gpus")}
+    placement = Placement(**words, limits=limits)
     file_settings = Overrides.parse(ctx.meta.get("settings of the file", ()))
     quiet = given.pop("quiet")
     request = RunRequest(
@@ -161,6 +171,7 @@ def command(ctx: click.Context, **given: Any) -> None:
         tasks=given.pop("tasks") or None,
         force=not given.pop("resume"),
         trivial=not given.pop("no_trivial"),
+        placement=placement,
         debug=bool((ctx.obj or {}).get("debug")),
         **given,
     )

@@ -17,6 +17,8 @@ class Catalog:
         self._log = log
         self.name = log.name
         self.fingerprint = log.fingerprint
+        # What the data set calls an item ("film"), for prompts.
+        self.item_kind: str = log.manifest.get("items are", "item")
         self.n_users = len(log.users)
         self.n_items = len(log.items)
         self.n_queries = len(log.queries)

@@ -49,6 +49,7 @@ class SourceEntry:
     cite: str
     split: str
     synthetic: str
+    items: str
     target: str
     package: str
 
@@ -57,7 +58,9 @@ class SourceEntry:
         return asdict(self)
 
 
-def source(name: str, *, title: str, split: str, cite: str = "", synthetic: str = "") -> Callable[[_Class], _Class]:
+def source(
+    name: str, *, title: str, split: str, cite: str = "", synthetic: str = "", items: str = "item"
+) -> Callable[[_Class], _Class]:
     """Register a Source.
 
     Args:
@@ -66,11 +69,12 @@ def source(name: str, *, title: str, split: str, cite: str = "", synthetic: str 
         split: the split used when none is asked for.
         cite: author, venue and year.
         synthetic: what is made up in the data, for every caption ("queries"); empty when nothing is.
+        items: what one item is called ("film"), for models that speak of it.
     """
 
     def mark(cls: _Class) -> _Class:
         target = f"{cls.__module__}:{cls.__name__}"
-        setattr(cls, "entry", SourceEntry(name, title, cite, split, synthetic, target, plugins.TREE))  # noqa: B010
+        setattr(cls, "entry", SourceEntry(name, title, cite, split, synthetic, items, target, plugins.TREE))  # noqa: B010
         return cls
 
     return mark
@@ -150,7 +154,10 @@ def entries() -> dict[str, SourceEntry]:
     found = plugins.declarations("data set", (PACKAGE,), ENTRY_POINTS, "source")
     return {
         name: SourceEntry(
-            name=name, target=each.target, package=each.package, **({"cite": "", "synthetic": ""} | each.facts)
+            name=name,
+            target=each.target,
+            package=each.package,
+            **({"cite": "", "synthetic": "", "items": "item"} | each.facts),
         )
         for name, each in found.items()
     }
@@ -211,6 +218,7 @@ def load(name: str, options: dict[str, Any] | None = None, root: str | Path | No
             "config": opened.config.model_dump(),
             "sources": facts,
             "synthetic": log.manifest.get("synthetic", opened.entry.synthetic),
+            "items are": log.manifest.get("items are", opened.entry.items),
         }
         return Log(**{**vars(log), "manifest": manifest}).save(folder)
 

@@ -17,6 +17,7 @@ from bench.data.log import Events
 from bench.data.sampling import SeenItems
 from bench.errors import RunError
 from bench.evaluation.ranks import count
+from bench.evaluation.top_lists import TopCollector
 
 if TYPE_CHECKING:
     from bench.evaluation.scoring import Scorer
@@ -49,10 +50,20 @@ class FullRanking:
         events: of the log.
         device: where the model is.
         model: its name, for messages.
+        top: keeps the best items of each row, where they are asked for.
     """
 
-    def __init__(self, scorer: "Scorer", seen: SeenItems, events: Events, device: torch.device | str, model: str):
+    def __init__(
+        self,
+        scorer: "Scorer",
+        seen: SeenItems,
+        events: Events,
+        device: torch.device | str,
+        model: str,
+        top: TopCollector | None = None,
+    ):
         self._scorer, self._seen, self._events, self._device, self._model = scorer, seen, events, device, model
+        self._top = top
         self._items: Tensor | None = None
         if isinstance(scorer, DotProduct):
             self._items = scorer.item_vectors()[1:].to(device)  # (N, d)
@@ -88,10 +99,13 @@ class FullRanking:
                 better, tied = self._count_by_product(vectors, owner, item, position, first_row)
             return better, tied, listed
         everything = torch.arange(1, self._seen.n_items + 1).expand(len(rows), -1)  # (B, N)
-        scores = score_blocks(self._scorer, encoded, everything, self._device, self._model).cpu().numpy()
+        scores = score_blocks(self._scorer, encoded, everything, self._device, self._model)
         valid = np.ones(scores.shape, dtype=bool)
         valid[owner, item - 1] = False
-        return *count(scores, position, valid, self._model, first_row), listed
+        better, tied = count(scores.cpu().numpy(), position, valid, self._model, first_row)
+        if self._top is not None:
+            self._top.add(first_row, scores.masked_fill(torch.from_numpy(~valid).to(scores.device), -torch.inf))
+        return better, tied, listed
 
     def _count_by_product(
         self, vectors: Tensor, owner: np.ndarray, item: np.ndarray, position: np.ndarray, first_row: int
@@ -119,6 +133,9 @@ class FullRanking:
             first, last = np.searchsorted(owner, [low, low + len(rows)])
             left_out = torch.from_numpy(np.stack([owner[first:last] - low, item[first:last] - 1])).to(scores.device)
             scores[left_out[0], left_out[1]] = -torch.inf
+            if self._top is not None:
+                # By the product alone: items whose scores differ in their last digits only may change places.
+                self._top.add(first_row + low, scores)
             # 0 and 1 as float32: their sums are exact, and several times as fast as those of bool.
             flags = torch.empty_like(scores)
             most, least = own + margin, own - margin

@@ -79,8 +79,11 @@ class Ranks:
         """The rows of one task."""
         if task not in TASKS:
             raise unknown("task", task, TASKS)
-        of_task = self.task == TASKS.index(task)
-        return Ranks(**{name: getattr(self, name)[of_task] for name in _COLUMNS}, meta=self.meta)
+        return self.rows(self.task == TASKS.index(task))
+
+    def rows(self, chosen: NDArray[np.bool_] | NDArray[np.integer]) -> "Ranks":
+        """Some of the rows, by mask or by number."""
+        return Ranks(**{name: getattr(self, name)[chosen] for name in _COLUMNS}, meta=self.meta)
 
     def values(self, metric: Metric) -> NDArray[np.float64]:
         """Expected value of the metric for every row, (n,)."""

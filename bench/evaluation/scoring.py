@@ -14,6 +14,7 @@ from bench.evaluation import long_lists
 from bench.evaluation.candidates import NEGATIVES, CandidateSet, draw, seen_items
 from bench.evaluation.metrics import PRIMARY
 from bench.evaluation.ranks import Ranks, count
+from bench.evaluation.top_lists import TopCollector
 
 Score = Callable[[Batch], Tensor]
 
@@ -58,6 +59,7 @@ def rank(
     rows_per_batch: int = 256,
     model: str = "the model",
     tick: Callable[[int, int], None] = lambda done, total: None,
+    top: TopCollector | None = None,
 ) -> Ranks:
     """Rank every row of a candidate set.
 
@@ -73,6 +75,7 @@ def rank(
         rows_per_batch: rows that are scored at a time, at most.
         model: its name, for messages.
         tick: called with (rows done, rows in all) after each batch.
+        top: keeps the best candidates of each row, where they are asked for.
 
     Raises:
         RunError: a score is not finite, or shape or type are wrong; the message names the model and the row.
@@ -83,7 +86,7 @@ def rank(
     tied, listed = better.copy(), better.copy()
     ranking = None
     if candidates.items is None:
-        ranking = long_lists.FullRanking(scorer, seen_items(batches.split), events, device, model)
+        ranking = long_lists.FullRanking(scorer, seen_items(batches.split), events, device, model, top)
         rows_per_batch = ranking.rows_per_batch(rows_per_batch)
     for low in range(0, len(candidates), rows_per_batch):
         chunk = slice(low, low + rows_per_batch)
@@ -102,6 +105,8 @@ def rank(
                 scores = long_lists.score_blocks(scorer, scorer.encode(batch), torch.from_numpy(items), device, model)
             better[chunk], tied[chunk] = count(scores.cpu().numpy(), position, valid, model, low)
             listed[chunk] = valid.sum(1)
+            if top is not None:
+                top.add(low, scores.masked_fill(torch.from_numpy(~valid).to(scores.device), -torch.inf), items)
         tick(min(low + rows_per_batch, len(candidates)), len(candidates))
     columns = {key: getattr(events, key)[candidates.rows] for key in ("user", "event_id", "item", "task", "query")}
     meta = {"model": model, "candidates": candidates.fingerprint}

@@ -13,6 +13,7 @@ from bench.store.records import RunRecord
 from bench.store.results import Store
 
 if TYPE_CHECKING:
+    from bench.experiments.fitting import Fitting
     from bench.experiments.prepared_data import PreparedData
 
 
@@ -26,8 +27,11 @@ def evaluate(
     device: str = "auto",
     tracking_uri: str | None = None,
     reporter: Reporter | None = None,
+    top_lists: bool = False,
 ) -> list[RunRecord]:
     """Rank finished runs (folder, id or start of an id) on candidate sets; those that are there are kept.
+
+    With `top_lists` the best candidates of every row are kept too; a run that was ranked without them is ranked again.
 
     Raises:
         UsageError: no such run. RunError: the data or the code have changed since the fit so that its weights do not
@@ -38,11 +42,8 @@ def evaluate(
     reporter = reporter or Reporter()
     store = Store(out)
     records = [store.find(run) for run in dict.fromkeys(runs)]
-    from bench.experiments.fitting import Fitting
-    from bench.experiments.job import rank_run
+    from bench.experiments.job import rank_run, unranked
     from bench.experiments.prepared_data import choose_candidates
-    from bench.experiments.process import configure_torch
-    from bench.experiments.source_keys import fit_sources
     from bench.store.mlflow_view import Tracker
 
     used = settings.device(device)
@@ -54,23 +55,8 @@ def evaluate(
             raise UsageError(
                 f"{record.id} holds imported scores; a file of scores for those candidates must be imported instead"
             )
-        prepared = _data_of(record, opened, data)
-        configure_torch(record.threads)
-        cls = registry.get(record.model)
-        code = fit_sources(cls, "backbone" in record.config)
-        if code != record.code:
-            reporter.warn(f"{record.id} was fitted with other sources ({record.code}) than those installed ({code})")
-        fitting = Fitting(
-            name=record.model,
-            cls=cls,
-            config=cls.Config(**record.config),
-            tasks=tuple(record.tasks),
-            seed=record.seed,
-            prepared=prepared,
-            device=used,
-            threads=record.threads,
-            folder=folder,
-        )
+        fitting = open_run(folder, record, opened, data=data, device=used, reporter=reporter)
+        prepared = fitting.prepared
         choices = []
         for spec in candidates:
             choice = choose_candidates(prepared, spec, prepared.tasks, candidate_seed)
@@ -82,17 +68,62 @@ def evaluate(
         with store.locked(prepared.name, record.id, lambda line: reporter.note(f"{line}; waiting for it")):
             # Another process may have added some meanwhile.
             record = store.read(folder)
-            missing = [choice for choice in choices if choice.fingerprint not in record.evaluations]
+            missing = unranked(record, choices, top_lists)
             for choice in choices:
                 if choice not in missing:
                     label = record.evaluations[choice.fingerprint].label
                     reporter.note(f"{record.id}: {label} is there already")
             if missing:
-                record = rank_run(store, record, fitting, missing, reporter, record.id)
+                record = rank_run(store, record, fitting, missing, reporter, record.id, top_lists)
         for command in [each for each in store.commands() if f"{prepared.name}/{record.id}" in each.runs][-1:]:
             tracker.log_run(folder, record, command)
         ranked.append(record)
     return ranked
+
+
+def open_run(
+    folder: Path,
+    record: RunRecord,
+    opened: "dict[str, PreparedData]",
+    *,
+    data: str | Path | None = None,
+    device: str = "cpu",
+    reporter: Reporter | None = None,
+) -> "Fitting":
+    """A finished fit with its data and its model's class, ready to load.
+
+    Args:
+        folder: of the run.
+        record: of the run.
+        opened: data that are open already; gets those of this run.
+        data: folder of raw and prepared data.
+        device: where the model shall be.
+        reporter: hears when the sources have changed since the fit.
+
+    Raises:
+        RunError: the data set is now another one.
+    """
+    from bench.experiments.fitting import Fitting
+    from bench.experiments.process import configure_torch
+    from bench.experiments.source_keys import fit_sources
+
+    prepared = _data_of(record, opened, data)
+    configure_torch(record.threads)
+    cls = registry.get(record.model)
+    code = fit_sources(cls, "backbone" in record.config)
+    if code != record.code and reporter:
+        reporter.warn(f"{record.id} was fitted with other sources ({record.code}) than those installed ({code})")
+    return Fitting(
+        name=record.model,
+        cls=cls,
+        config=cls.Config(**record.config),
+        tasks=tuple(record.tasks),
+        seed=record.seed,
+        prepared=prepared,
+        device=device,
+        threads=record.threads,
+        folder=folder,
+    )
 
 
 def _data_of(record: RunRecord, opened: "dict[str, PreparedData]", root: str | Path | None) -> "PreparedData":

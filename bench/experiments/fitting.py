@@ -21,6 +21,7 @@ from bench.errors import BenchError, RunError
 from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.ranks import Ranks
 from bench.evaluation.scoring import RowValidation, rank
+from bench.evaluation.top_lists import TopCollector, TopLists
 from bench.experiments.fit_files import Curve, DiskCheckpoints
 from bench.experiments.prepared_data import PreparedData
 from bench.experiments.progress import FitView
@@ -54,7 +55,11 @@ class Fitting:
     folder: Path
 
     def fit(
-        self, view: FitView, listener: Listener | None = None, validation_rows: int = 0
+        self,
+        view: FitView,
+        listener: Listener | None = None,
+        validation_rows: int = 0,
+        created: Callable[[Ranker, TrainData], None] | None = None,
     ) -> tuple[Ranker, dict[str, Any], dict[str, Any]]:
         """Fit from the last checkpoint in the folder, and write the weights there.
 
@@ -62,6 +67,7 @@ class Fitting:
             view: hears of steps and epochs.
             listener: hears of the checks and may end the fit.
             validation_rows: at most so many validation rows per task, 0 means all.
+            created: called with the untrained model and its training data, for a listener that looks at both.
 
         Returns:
             the fitted model; facts of the fit, with the metrics of the validation rows under "validation"; evidence.
@@ -71,6 +77,8 @@ class Fitting:
         """
         model = self._new_ranker(view, listener)
         train = TrainData(self.prepared.batches, self.tasks, self.seed)
+        if created is not None:
+            created(model, train)
         valid = self._guarded(lambda: self._validation(model, view, validation_rows))
         facts = self._guarded(lambda: model.fit(train, valid))
         state = {name: value.clone() for name, value in model.state().items()}
@@ -99,16 +107,26 @@ class Fitting:
             model.to(self.device)
         return model
 
-    def rank(self, model: Ranker, candidates: CandidateSet, view: FitView) -> Ranks:
+    def rank(
+        self, model: Ranker, candidates: CandidateSet, view: FitView, top_lists: bool = False
+    ) -> tuple[Ranks, TopLists | None]:
         """Rank the test rows of the tasks that the model serves.
+
+        Args:
+            model: the fitted model.
+            candidates: what is ranked.
+            view: hears of the progress.
+            top_lists: also return the best candidates of every row.
 
         Raises:
             RunError: the model fails, or a score is not finite.
         """
         chosen = _of_tasks(candidates, self.prepared, self.tasks)
+        events = self.prepared.log.events
+        top = TopCollector(events.event_id[chosen.rows], events.task[chosen.rows]) if top_lists else None
         _to_scoring(model)
         with model.scoring():
-            return self._guarded(
+            ranks = self._guarded(
                 lambda: rank(
                     model,
                     self.prepared.batches,
@@ -117,8 +135,10 @@ class Fitting:
                     device=self.device,
                     model=self.name,
                     tick=view.ranking,
+                    top=top,
                 )
             )
+        return ranks, top.lists(ranks.meta) if top else None
 
     def _new_ranker(self, view: FitView, listener: Listener | None) -> Ranker:
         context = Context(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +41,9 @@ class Job:
     code: str  # hash of the sources that decide the fit
     validation_rows: int = 0  # at most so many per task, 0 means all
     force: bool = False  # fit anew although the run is there
+    tuned: str = ""  # the search that found the settings, for the record
     command: str = ""  # the command line, for the record
+    top_lists: bool = False  # also keep the best candidates of every row
 
     @cached_property
     def key(self) -> str:
@@ -115,10 +117,11 @@ def execute(job: Job, listener: "Listener | None" = None, reporter: Reporter | N
         record = None if job.force else store.finished(job.data.name, job.id)
         if record is None:
             return JobResult(_fit_and_rank(job, store, listener, reporter), "fitted")
-        missing = [choice for choice in job.candidates if choice.fingerprint not in record.evaluations]
+        missing = unranked(record, job.candidates, job.top_lists)
         if missing:
             fitting = _fitting(job, store.folder(job.data.name, job.id))
-            return JobResult(rank_run(store, record, fitting, missing, reporter, job.label), "ranked")
+            record = rank_run(store, record, fitting, missing, reporter, job.label, job.top_lists)
+            return JobResult(record, "ranked")
         by = "another process has finished it" if waited else "there already"
         reporter.note(f"{job.label}: {by} ({job.id})")
         return JobResult(record, "none")
@@ -155,19 +158,27 @@ def _fit_and_rank(job: Job, store: Store, listener: "Listener | None", reporter:
             code=job.code,
             fit=facts,
             files=checksums(folder),
-            evidence=evidence | ({"validation rows per task": job.validation_rows} if job.validation_rows else {}),
+            evidence=evidence
+            | ({"validation rows per task": job.validation_rows} if job.validation_rows else {})
+            | ({"tuned": job.tuned} if job.tuned else {}),
             environment=environment.facts() | {"command": job.command},
             started=started,
             seconds=time.perf_counter() - clock,
             peak_memory_mb=peak_memory_mb(),
         )
         for choice in job.candidates:
-            record.evaluations[choice.fingerprint] = _ranked(store, fitting, model, choice, view)
+            record.evaluations[choice.fingerprint] = _ranked(store, fitting, model, choice, view, job.top_lists)
     record.finished = now()
     store.write(folder, record)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     store.publish(job.data.name, job.id)
     return record
+
+
+def unranked(record: RunRecord, choices: Sequence[CandidateChoice], top_lists: bool = False) -> list[CandidateChoice]:
+    """The candidates on which a run is still to be ranked; with `top_lists` also those of which it has no lists."""
+    there = {name: one for name, one in record.evaluations.items() if one.lists or not top_lists}
+    return [choice for choice in choices if choice.fingerprint not in there]
 
 
 def rank_run(
@@ -177,6 +188,7 @@ def rank_run(
     choices: list[CandidateChoice],
     reporter: Reporter,
     label: str,
+    top_lists: bool = False,
 ) -> RunRecord:
     """Rank a finished fit on further candidates. The caller holds the run's lock.
 
@@ -187,6 +199,7 @@ def rank_run(
         choices: what to rank on.
         reporter: shows the progress.
         label: of the run, for the reporter.
+        top_lists: also keep the best candidates of every row.
 
     Raises:
         RunError: the weights are not those of the record, or the model fails.
@@ -194,7 +207,7 @@ def rank_run(
     model = fitting.load()
     with reporter.fit(f"{label} ranking") as view:
         for choice in choices:
-            record.evaluations[choice.fingerprint] = _ranked(store, fitting, model, choice, view)
+            record.evaluations[choice.fingerprint] = _ranked(store, fitting, model, choice, view, top_lists)
             store.write(fitting.folder, record)
     return record
 
@@ -226,14 +239,17 @@ def _fitting(job: Job, folder: Path) -> "Fitting":
     )
 
 
-def _ranked(store: Store, fitting: "Fitting", model: "Ranker", choice: CandidateChoice, view: FitView) -> Evaluation:
+def _ranked(
+    store: Store, fitting: "Fitting", model: "Ranker", choice: CandidateChoice, view: FitView, top_lists: bool
+) -> Evaluation:
     """Rank the test rows on a candidate set; the ranks and the candidates are in the results folder afterwards."""
     clock = time.perf_counter()
     candidates = candidates_of(fitting.prepared, choice)
     candidates.save(store.candidates(fitting.prepared.name), fitting.prepared.split)
-    ranks = fitting.rank(model, candidates, view)
+    ranks, lists = fitting.rank(model, candidates, view, top_lists)
     leaks = fitting.prepared.leaks(candidates)
-    return write_ranks(ranks, fitting.folder, fitting.name, candidates, leaks, time.perf_counter() - clock)
+    seconds = time.perf_counter() - clock
+    return write_ranks(ranks, fitting.folder, fitting.name, candidates, leaks, seconds, lists)
 
 
 @contextmanager

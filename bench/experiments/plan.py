@@ -9,9 +9,12 @@ from bench.experiments import settings
 from bench.experiments.job import Job
 from bench.experiments.prepared_data import CandidateChoice, PreparedData, choose_candidates, open_data, tasks_of
 from bench.experiments.process import configure_torch, usable_threads
+from bench.experiments.settings import Overrides
 from bench.experiments.source_keys import fit_sources
+from bench.experiments.tuning.best_known import best_known
 from bench.ranker import registry
 from bench.store import environment
+from bench.store.results import Store
 
 if TYPE_CHECKING:
     from bench.experiments.run import RunRequest
@@ -35,9 +38,10 @@ def plan(request: "RunRequest") -> list[DatasetPlan]:
     Raises:
         UsageError: a data set, model or setting does not exist or does not fit. RunError: data are missing or damaged.
     """
-    threads = usable_threads(request.threads)
-    configure_torch(threads)
-    device = settings.device(request.device)
+    cores = usable_threads(0)
+    threads = request.placement.threads(request.threads, cores)
+    configure_torch(min(threads, cores))
+    device = settings.device(request.device, elsewhere=request.placement.executor == "ray")
     return [_plan_dataset(request, name, device, threads) for name in dict.fromkeys(request.dataset)]
 
 
@@ -58,8 +62,12 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
     data, jobs = prepared.choice(), []
     published = sources.published_as(prepared.name, prepared.log)
     for model, cls in classes.items():
-        config = settings.model_config(cls, model, request.budget, request.overrides, published).model_dump()
         serves = tuple(task for task in tasks if task in cls.entry.tasks)
+        overrides, tuned = request.overrides, ""
+        if request.tuned and cls.search_space:
+            known = best_known(Store(request.out), prepared, model, serves, request.budget, request.validation_rows)
+            overrides, tuned = overrides.over(Overrides({model: known.values})), known.origin
+        config = settings.model_config(cls, model, request.budget, overrides, published).model_dump()
         code = fit_sources(cls, "backbone" in config)
         jobs += [
             Job(
@@ -76,7 +84,9 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
                 code=code,
                 validation_rows=request.validation_rows,
                 force=request.force,
+                tuned=tuned,
                 command=environment.command_line(),
+                top_lists=request.top_lists,
             )
             for seed in request.seeds
         ]

@@ -203,9 +203,14 @@ def _identity(name: str, fingerprint: str, split_name: str, options: dict[str, A
 
 def log_folder(log: Log, root: str | Path | None = None) -> Path | None:
     """The folder under the data root that holds this log; None where it is not stored."""
+    return prepared_folder(log.fingerprint, root)
+
+
+def prepared_folder(fingerprint: str, root: str | Path | None = None) -> Path | None:
+    """The folder under the data root with the prepared log of this fingerprint; None where there is none."""
     for path in sorted((sources.data_root(root) / "prepared").glob("*/manifest.json")):
         try:
-            if json.loads(path.read_text()).get("fingerprint") == log.fingerprint:
+            if json.loads(path.read_text()).get("fingerprint") == fingerprint:
                 return path.parent
         except (OSError, ValueError):
             continue  # another log's folder: `bench data prepare` of that one says what is wrong with it

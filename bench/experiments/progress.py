@@ -94,24 +94,41 @@ class _PlainView(FitView):
 
 
 class RichReporter(Reporter):
-    """A progress bar with loss, validation metric and time left, and lines above it."""
+    """Progress bars with loss, validation metric and time left, one for each fit at work, and lines above them."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
         self._console = Console(stderr=True, highlight=False)
+        self._bars: Any = None
+        self._working = 0
 
     def note(self, line: str) -> None:
-        """The line above the bar."""
+        """The line above the bars."""
         self._console.print(line, markup=False)
 
     def warn(self, line: str) -> None:
-        """The line above the bar, marked."""
+        """The line above the bars, marked."""
         self._console.print(f"warning: {line}", markup=False, style="yellow")
 
     @contextmanager
     def fit(self, name: str, patience: int | None = None) -> Iterator[FitView]:
         """A bar while it works, a line at the end."""
+        started = time.perf_counter()
+        if not self._working:
+            self._bars = self._start()
+        self._working += 1
+        view = _RichView(self._bars, name)
+        try:
+            yield view
+        finally:
+            view.remove()
+            self._working -= 1
+            if not self._working:
+                self._bars.stop()
+        self.note(f"{name}: done in {_duration(time.perf_counter() - started)}")
+
+    def _start(self) -> Any:
         from rich import progress
 
         columns = [
@@ -122,10 +139,9 @@ class RichReporter(Reporter):
             progress.TextColumn("left"),
             progress.TimeRemainingColumn(),
         ]
-        started = time.perf_counter()
-        with progress.Progress(*columns, console=self._console, transient=True) as bars:
-            yield _RichView(bars, name)
-        self.note(f"{name}: done in {_duration(time.perf_counter() - started)}")
+        bars = progress.Progress(*columns, console=self._console, transient=True)
+        bars.start()
+        return bars
 
 
 class _RichView(FitView):
@@ -133,6 +149,9 @@ class _RichView(FitView):
         self._bars, self._name, self._epochs = bars, name, 0
         self._metric = ""
         self._task = bars.add_task(name, total=None, facts="")
+
+    def remove(self) -> None:
+        self._bars.remove_task(self._task)
 
     def begin(self, epochs: int) -> None:
         self._epochs, self._metric = epochs, ""

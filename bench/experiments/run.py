@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from bench.data.log import TASKS
 from bench.errors import BenchError, NothingToReadError, UsageError, unknown
 from bench.evaluation.candidates import STRATEGIES
 from bench.experiments import settings
+from bench.experiments.executors.choose import Placement
 from bench.experiments.progress import Reporter
 from bench.experiments.settings import Overrides
 from bench.messages import split_commas
@@ -40,6 +42,7 @@ class RunRequest:
     overrides: Overrides = field(default_factory=Overrides)
     budget: str = "quick"
     validation_rows: int = 0
+    tuned: bool = False
     device: str = "auto"
     threads: int = 0
     force: bool = False
@@ -47,7 +50,9 @@ class RunRequest:
     out: str | Path = "results/local"
     data: str | Path | None = None
     tracking_uri: str | None = None
+    placement: Placement = field(default_factory=Placement)
     debug: bool = False
+    top_lists: bool = False
 
 
 @dataclass
@@ -107,7 +112,6 @@ def _execute_plans(
     reporter: Reporter,
     table: Callable[[Store], str] | None,
 ) -> CommandResult:
-    from bench.experiments.job import execute
     from bench.experiments.prepared_data import candidates_of, cautions
     from bench.experiments.tracking import CommandTracker
 
@@ -123,15 +127,14 @@ def _execute_plans(
                 reporter.note(f"{plan.prepared.name}: {remark}")
             for caution in cautions(plan.prepared, candidates):
                 reporter.warn(caution)
-            for job in plan.jobs:
-                try:
-                    result = execute(job, reporter=reporter)
-                except BenchError as error:
+        jobs = [job for plan in plans for job in plan.jobs]
+        with closing(request.placement.make(request.debug).run(jobs, reporter)) as outcomes:
+            for outcome in outcomes:
+                job, result, error = outcome.job, outcome.result, outcome.error
+                if result is None:
                     if isinstance(error, NothingToReadError) and job.model not in named:
                         reporter.note(f"{job.label}: left out: {error}")
                         continue
-                    if request.debug:
-                        raise
                     command.failed[job.path] = str(error)
                     reporter.warn(f"{job.label}: {error}")
                     tracker.fail(job.path, str(error))
@@ -141,7 +144,9 @@ def _execute_plans(
                 command.runs.append(job.path)
                 tracker.log_run(store.folder(job.data.name, job.id), result.record, result.work != "none")
                 store.write_command(command)
-        _look_again(store, [job for plan in plans for job in plan.jobs], runs, command)
+        # Side by side they end in any order; the record keeps that of the request.
+        command.runs.sort(key=[job.path for job in jobs].index)
+        _look_again(store, jobs, runs, command)
         command.finished = now()
         store.write_command(command)
     except BaseException:
@@ -186,6 +191,7 @@ def _check(request: RunRequest) -> None:
             raise unknown("task", task, TASKS)
     settings.check_seeds(request.seeds)
     settings.check_threads(request.threads)
+    request.placement.check()
     for option, value in (("--out", request.out), ("--tracking-uri", request.tracking_uri)):
         if value is not None and not str(value).strip():
             raise UsageError(f"{option} is empty; give it a value or leave it out")

@@ -141,8 +141,16 @@ def check_threads(threads: int) -> None:
         raise UsageError(f"--threads {threads}: expected 0 (all cores) to {MOST_THREADS}")
 
 
-def device(name: str) -> str:
-    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:N` or `mps`, checked."""
+def device(name: str, elsewhere: bool = False) -> str:
+    """`auto` (a GPU where this machine has one), `cpu`, `cuda`, `cuda:N` or `mps`, checked.
+
+    Args:
+        name: what the user typed.
+        elsewhere: whether other machines do the work, whose devices are not looked at.
+
+    Raises:
+        UsageError: there is no such device.
+    """
     import torch
 
     if name == "auto":
@@ -151,6 +159,8 @@ def device(name: str) -> str:
         kind = torch.device(name)
     except RuntimeError:
         raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:0 or mps") from None
+    if elsewhere and kind.type in ("cpu", "cuda"):
+        return name
     if kind.type == "cuda" and (not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()):
         there = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
         raise UsageError(f"--device {name}: this machine has {there}; use --device cpu")

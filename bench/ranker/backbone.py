@@ -22,6 +22,8 @@ from bench.ranker.context import Backbone
 
 SMALL = "small-t5"
 PRETRAINED = "google/flan-t5-base"
+# Checkpoints with the modules of a T5: t5, t5-v1.1 and flan-t5; mt5; umt5.
+FAMILY = ("t5", "mt5", "umt5")
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 # Words of a large log beyond this number are spelled in characters.
 VOCABULARY = 30_000
@@ -153,7 +155,7 @@ def _pretrained(name: str) -> Backbone:
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoTokenizer, T5ForConditionalGeneration
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
     source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     local = not _may_download()
@@ -161,10 +163,10 @@ def _pretrained(name: str) -> Backbone:
         raise _absent(name)
     try:
         kind = AutoConfig.from_pretrained(source, local_files_only=local).model_type
-        if kind != "t5":
+        if kind not in FAMILY:
             raise RunError(f"backbone '{name}' is a {kind} model; a T5 is needed, such as {PRETRAINED}")
         with _quiet():
-            model, report = T5ForConditionalGeneration.from_pretrained(
+            model, report = AutoModelForSeq2SeqLM.from_pretrained(
                 source, local_files_only=local, dtype=torch.float32, output_loading_info=True
             )
         if report["missing_keys"] or report["mismatched_keys"]:
@@ -180,9 +182,11 @@ def _pretrained(name: str) -> Backbone:
 
 
 def _absent(name: str) -> RunError:
+    from huggingface_hub import constants
+
     return RunError(
-        f"backbone '{name}' is not on this machine; fetch it (hf download {name}), allow it for this run (BENCH_DOWNLOAD=1), "
-        f"give a local folder, or choose {SMALL}"
+        f"backbone '{name}' is not on this machine: it is no folder, and the cache {constants.HF_HUB_CACHE} does not have "
+        f"it; fetch it (hf download {name}), allow it for this run (BENCH_DOWNLOAD=1), give a local folder, or choose {SMALL}"
     )
 
 

@@ -13,7 +13,7 @@ from bench.data.streams import Stream
 from bench.data.training import TrainData
 from bench.ranker.config import Config, Fraction, TrainConfig
 from bench.ranker.context import Backbone, Context, Validation
-from bench.ranker.ranker import Ranker
+from bench.ranker.ranker import Ranker, Representation
 from bench.ranker.stage import Check, Stage
 from bench.ranker.torch_ranker import TorchRanker
 
@@ -30,6 +30,7 @@ __all__ = [
     "PositiveFloat",
     "PositiveInt",
     "Ranker",
+    "Representation",
     "SequenceBatch",
     "Stage",
     "Stream",

@@ -3,16 +3,25 @@
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from bench.data.batch import Batch
 from bench.data.history import Window
 from bench.data.training import TrainData
+from bench.errors import UsageError
 from bench.evaluation.long_lists import DotProduct
 from bench.ranker.config import Config as BaseConfig
 from bench.ranker.context import Context, Validation
+
+
+class Representation(NamedTuple):
+    """What the score of each candidate is computed from: `input` (B, K, d) and the last state `hidden` (B, K, h)."""
+
+    input: Tensor
+    hidden: Tensor
 
 
 class Ranker(ABC):
@@ -32,6 +41,8 @@ class Ranker(ABC):
     published: ClassVar[dict[str, dict[str, Any]]] = {}
     # For `bench tune`: field name -> list of values, or ("loguniform" | "uniform", low, high).
     search_space: ClassVar[dict[str, Any]] = {}
+    # For `bench analyze ablation`: name of a variant -> the settings that take a part of the model away.
+    ablations: ClassVar[dict[str, dict[str, Any]]] = {}
     # Which inputs change the score, in every task or in those of a tuple; the conformance checks look at both directions.
     uses_query: ClassVar[bool | tuple[str, ...]] = False
     uses_history: ClassVar[bool | tuple[str, ...]] = True
@@ -81,6 +92,21 @@ class Ranker(ABC):
         if isinstance(self, DotProduct):
             return (encoded[:, None] * self.item_vectors()[cand]).sum(-1)  # (B, K, d) to (B, K)
         return self.score(replace(encoded, cand=cand))
+
+    def represent(self, batch: Batch) -> Representation:
+        """The vectors behind the scores of a batch, float32, for `bench analyze`.
+
+        `input` is what describes user, query and candidate, `hidden` the state that the last layer turns into the score.
+        Here, for a score that is an inner product: both vectors side by side, and their product by element.
+
+        Raises:
+            UsageError: the model has no such vectors.
+        """
+        if not isinstance(self, DotProduct):
+            raise UsageError(f"{self.entry.name} has no representation to analyse; a model defines `represent`")
+        items = self.item_vectors()[batch.cand]  # (B, K, d)
+        rows = self.row_vectors(batch)[:, None].expand_as(items)
+        return Representation(torch.cat([rows, items], -1).float(), (rows * items).float())
 
     def scoring(self) -> AbstractContextManager:
         """What the harness enters around scoring, such as the precision of the training."""

@@ -30,14 +30,21 @@ def caption(block: Block) -> list[str]:
         *([f"budget {group.budget}"] if group.budget else []),  # scores made elsewhere have none
         f"seed{'s' if len(seeds) > 1 else ''} {flat_list(seeds)}",
     ]
-    made_up = synthetic(data)
+    made_up, tuned = synthetic(data), _tuned(block)
     lines = [
         f"{data.get('title') or data['name']}: {comma_list(facts)}",
         f"candidates {drawn.label}, seed {drawn.seed}, fingerprint {drawn.fingerprint[:12]}",
         *([f"synthetic: {made_up}"] if made_up else []),
+        *([f"settings tuned on validation rows: {tuned}; all others as given or default"] if tuned else []),
         f"tested on {counts}; primary metric {PRIMARY}, means over users",
     ]
     return [one_line(line) for line in lines]
+
+
+def _tuned(block: Block) -> str:
+    """The rows whose settings a search found, each with the budget of the search."""
+    origins = {row.label: {run.record.evidence.get("tuned", "") for run in row.runs} for row in block.group.rows}
+    return "; ".join(f"{label} ({', '.join(sorted(each - {''}))})" for label, each in origins.items() if each - {""})
 
 
 def footnotes(block: Block) -> Iterator[str]:

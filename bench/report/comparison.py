@@ -203,6 +203,8 @@ def _notes(block: Block) -> list[Note]:
                     add("leak", f"LEAK: {name.removeprefix('zero:')}: {value}", row)
             if run.record.fit.get("converged") is False:
                 add("limit", "stopped by the budget, not by early stopping", row)
+            if warning := run.record.evidence.get("warning"):
+                add("chance", one_line(str(warning)), row)
             if backbone := run.record.evidence.get("backbone"):
                 add("fact", f"backbone {one_line(_words(backbone))}", row)
             if run.record.kind == "imported":

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bench.errors import RunError
 from bench.evaluation.metrics import DEFAULT
-from bench.messages import first_line
+from bench.messages import comma_list, first_line, shortened
 from bench.store.metric_names import mlflow_name
 from bench.store.records import CommandRecord, Evaluation, RunRecord, content_digest
 from bench.store.results import CURVE, Store, checked_file, read_ranks
@@ -19,6 +19,7 @@ from bench.store.results import CURVE, Store, checked_file, read_ranks
 PARAM_LENGTH = 500  # a longer value is cut; the artifact config.json has it whole
 TAG_LENGTH = 5000  # MLflow cuts at 8,000 without a word
 NAME_LENGTH = 250
+_RUN_ID = re.compile(r"(?P<model>.+)-s(?P<seed>\d+)-[0-9a-f]{12}")
 DIGEST_LENGTH = 36  # MLflow refuses longer data set digests
 
 
@@ -83,7 +84,7 @@ def run_content(store: Store, folder: Path, record: RunRecord) -> RunContent:
         files.append(checked_file(folder, CURVE))
         metrics += _curve(files[-1], start or 0)
     return RunContent(
-        name=record.id,
+        name=_spoken(record.title, record.seed) if record.kind == "fit" else record.title,
         key=run_key(record),
         digest=content_digest(record),
         start=start,
@@ -100,8 +101,10 @@ def run_content(store: Store, folder: Path, record: RunRecord) -> RunContent:
 def failed_content(name: str, message: str, command: CommandRecord) -> RunContent:
     """A run of a command that ended with an error; `name` as in `CommandRecord.failed`."""
     message = message[:TAG_LENGTH]
+    run = name.rpartition("/")[2]
+    parts = _RUN_ID.fullmatch(run)
     return RunContent(
-        name=name.rpartition("/")[2],
+        name=_spoken(parts["model"], int(parts["seed"])) if parts else run,
         # Of this command only: another one may have failed with another message. `allowed_name` leaves no quotes, which
         # a filter could not escape.
         key=allowed_name(f"{command.id} {name}"),
@@ -120,7 +123,8 @@ def command_content(command: CommandRecord) -> RunContent:
     tags = {"bench.kind": "command", "bench.command": command.id, "bench.budget": command.budget, "bench.line": line}
     tags |= {"mlflow.source.name": line, "mlflow.source.type": "LOCAL"}
     params = _texts(words, "bench", PARAM_LENGTH)
-    return RunContent(command.id, "", "", milliseconds(command.started), None, "RUNNING", params, tags)
+    name = f"{shortened(comma_list(command.models), NAME_LENGTH // 4)} ({command.budget}), {command.started[:16].replace('T', ' ')}"
+    return RunContent(name, "", "", milliseconds(command.started), None, "RUNNING", params, tags)
 
 
 def milliseconds(text: str) -> int | None:
@@ -133,6 +137,11 @@ def allowed_name(name: str) -> str:
     name = re.sub(r"[^\w\-. :/]", "", re.sub(r"[@=+%]", "_", name))
     parts = [" ".join(part.split()) for part in name.split("/")]
     return "/".join(part for part in parts if part.strip("."))[:NAME_LENGTH].rstrip("/ ") or "_"
+
+
+def _spoken(model: str, seed: int) -> str:
+    """What a person would call a run."""
+    return f"{model}, seed {seed}"[:NAME_LENGTH]
 
 
 def _by_prefix(record: RunRecord) -> dict[str, Evaluation]:

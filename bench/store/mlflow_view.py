@@ -5,6 +5,8 @@ own. What changes later (a run is removed, a folder is moved) or breaks is repai
 which `bench ui` does when it finds that the two differ.
 """
 
+import hashlib
+import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,10 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from bench.data.log import TASKS
 from bench.errors import RunError, UsageError
+from bench.evaluation.metrics import PRIMARY
 from bench.files import write_atomically
 from bench.messages import first_line
 from bench.store import mlflow_content as content
+from bench.store.metric_names import mlflow_name
 from bench.store.mlflow_database import (
     TrackingStore,
     TrackingStoreError,
@@ -24,8 +29,10 @@ from bench.store.mlflow_database import (
     without_password,
     write_run,
 )
+from bench.store.mlflow_studies import write_study
 from bench.store.records import BenchWarning, CommandRecord, RunRecord, content_digest
 from bench.store.results import Store
+from bench.store.studies import studies
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -33,12 +40,16 @@ if TYPE_CHECKING:
 
 _PAIRS = """
     SELECT a.value, b.value FROM tags a JOIN tags b USING (run_uuid) JOIN tags c USING (run_uuid) JOIN runs r USING (run_uuid)
-    WHERE a.key = 'bench.run' AND b.key = 'bench.digest' AND c.key = 'bench.kind' AND c.value != 'failed'
+    WHERE a.key = 'bench.run' AND b.key = 'bench.digest' AND c.key = 'bench.kind' AND c.value NOT IN ('failed', 'trial', 'study')
     AND r.lifecycle_stage = 'active'
 """
 _NEWEST = """
     SELECT r.experiment_id, r.run_uuid FROM runs r JOIN tags t USING (run_uuid)
     WHERE t.key = 'bench.kind' AND t.value = 'command' AND r.lifecycle_stage = 'active' ORDER BY r.start_time DESC LIMIT 1
+"""
+_METRICS = """
+    SELECT DISTINCT m.key FROM latest_metrics m JOIN tags t USING (run_uuid)
+    WHERE t.key = 'mlflow.parentRunId' AND t.value = ?
 """
 _LOCATIONS = "SELECT artifact_location FROM experiments WHERE experiment_id != 0"
 
@@ -220,7 +231,9 @@ class _View:
             elif command.id in dead or not (self.tracking.folder / f".command.{command.id}.lock").exists():
                 # It was killed; its last run says how far it came.
                 self.close_command(command, "KILLED", ends.get(command.id))
-        return written
+        return written + sum(
+            write_study(self.tracking, self.client, study, study.trials) for study in studies(self.store)
+        )
 
     def _parents(self, command: CommandRecord, dataset: str) -> list[str]:
         experiment = self.tracking.experiment(self.client, dataset)
@@ -303,14 +316,34 @@ def ui_command(store: Store, uri: str | None, port: int) -> list[str]:
 
 
 def ui_address(store: Store, uri: str | None, port: int) -> str:
-    """Address of the page with the runs of the newest command that made any; of the first page where there is none."""
+    """Address of the page with the runs of the newest command that made any; of the first page where there is none.
+
+    The page shows the models of that command, the best first, with the primary metric of each task as columns. MLflow
+    reads such a view from a tag of the experiment, which is written here.
+
+    Raises:
+        RunError: the store cannot be written.
+    """
     address = f"http://127.0.0.1:{port}"
     tracking = TrackingStore(store.root, uri)
     newest = tracking.rows(_NEWEST) if tracking.database is not None else []
     if not newest:
         return address
     experiment, parent = newest[0]
-    words = {"searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'", "workflowType": "machine_learning"}
+    there = {name for (name,) in tracking.rows(_METRICS, parent)}
+    columns = [name for task in TASKS if (name := mlflow_name(task, PRIMARY)) in there]
+    view = {
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'",
+        "selectedColumns": [f"metrics.`{name}`" for name in columns],
+        "viewMaximized": True,
+    }
+    if columns:
+        view |= {"orderByKey": f"metrics.`{columns[0]}`", "orderByAsc": False}
+    content_of_tag = json.dumps(view)
+    key = hashlib.sha256(content_of_tag.encode()).hexdigest()[:16]
+    with tracking.opened() as client:
+        client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{key}", content_of_tag)
+    words = {"viewStateShareKey": key, "workflowType": "machine_learning"}
     return f"{address}/#/experiments/{experiment}/runs?{urlencode(words)}"
 
 

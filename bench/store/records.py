@@ -52,6 +52,8 @@ class Evaluation:
     sha256: str  # of that file
     seconds: float
     finished: str  # ISO time
+    lists: str = ""  # name of the file with the best candidates of every row, where they were asked for
+    lists_sha256: str = ""  # of that file
 
 
 @dataclass

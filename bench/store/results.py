@@ -7,6 +7,7 @@
     <root>/<data set>/<run id>/curve.jsonl       one line per epoch: {"epoch", "train/loss", "rec/N@10", "seconds", ...}
     <root>/<data set>/<run id>/weights.safetensors
     <root>/<data set>/<run id>/ranks-<fp16>.parquet   per-query ranks on the candidates with that fingerprint
+    <root>/<data set>/<run id>/lists-<fp16>.parquet   the ten best candidates of every query, where they were asked for
     <root>/.locks/<data set>/<run id>.lock       held by the process that works on the run
 
 An unfinished run lives in `<run id>.part` and is moved into place when it is complete. Whatever is read back is compared
@@ -28,6 +29,7 @@ from bench.data.log import file_sha256
 from bench.errors import RunError, UsageError
 from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.ranks import Ranks
+from bench.evaluation.top_lists import TopLists
 from bench.files import exclusive
 from bench.messages import comma_list, reason
 from bench.store.records import (
@@ -256,8 +258,19 @@ def ranks_name(fingerprint: str) -> str:
     return f"ranks-{fingerprint[:16]}.parquet"
 
 
+def lists_name(fingerprint: str) -> str:
+    """Name of the file with the best candidates of every row, on the candidates with this fingerprint."""
+    return f"lists-{fingerprint[:16]}.parquet"
+
+
 def write_ranks(
-    ranks: Ranks, folder: Path, model: str, candidates: CandidateSet, leaks: dict[str, Any], seconds: float
+    ranks: Ranks,
+    folder: Path,
+    model: str,
+    candidates: CandidateSet,
+    leaks: dict[str, Any],
+    seconds: float,
+    lists: TopLists | None = None,
 ) -> Evaluation:
     """Write ranks into a run's folder; returns what the record holds of them.
 
@@ -268,14 +281,17 @@ def write_ranks(
         candidates: what was ranked.
         leaks: counters by name.
         seconds: that ranking took.
+        lists: the best candidates of the same rows, where they were asked for.
 
     Raises:
         RunError: the folder cannot be written.
     """
-    ranks = replace(ranks, meta={"model": model, "candidates": candidates.fingerprint})
-    path = folder / ranks_name(candidates.fingerprint)
+    meta = {"model": model, "candidates": candidates.fingerprint}
+    path, beside = folder / ranks_name(candidates.fingerprint), folder / lists_name(candidates.fingerprint)
     try:
-        ranks.save(path)
+        replace(ranks, meta=meta).save(path)
+        if lists is not None:
+            replace(lists, meta=meta).save(beside)
     except RunError as error:
         raise RunError(f"{error}; {REMEDY}") from error
     return Evaluation(
@@ -290,6 +306,8 @@ def write_ranks(
         sha256=file_sha256(path),
         seconds=seconds,
         finished=now(),
+        lists=beside.name if lists is not None else "",
+        lists_sha256=file_sha256(beside) if lists is not None else "",
     )
 
 
@@ -311,6 +329,21 @@ def read_ranks(folder: Path, evaluation: Evaluation) -> Ranks:
     if ranks.meta.get("candidates", evaluation.fingerprint) != evaluation.fingerprint:
         raise RunError(f"{path} holds ranks on other candidates than its record says; {_REPEAT}")
     return ranks
+
+
+def read_lists(folder: Path, evaluation: Evaluation) -> TopLists | None:
+    """The best candidates of every row, exactly those that the record of an evaluation describes; None without them.
+
+    Args:
+        folder: of the run.
+        evaluation: from the run's record.
+
+    Raises:
+        RunError: the file is missing, or differs from its record.
+    """
+    if not evaluation.lists:
+        return None
+    return TopLists.load(_unchanged(folder / lists_name(evaluation.fingerprint), evaluation.lists_sha256))
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from bench.data.batch import Batch
+from bench.ranker.ranker import Ranker
 from bench.testing.planted import rows_with_past, task_rows
-from bench.testing.report import Failed
+from bench.testing.report import Failed, NotApplicable
 from bench.testing.subject import Subject, clone, row_differences
 
 # An input counts as used when at least this part of the rows that have it reacts to it.
@@ -40,6 +41,25 @@ def finite(subject: Subject) -> str:
     if wrong.any():
         raise Failed(f"{int(wrong.sum())} of {wrong.numel()} scores are not finite")
     return f"all {wrong.numel()} scores are finite"
+
+
+def representation(subject: Subject) -> str:
+    """A trained network tells what its scores come from: `represent` gives finite vectors per candidate."""
+    model = subject.fitted
+    if not isinstance(model, torch.nn.Module):
+        raise NotApplicable("The model is no network.")
+    if not subject.cls.__module__.startswith("bench.") and type(model).represent is Ranker.represent:
+        raise NotApplicable("Models outside the tree need no `represent`; `bench analyze` refuses them then.")
+    with torch.no_grad():
+        found = model.represent(clone(subject.batch))
+    for name, values in found._asdict().items():
+        if values.dim() != 3 or values.shape[:2] != subject.batch.cand.shape:
+            raise Failed(f"`{name}` has shape {tuple(values.shape)} for candidates {tuple(subject.batch.cand.shape)}")
+        if not torch.isfinite(values).all():
+            raise Failed(f"`{name}` is not finite")
+        if not values.any():
+            raise Failed(f"`{name}` is zero everywhere")
+    return ", ".join(f"{name} of width {values.shape[2]}" for name, values in found._asdict().items())
 
 
 def deterministic(subject: Subject) -> str:
@@ -284,7 +304,7 @@ def _joined(first: Batch, second: Batch) -> Batch:
     return replace(first, **{name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names})
 
 
-FORM = (shape, dtype, finite, deterministic)
+FORM = (shape, dtype, finite, representation, deterministic)
 NO_EFFECT = (column_order, candidate_subset, padding, single_row, other_rows, hidden_positive)
 EFFECT = (query, history, user)
 CHECKS: dict[str, Callable[[Subject], str]] = {check.__name__: check for check in (*FORM, *NO_EFFECT, *EFFECT)}

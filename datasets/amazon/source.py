@@ -65,6 +65,7 @@ class KindleConfig(Config):
     split="leave-one-out",
     cite="He and McAuley, WWW 2016; Ni et al., EMNLP-IJCNLP 2019",
     synthetic="queries (category paths of the product)",
+    items="product",
 )
 class Amazon(Source):
     """A category of the 2014 or 2018 release, in a folder of its name."""
@@ -127,6 +128,7 @@ class Amazon(Source):
     split="leave-one-out",
     cite="He and McAuley, WWW 2016; Ai et al., SIGIR 2017",
     synthetic="queries (category paths of the book)",
+    items="book",
 )
 class AmazonKindle(Amazon):
     """The Kindle Store as the paper prepares it."""

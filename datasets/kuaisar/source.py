@@ -101,7 +101,7 @@ class _Published(Source):
         return prepare(self.entry.name, Release(files), self.config)
 
 
-@source("kuaisar", title="KuaiSAR", split="last-day", cite="Sun et al., CIKM 2023")
+@source("kuaisar", title="KuaiSAR", split="last-day", cite="Sun et al., CIKM 2023", items="video")
 class KuaiSAR(_Published):
     """The full release."""
 
@@ -109,7 +109,7 @@ class KuaiSAR(_Published):
     archive = "KuaiSAR_v2.zip"
 
 
-@source("kuaisar-small", title="KuaiSAR-small", split="last-day", cite="Sun et al., CIKM 2023")
+@source("kuaisar-small", title="KuaiSAR-small", split="last-day", cite="Sun et al., CIKM 2023", items="video")
 class KuaiSARSmall(_Published):
     """The small release."""
 

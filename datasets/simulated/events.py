@@ -28,7 +28,7 @@ class Searched:
     user: np.ndarray
     session: np.ndarray
     time: np.ndarray
-    intent: np.ndarray
+    intent: np.ndarray  # of the query
     query: np.ndarray  # number of the query within its intent
     item: np.ndarray  # from `items` on: users, live streams and others, which no catalogue lists
     click: np.ndarray
@@ -90,8 +90,9 @@ def _topics(
     """Topic of each clicked row and of each session.
 
     Both are sorted by (user, time). Each takes the topic of the user's last unit of the other kind before it with
-    probability `transition`, else a favourite topic with probability `taste`, else any: a row one by the weight of its
-    items, so that the item is a draw from all of them, a session each alike.
+    probability `transition` (one of the two kinds only, if `direction` says so), else a favourite topic with probability
+    `taste`, else any: a row one by the weight of its items, so that the item is a draw from all of them, a session each
+    alike.
     """
     parameters = structure.parameters
     n_rows, n_sessions = len(row_user), len(user)
@@ -106,6 +107,8 @@ def _topics(
     had[had] = row_user[before_session[had]] == user[had]
 
     whose = np.concatenate([row_user, user])
+    has &= parameters.direction != "to-search"
+    had &= parameters.direction != "to-rec"
     copies = np.concatenate([has, had]) & (rng.random(n_rows + n_sessions) < parameters.transition)
     source = np.concatenate([n_rows + clicked[before_row], before_session])
     parent = np.where(copies, source, np.arange(n_rows + n_sessions))
@@ -156,11 +159,17 @@ def _search_rows(
     # The release uses ids of sessions again.
     number = rng.integers(1, max(2, n_sessions // 3) + 1, size=n_sessions)
     order = rng.permutation(n_rows)
+    asked = intent
+    if parameters.vague:
+        # Random numbers of their own: nothing else of the log depends on how vague its queries are.
+        own = generator("vague queries", parameters)
+        elsewhere = own.integers(parameters.topics * parameters.intents, size=n_sessions, dtype=np.int32)
+        asked = np.where(own.random(n_sessions) < parameters.vague, elsewhere, intent)
     columns = {
         "user": user[session],
         "session": number[session],
         "time": time[session],
-        "intent": intent[session],
+        "intent": asked[session],
         "query": query[session],
         "item": item,
         "click": np.where(click, rng.integers(1, 4, size=n_rows), 0).astype(np.int8),

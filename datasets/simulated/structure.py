@@ -5,7 +5,7 @@ of user, query, time and past.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,8 +57,12 @@ class Parameters(BaseModel):
     transition: float = Field(default=0.4, ge=0, le=1)
     """Probability that a recommendation click takes the topic of the user's last search, and a search that of the last
     click."""
+    direction: Literal["both", "to-rec", "to-search"] = "both"
+    """Which of the two takes the topic of the other."""
     relevance: float = Field(default=0.8, ge=0, le=1)
-    """Probability that a clicked search result is of the query's intent."""
+    """Probability that a clicked search result is of the intent of the search."""
+    vague: float = Field(default=0.0, ge=0, le=1)
+    """Probability that the query of a search is one of any intent, so that it says nothing about the clicks."""
     popularity: float = Field(default=0.5, ge=0, le=2)
     """Exponent of Zipf's law within the items."""
 
@@ -163,8 +167,14 @@ def oracle(log: "Log", parameters: Parameters) -> "Callable[[Batch], Tensor]":
 
     It sees what every model sees (the batch), and reads tastes, intents and weights from the simulation. Of the past
     it needs the user's last search. Not a model of the table: no log of the real world has one.
+
+    Raises:
+        UsageError: queries are vague, so that a search does not tell its topic.
     """
     import torch
+
+    if parameters.vague:
+        raise UsageError(f"the oracle reads topics off queries, which vague = {parameters.vague} hides; use vague = 0")
 
     structure = Structure(parameters)
     item = np.asarray(log.items.id[1:], dtype=np.int64) - 1
@@ -187,7 +197,8 @@ def oracle(log: "Log", parameters: Parameters) -> "Callable[[Batch], Tensor]":
         }
         cand, last = arrays["cand"], np.maximum(arrays["search_len"] - 1, 0)
         before = np.take_along_axis(arrays["search_query"], last[:, None], 1)[:, 0]
-        copied = parameters.transition * (arrays["search_len"] > 0)
+        follows = parameters.transition * (parameters.direction != "to-search")
+        copied = follows * (arrays["search_len"] > 0)
         own = np.zeros(cand.shape)
         for place, share in enumerate(_FAVOURITES):
             own += share * (topic[cand] == favourites[arrays["user"], place][:, None])

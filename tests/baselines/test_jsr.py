@@ -75,15 +75,18 @@ def by_hand(model: JSR, batch: Batch, row: int) -> list[float]:
     left = text(model.query_words[batch.query[row]]) if search else user
     tower, scores = model.towers[batch.task[row]], []
     for item in batch.cand[row]:
-        product = left * (model.items.weight[item] + text(model.item_words[item]))
+        by_id = model.items.weight[item] if model.config.item != "text" else 0
+        product = left * (by_id + text(model.item_words[item]) if model.config.item != "id" else by_id)
         for layer in tower:
             product = layer(product)
         scores.append(float(product))
     return scores
 
 
+@pytest.mark.parametrize("item", ["text", "id", "both"])
 @torch.no_grad()
-def test_scores_are_those_of_the_formulas(model, batch):
+def test_scores_are_those_of_the_formulas(world, batch, item):
+    model = world.model(item=item)
     torch.nn.init.normal_(model.importance.importance.weight)
     scores = model.score(batch)
     for row in range(40):
@@ -157,7 +160,7 @@ def test_what_cannot_be_read_is_said():
     sizes = {"n_users": 4, "n_items": 20, "n_queries": 6, "n_words": 0}
     catalog = SimpleNamespace(name="mute", item_word_lists=nothing, query_word_lists=nothing, **words, **sizes)
     with pytest.raises(NothingToReadError, match="the queries of mute have no words"):
-        JSR(JSR.Config(), Context(catalog))
+        JSR(JSR.Config(item="id"), Context(catalog))
     with pytest.raises(NothingToReadError, match=r"the items of mute have no words; set jsr.item to id"):
-        JSR(JSR.Config(item="text"), Context(catalog, tasks=("rec",)))
+        JSR(JSR.Config(), Context(catalog, tasks=("rec",)))
     JSR(JSR.Config(item="id"), Context(catalog, tasks=("rec",)))

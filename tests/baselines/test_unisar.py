@@ -1,6 +1,8 @@
 """UniSAR: which slots see which, its losses in closed form, its published size, users without a history."""
 
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -238,12 +240,6 @@ def test_experts_of_a_task_are_its_own_and_the_shared_ones(model):
         torch.testing.assert_close(experts(x, context, task), (outputs * gate[..., None]).sum(-2), rtol=1e-4, atol=1e-5)
 
 
-# What the official code counts beside ours: layers that are registered and never trained.
-#   torch's TransformerEncoder and TransformerDecoder keep the layer that they copy: 3 and 1 of them;
-#   PLE's gate over all twelve experts feeds the shared experts of a next level, which does not exist.
-UNUSED = (*3 * [nn.TransformerEncoderLayer(64, 2, 64)], nn.TransformerDecoderLayer(64, 2, 64), nn.Linear(320, 12))
-
-
 def size(*modules: nn.Module) -> int:
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
@@ -256,13 +252,13 @@ def kuaisar(tmp_path_factory) -> Log:
     return sources.load("kuaisar", {}, root)
 
 
-def published_model(log: Log, **more: int) -> UniSAR:
+def published_model(log: Log, **more: Any) -> UniSAR:
     return UniSAR(UniSAR.Config(**UniSAR.published["kuaisar"] | more), Context(Catalog(log)))
 
 
 def test_size_on_kuaisar_is_the_published_one(kuaisar):
     """The rows of the embedding tables follow the log; all else, and the sum with the release's counts, is published."""
-    model = published_model(kuaisar)
+    model = published_model(kuaisar, released=True)
     levels = [int(name.split(":")[0]) for name in kuaisar.categories.id[1:]]
     tables = {
         "items": (model.items.id, len(kuaisar.items) + 1),
@@ -281,7 +277,37 @@ def test_size_on_kuaisar_is_the_published_one(kuaisar):
     }  # fmt: skip
     assert tables.keys() == official.keys()
     network = size(model) - 32 * sum(len(table.weight) for table, _ in tables.values())
-    assert network + 32 * sum(official.values()) + size(*UNUSED) == 35_599_505
+    assert network + 32 * sum(official.values()) == 35_599_505
+    # Without the dead layers: what the score is made of.
+    d, attention, network_of_layer, norm = 64, 4 * 64 * 64 + 4 * 64, 2 * (64 * 64 + 64), 2 * 64
+    encoder, decoder = attention + network_of_layer + 2 * norm, 2 * attention + network_of_layer + 3 * norm
+    expert, gate = (5 * d + 1) * 64, (5 * d + 1) * 8
+    tower = sum((before + 1) * after for before, after in pairwise((64, 128, 64, 200, 80, 1)))
+    itemised = {
+        "tables": 32 * sum(official.values()),
+        "embeddings of items (id, two categories, text), users (id, four features), queries": (3 * 32 + d + 1) * d
+        + (5 * 32 + 1) * d
+        + (32 + 1) * d,
+        "positions": (30 + 30 + 60) * d,
+        "encoders, and decoders": 3 * encoder + 2 * decoder,
+        "target attention": 2 * d * d,
+        "alignments": 3 * (d * d + 1),
+        "row in the place of a query": d,
+        "experts and gates": 12 * expert + 2 * gate,
+        "towers": 2 * tower,
+    }
+    default = sum(itemised.values())
+    assert size(published_model(kuaisar)) - size(model) + 35_599_505 == default
+    assert 35_599_505 - default == 3 * encoder + decoder + (5 * d + 1) * 12
+
+
+def test_the_dead_layers_change_no_score_and_get_no_gradient(world):
+    model, released = world.model(), world.model(released=True)
+    batch = world.batch(model)
+    torch.testing.assert_close(released.score(batch), model.score(batch), rtol=0, atol=0)
+    released.loss(batch)[0].backward()
+    dead = {name for name, p in released.named_parameters() if p.grad is None or not p.grad.any()}
+    assert dead == {name for name, _ in released.named_parameters() if name.startswith("unused.")} != set()
 
 
 def test_kuaisar_gives_items_their_words_and_both_category_levels(kuaisar):

@@ -15,8 +15,10 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli.main import main
+from bench.errors import RunError
 from bench.ranker import registry
 from bench.store.records import read_run, write_record
+from bench.store.results import Store, read_lists, read_ranks
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("recbole") is None,
@@ -439,3 +441,21 @@ def test_a_record_of_another_format_is_one_line(results) -> None:
     assert done.exit_code == 0 and {record["model"] for record in json.loads(done.stdout)} == {"matcher"}
     (line,) = done.stderr.splitlines()
     assert line.startswith("warning: ") and "has format 1, this version reads" in line and str(path) in line
+
+
+def test_top_lists_are_kept_where_they_are_asked_for(results):
+    """A run that was ranked without them is ranked again with --top-lists, to the same ranks, and is not fitted again."""
+    folder = Path(results.runs()["popularity-s0"]["folder"])
+    store = Store(results.out)
+    (before,) = store.read(folder).evaluations.values()
+    assert before.lists == "" and read_lists(folder, before) is None
+    assert "1 finished (1 new)" in results.run("--models", "popularity", "--top-lists").stdout
+    (after,) = store.read(folder).evaluations.values()
+    assert after.sha256 == before.sha256
+    ranks, lists = read_ranks(folder, after), read_lists(folder, after)
+    inside = (lists.items == ranks.item[:, None]).any(1)
+    assert inside[ranks.better + ranks.tied < 10].all() and not inside[ranks.better >= 10].any()
+    assert "(0 new)" in results.run("--models", "popularity", "--top-lists").stdout
+    (folder / after.lists).write_bytes(b"changed")
+    with pytest.raises(RunError, match="is not the file that"):
+        read_lists(folder, after)

@@ -157,23 +157,45 @@ def test_each_strength_alone_does_what_it_says(prepared, strength, value, above,
         assert abs(mean - CHANCE) <= 1.5 * half, (name, task, mean, half)
 
 
-def test_a_search_makes_the_next_click_topical(prepared):
-    """Share of recommendation clicks in the topic of the user's last search, counted in the Log itself."""
-    shares = {}
-    for transition in (0.0, 0.8):
-        log, _ = prepared(**(NOTHING | {"transition": transition}))
-        structure = Structure(parameters_of(log))
-        events = log.events
-        topic = structure.topic[np.asarray(log.items.id[1:], dtype=np.int64) - 1]
+def topical(log: Log, task: int) -> float:
+    """Share of a task's clicks in the topic of what the user clicked in the other task before, counted in the Log."""
+    structure, events = Structure(parameters_of(log)), log.events
+    topic = structure.topic[np.asarray(log.items.id[1:], dtype=np.int64) - 1][events.item - 1]
+    rows = np.arange(len(events))
+    last = np.maximum.accumulate(np.where(events.task != task, rows, -1))
+    known = (events.task == task) & (last >= 0) & (events.user[last] == events.user)
+    return float((topic[known] == topic[last[known]]).mean())
+
+
+@pytest.mark.parametrize(
+    ("direction", "rec", "search"), [("both", True, True), ("to-rec", True, False), ("to-search", False, True)]
+)
+def test_one_behaviour_takes_the_topic_of_the_other(prepared, direction, rec, search):
+    chance = pytest.approx(1 / SMALL["topics"], abs=0.03)
+    settings = NOTHING | {"relevance": 1.0, "direction": direction}
+    strong, none = (prepared(**(settings | {"transition": strength}))[0] for strength in (0.8, 0))
+    for task, follows in ((0, rec), (1, search)):
+        assert topical(none, task) == chance
+        # A search follows one of the clicks of a delivery, which have one time, and the Log may put another one last.
+        assert topical(strong, task) > 0.35 if follows else topical(strong, task) == chance
+
+
+def test_vague_queries_say_nothing_of_the_clicks_and_change_nothing_else(prepared):
+    settings = NOTHING | {"relevance": 1.0}
+    clear, vague = (prepared(**(settings | {"vague": share}))[0] for share in (0.0, 1.0))
+    agree = []
+    for log in (clear, vague):
+        structure, events = Structure(parameters_of(log)), log.events
+        intent = structure.intent[np.asarray(log.items.id[1:], dtype=np.int64) - 1][events.item - 1]
         word = np.asarray(log.words.id[1:], dtype=np.int64)
         first = word[log.queries.words.values[log.queries.words.offsets[1:-1]] - 1]
-        query_topic = (first - 1_000_000) // POOL // structure.parameters.intents
-        rows = np.arange(len(events))
-        last = np.maximum.accumulate(np.where(events.task == 1, rows, -1))
-        known = (events.task == 0) & (last >= 0) & (events.user[last] == events.user)
-        shares[transition] = (topic[events.item[known] - 1] == query_topic[events.query[last[known]] - 1]).mean()
-    assert shares[0.0] == pytest.approx(1 / SMALL["topics"], abs=0.02)
-    assert shares[0.8] > 0.7
+        asked = ((first - 1_000_000) // POOL)[events.query - 1]
+        agree.append(float((intent == asked)[events.task == 1].mean()))
+    assert agree[0] == 1 and agree[1] == pytest.approx(1 / 32, abs=0.01)
+    for name in ("user", "item", "time", "task"):
+        assert (getattr(clear.events, name) == getattr(vague.events, name)).all()
+    with pytest.raises(UsageError, match="vague"):
+        oracle(vague, parameters_of(vague))
 
 
 def test_no_leaks(prepared):

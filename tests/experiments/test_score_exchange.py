@@ -25,7 +25,7 @@ from bench.store.results import Store, read_ranks
 
 def prepared_of(log: Log) -> PreparedData:
     chosen = split(log)
-    entry = SourceEntry("random", "Random", "", "leave-one-out", "everything", "", "bench")
+    entry = SourceEntry("random", "Random", "", "leave-one-out", "everything", "item", "", "bench")
     return PreparedData("random", entry, {}, log, chosen, Batches(chosen), Catalog(log))
 
 

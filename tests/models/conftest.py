@@ -3,7 +3,7 @@
 import pytest
 
 from bench.data.batch import Batch
-from bench.models.gensr import GenSR
+from bench.models.gensr.model import GenSR
 
 from .gensr_world import World
 

@@ -7,8 +7,7 @@ from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
 from bench.data.split import split
 from bench.data.training import TrainData
-from bench.models.gensr import GenSR
-from bench.models.gensr_prompt import TEXTS
+from bench.models.gensr.model import GenSR
 from bench.ranker import backbone
 from bench.ranker.contract import Context
 
@@ -53,18 +52,32 @@ class Seen:
     def __init__(self, model: GenSR):
         self.inputs: list[torch.Tensor] = []
         self.logits: list[torch.Tensor] = []
-        self._lm = model.lm
+        self._model, self._read = model, model._read
 
     def __enter__(self) -> "Seen":
-        def note(module, args, kwargs, output):
-            self.inputs.append(kwargs["inputs_embeds"].detach())
-            self.logits.append(output.logits[:, 0].detach())
+        def note(words, of, inserts, places, mask):
+            states = self._read(words, of, inserts, places, mask)
+            self.inputs.append(laid_out(words, of, inserts, places).detach())
+            self.logits.append(self._model.lm.get_output_embeddings()(states).detach())
+            return states
 
-        self._handle = self._lm.register_forward_hook(note, with_kwargs=True)
+        self._model._read = note
         return self
 
     def __exit__(self, *error) -> None:
-        self._handle.remove()
+        self._model._read = self._read
+
+
+def laid_out(words, of, inserts, places) -> torch.Tensor:
+    """Prompts with their vectors in place, one by one: (R * K, T, d)."""
+    rows = []
+    for row, prompt in enumerate(of.tolist()):
+        for candidate in inserts[row]:
+            read = words[prompt].clone()
+            for vector, place in zip(candidate, places[prompt].tolist(), strict=True):
+                read[place] = vector
+            rows.append(read)
+    return torch.stack(rows)
 
 
 def embedded(model: GenSR, batch: Batch, task: int) -> tuple[Batch, torch.Tensor]:
@@ -84,7 +97,7 @@ def inserted(model: GenSR, batch: Batch, task: int) -> torch.Tensor:
 
 def titles(model: GenSR) -> torch.Tensor:
     """(n_items + 1, width) mean word vector of each item's text, on the scale of the views."""
-    tokenizer = model.context.backbone("small-t5", TEXTS).tokenizer
+    tokenizer = model.context.backbone("small-t5", model.wording.texts()).tokenizer
     rows = [torch.zeros(64)]
     for text in model.catalog.item_text[1:]:
         ids = tokenizer(str(text), add_special_tokens=False)["input_ids"][: model.config.title_tokens]

@@ -1,11 +1,16 @@
 """GenSR's prompts: their segments, the query in them, the places of the four vectors, and what stands there."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
+from bench.data import sources
 from bench.errors import RunError, UsageError
-from bench.models.gensr import GenSR
-from bench.models.gensr_prompt import SEGMENTS, TEXTS, Prompts
+from bench.models.gensr.model import GenSR
+from bench.models.gensr.prompt import Prompts
+from bench.models.gensr.texts import text_tokens
 from bench.ranker import backbone
 from bench.ranker.contract import Context
 
@@ -13,11 +18,12 @@ from .gensr_world import SHORT, close, embedded, inserted, titles
 
 
 def test_the_two_prompts_have_five_segments_each_and_differ(model):
-    assert set(SEGMENTS) == {"rec", "search"}
-    for segments in SEGMENTS.values():
+    made = model.wording.segments
+    assert set(made) == {"rec", "search"}
+    for segments in made.values():
         assert len(segments) == 5 and all(text.strip() for text in segments)
-    assert SEGMENTS["rec"][0] != SEGMENTS["search"][0]
-    assert not any("query" in text for text in SEGMENTS["rec"])
+    assert made["rec"][0] != made["search"][0]
+    assert not any("query" in text for text in made["rec"])
 
 
 def test_tokens_of_the_prompts_are_their_segments_with_the_query_verbatim(model, world):
@@ -25,8 +31,8 @@ def test_tokens_of_the_prompts_are_their_segments_with_the_query_verbatim(model,
     for task, name in ((0, "rec"), (1, "search")):
         plan = model.prompts.plan(task, query)
         for row, number in enumerate(query.tolist()):
-            wanted = model.prompts.segments(task, number)
             text = str(world.catalog.query_text[number])
+            wanted = model.wording.of(name, text)
             assert (text in " ".join(wanted)) == (name == "search")
             assert not any(mark in " ".join(wanted) for mark in "<>{}")
             # The small tokenizer is lower case and writes no space before a question mark.
@@ -44,14 +50,29 @@ def test_inserts_stand_between_the_segments_and_the_mask_covers_all(model):
 
 
 def test_queries_of_different_lengths_are_padded_on_the_right_and_cut_at_the_limit(model):
-    tokenizer = model.context.backbone("small-t5", TEXTS).tokenizer
-    prompts = Prompts(tokenizer, ["", "q1", "q2 q3 q4", "q1 " * 20], limit=5)
+    tokenizer = model.context.backbone("small-t5", model.wording.texts()).tokenizer
+    words = {"item_word_lists": [[]] * 4, "query_word_lists": [[]] * 4, "word_text": np.array([""])}
+    texts = SimpleNamespace(item_text=np.array(["x"]), query_text=np.array(["", "q1", "q2 q3 q4", "q1 " * 20]), **words)
+    prompts = Prompts(tokenizer, model.wording, text_tokens(tokenizer, texts, 5, 5).queries)
     plan = prompts.plan(1, torch.tensor([1, 2, 3]))
     assert plan.mask.sum(1).diff().tolist() == [2, 2]
     assert torch.equal(plan.mask, plan.mask.sort(dim=1, descending=True).values)
     assert (plan.ids[~plan.mask] == prompts.pad).all()
     assert plan.inserts[:, 2].diff().tolist() == [2, 2] and plan.inserts[:, 0].diff().tolist() == [0, 0]
     assert [prompts.decode(plan, row)[2] for row in (0, 1)] == ["for q1 with item", "for q2 q3 q4 with item"]
+
+
+def test_the_prompt_names_items_as_the_data_set_does_and_as_the_user_says(world, monkeypatch):
+    assert "the item" in world.model().wording.of("rec", "")
+    monkeypatch.setattr(world.catalog, "item_kind", "film")
+    assert world.model().wording.of("rec", "")[2] == "the film"
+    assert world.model(kind="song").wording.of("search", "q1")[2] == "for q1 with song"
+
+
+def test_kinds_are_declared_by_the_sources():
+    kinds = {name: entry.items for name, entry in sources.entries().items()}
+    assert kinds["ml-100k"] == "film" and kinds["amazon-kindle"] == "book" and kinds["kuaisar"] == "video"
+    assert kinds["amazon:"] == "product" and kinds["log:"] == "item"
 
 
 def test_the_language_model_reads_the_prompt_around_four_vectors(model, batch):
@@ -93,7 +114,9 @@ def test_the_semantic_vector_of_an_item_is_the_mean_of_its_first_words(world, to
 
 def test_yes_and_no_are_single_different_tokens(model):
     assert model.yes != model.no
-    vocabulary = model.context.backbone("small-t5", TEXTS).tokenizer.convert_ids_to_tokens([model.yes, model.no])
+    vocabulary = model.context.backbone("small-t5", model.wording.texts()).tokenizer.convert_ids_to_tokens(
+        [model.yes, model.no]
+    )
     assert vocabulary == ["yes", "no"]
 
 

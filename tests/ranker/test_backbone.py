@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import T5Config, T5ForConditionalGeneration
 
 from bench.data.catalog import Catalog
@@ -172,6 +173,7 @@ def test_an_absent_backbone_is_one_clear_line(catalog, act):
     assert "\n" not in message
     for part in ("nobody/no-such-model", "hf download nobody/no-such-model", "BENCH_DOWNLOAD=1", "small-t5"):
         assert part in message
+    assert constants.HF_HUB_CACHE in message
 
 
 def test_damaged_foreign_or_incomplete_folders_are_one_clear_line(tmp_path, catalog):

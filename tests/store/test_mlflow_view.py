@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -112,9 +112,21 @@ def test_a_command_is_a_parent_with_a_child_per_run_and_its_table(store, make_ru
     for run in runs:
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id and run.info.status == "FINISHED"
         assert (run.info.start_time, run.info.end_time) == (START_MS, END_MS)
-    address = unquote_plus(mlflow_view.ui_address(store, None, 5123))
-    assert address.startswith(f"http://127.0.0.1:5123/#/experiments/{parent.info.experiment_id}/runs?")
-    assert parent.info.run_id in address and "workflowType=machine_learning" in address
+    assert {run.info.run_name for run in runs} == {"One, seed 0", "One, seed 1", "Two, seed 0"}
+
+
+def test_the_address_leads_to_the_models_of_the_newest_command(store, make_run, make_command, complete):
+    complete(store, make_command(store), [make_run(store, "one", 0), make_run(store, "two", 0)])
+    address = urlsplit(mlflow_view.ui_address(store, None, 5123).replace("/#/", "/"))
+    experiment = client_of(store).get_experiment_by_name("toy")
+    assert address.path == f"/experiments/{experiment.experiment_id}/runs"
+    key = parse_qs(address.query)["viewStateShareKey"][0]
+    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{key}"])
+    assert view["selectedColumns"] == ["metrics.`rec/N_10`", "metrics.`search/N_10`"]
+    found = client_of(store).search_runs(
+        [experiment.experiment_id], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"]
+    )
+    assert {run.data.tags["bench.model"] for run in found} == {"one", "two"}
 
 
 def test_a_child_shows_config_evidence_inputs_curves_and_files(store, make_run, make_command, complete):

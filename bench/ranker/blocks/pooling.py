@@ -35,8 +35,11 @@ class AdditiveAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """`x` (..., L, d), `mask` (..., L) -> (..., d)."""
-        scores = self.importance(torch.tanh(self.project(x))).squeeze(-1)  # (..., L)
-        return weighted_mean(x, scores, mask)
+        return weighted_mean(x, self.scores(x), mask)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """(..., d) -> (...) before the softmax. They depend on the vector alone: one per distinct id is enough."""
+        return self.importance(torch.tanh(self.project(x))).squeeze(-1)
 
 
 class TermImportance(nn.Module):

@@ -1,0 +1,1 @@
+"""Analyses of finished runs: mutual information, parameter space, gradient conflict, ablation and sweep."""

@@ -1,0 +1,176 @@
+"""The analyses of `bench analyze`: from a request to tables and figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis import figures, gradients, lemma, mutual_information, space, variants
+from bench.analysis.fitted import check_both_tasks, fitted
+from bench.analysis.information import EstimatorConfig
+from bench.analysis.output import Analysis
+from bench.data.log import TASKS
+from bench.errors import UsageError
+from bench.experiments.progress import Reporter
+from bench.experiments.run import RunRequest
+from bench.messages import split_commas
+from bench.ranker import registry
+
+
+def settings_of(request: RunRequest, **more: Any) -> dict[str, Any]:
+    """What decides the numbers of an analysis."""
+    words = ("models", "dataset", "tasks", "split", "mode", "seeds", "budget", "threads")
+    chosen = {name: getattr(request, name) for name in words} | {"set": request.overrides.values}
+    return {name: value for name, value in (chosen | more).items() if value not in (None, {}, ())}
+
+
+def mutual_information_of(
+    request: RunRequest,
+    negatives: int,
+    steps: int,
+    published: pd.DataFrame | None = None,
+    reporter: Reporter | None = None,
+) -> Analysis:
+    """Table 1: mutual information of each model and task.
+
+    Args:
+        request: models, data and seeds.
+        negatives: candidates per test row beside the clicked item.
+        steps: of the estimator's training, at most.
+        published: values to set beside, with the columns dataset, task, model and mutual_information.
+        reporter: shows the progress.
+
+    Raises:
+        UsageError: a model has no representation.
+    """
+    rows = list(mutual_information.rows(fitted(request, reporter), negatives, EstimatorConfig(steps=steps)))
+    main = mutual_information.table(rows)
+    remarks = [f"{line.model}, {line.task}: {line.remark}" for line in main.itertuples() if line.remark]
+    tables = {"mi": main, "mi-seeds": pd.DataFrame([vars(row) for row in rows])}
+    if published is not None:
+        tables["mi-published"] = published
+        above = published[published["mutual_information"] > np.log(2)]
+        if len(above):
+            remarks.append(
+                f"{len(above)} of {len(published)} published values exceed ln 2 = .693 nats, the most that a Yes or No can "
+                "carry: they are in another unit (at most 1 bit) or of another output"
+            )
+    return Analysis(
+        "mi", settings_of(request, negatives=negatives, steps=steps), tables, {"mi": figures.information(main)}, remarks
+    )
+
+
+def parameter_space(request: RunRequest, tsne_seeds: int, reporter: Reporter | None = None) -> Analysis:
+    """Figure 3: where the tasks lie, per model; a figure for the first seed of each.
+
+    Raises:
+        UsageError: a run serves one task only, or a model has no representation.
+    """
+    _check_tasks(request)
+    fits = list(fitted(request, reporter))
+    main = space.table(fits, tsne_seeds)
+    drawn: dict[str, Any] = {}
+    for fit in fits:
+        name = f"space-{fit.record.model.replace(':', '-')}"
+        if name in drawn:
+            continue
+        of_fit = space.spaces(fit)
+        points, task = space.neighbours(of_fit["input"], 0)
+        components, shares = space.principal(of_fit["hidden"])
+        line = main[(main["model"] == fit.record.title) & (main["seed"] == fit.record.seed)].set_index("space")
+        axes = [f"component {n + 1} ({share:.0%} of variance)" for n, share in enumerate(shares)]
+        drawn[name] = figures.space(
+            {
+                f"{fit.record.title}: input": (
+                    points, task, f"overlap {line.loc['input', 'overlap']:.2f} (1: tasks alike)", ("t-SNE 1", "t-SNE 2"),
+                ),
+                f"{fit.record.title}: hidden states": (
+                    components, of_fit["hidden"].task, f"overlap {line.loc['hidden', 'overlap']:.2f}", (axes[0], axes[1]),
+                ),
+            }
+        )  # fmt: skip
+    return Analysis("space", settings_of(request, tsne_seeds=tsne_seeds), {"space": main}, drawn)
+
+
+def gradient_conflict(request: RunRequest, batches: int, pattern: str, reporter: Reporter | None = None) -> Analysis:
+    """Cosines of the tasks' gradients through the training of each model.
+
+    Raises:
+        UsageError: one task only, or nothing to compare.
+    """
+    _check_tasks(request)
+    frame = gradients.measure(request, batches, pattern, reporter)
+    settings = settings_of(request, batches=batches, parameters=pattern)
+    return Analysis(
+        "gradients",
+        settings,
+        {"gradients": gradients.table(frame), "gradients-steps": frame},
+        {"gradients": figures.gradients(frame)},
+    )
+
+
+def lemma_5_1(dimensions: int, noise: float, seed: int) -> Analysis:
+    """Lemma 5.1 in the linear-Gaussian case; needs no data."""
+    main = lemma.table(dimensions, noise, seed)
+    fails = main[main["smaller error"] != main["more information"]]["case"].tolist()
+    remark = f"the inequality fails in {len(fails)} of {len(main)} cases: {'; '.join(fails)}"
+    settings = {"dimensions": dimensions, "noise": noise, "seed": seed}
+    return Analysis("lemma", settings, {"lemma": main}, {"lemma": figures.lemma(main)}, [remark])
+
+
+def ablation(request: RunRequest, metric: str, reporter: Reporter | None = None) -> Analysis:
+    """Figure 4: what each part of a model brings.
+
+    Raises:
+        UsageError: a model declares no ablations.
+    """
+    chosen = variants.ablations(_models(request))
+    main = variants.table(variants.run_variants(request, chosen, reporter), metric)
+    return Analysis(
+        "ablation",
+        settings_of(request, metric=metric),
+        {"ablation": main},
+        {"ablation": figures.variants(main, metric)},
+    )
+
+
+def sweep(request: RunRequest, grids: Sequence[str], metric: str, reporter: Reporter | None = None) -> Analysis:
+    """Figure 5: one setting after the other.
+
+    Raises:
+        UsageError: no such setting.
+    """
+    chosen = variants.grid(_models(request), tuple(grids))
+    main = variants.table(variants.run_variants(request, chosen, reporter), metric)
+    return Analysis(
+        "sweep",
+        settings_of(request, grid=list(grids), metric=metric),
+        {"sweep": main},
+        {"sweep": figures.sweep(main, metric)},
+    )
+
+
+def _models(request: RunRequest) -> list[str]:
+    """Models of a request by name.
+
+    Raises:
+        UsageError: a group, or no such model.
+    """
+    names = split_commas(request.models)
+    for name in names:
+        registry.get(name)
+    if not names:
+        raise UsageError("no models given; --models gensr")
+    return names
+
+
+def _check_tasks(request: RunRequest) -> None:
+    """Refuse, before anything is fitted, models that serve one task only.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in registry.select(request.models, request.tasks or TASKS, trivial=False):
+        serves = [task for task in registry.entry(name).tasks if task in (request.tasks or TASKS)]
+        check_both_tasks(name, serves)

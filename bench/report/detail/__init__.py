@@ -1,0 +1,1 @@
+"""What stands behind the numbers of a table: learning curves, costs, strata, single rows, lists, other candidates."""

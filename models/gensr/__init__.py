@@ -1,0 +1,1 @@
+"""GenSR: settings, prompts, token ids, the two views, their contrast, the reader (T5) and the model."""

@@ -1,0 +1,344 @@
+"""GenSR (Zhao et al., SIGIR 2025): search and recommendation by one language model that answers Yes or No.
+
+A user's last clicks of both tasks are read in two views, as rows of a LightGCN table (CF) and as means of title
+embeddings (semantic). Each candidate filters both views by cross-attention; the two pooled vectors and the candidate's
+own two take four places in a prompt of its task, and the score is logit(Yes) - logit(No) of one decoder step.
+"""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import RunError, UsageError
+from bench.models.gensr.config import GenSRConfig
+from bench.models.gensr.plateau import Plateau
+from bench.models.gensr.prompt import NO, YES, Prompts, single_token, wording
+from bench.models.gensr.reader import Reader
+from bench.models.gensr.texts import TokenIds, padded, text_tokens, word_tokens, words_are_ids
+from bench.models.gensr.views import Alignment, Histories, IdleWeights, InterestView
+from bench.ranker.backbone import SMALL
+from bench.ranker.blocks.graph import TableConfig, click_table
+from bench.ranker.blocks.language import add_lora, lora_parameters
+from bench.ranker.blocks.pooling import masked_mean
+from bench.ranker.contract import Batch, Context, Representation, Stream, TorchRanker, TrainData
+from bench.ranker.registry import register
+
+
+@register("gensr", title="GenSR", tasks=("rec", "search"), group="unified", cite="Zhao et al., SIGIR 2025")
+class GenSR(TorchRanker):
+    """GenSR as the paper has it, or as its released code has it; see `GenSRConfig`."""
+
+    Config = GenSRConfig
+    uses_query = True
+    quick: ClassVar[dict[str, Any]] = {"backbone": SMALL, "max_steps": 1700, "cf_epochs": 20}
+    search_space: ClassVar[dict[str, Any]] = {
+        "lr_new": [3e-4, 1e-3, 3e-3],
+        "contrast": [0.0, 0.001, 0.005, 0.01, 0.05, 0.1],
+        "temperature": [0.01, 0.03, 0.05, 0.07, 0.1, 0.3, 0.5],
+    }
+    ablations: ClassVar[dict[str, dict[str, Any]]] = {
+        "CF view only": {"views": "cf"},
+        "semantic view only": {"views": "semantic"},
+        "no soft filter": {"filter": "mean"},
+        "no contrast": {"contrast": 0.0},
+    }
+    exempt: ClassVar[dict[str, str]] = {
+        f"gradients:lm.decoder.block.*.layer.0.SelfAttention.{part}.weight": (
+            "One decoded position attends to itself alone, whatever this is."
+        )
+        for part in ("q", "k", "relative_attention_bias")
+    }
+    config: GenSRConfig
+    titles: Tensor  # (n_items + 1, W) int32 token ids of each item's text
+    cf: Tensor  # (n_items + 1, cf_dim) the CF table
+    scale: Tensor  # () root mean square of a word embedding's entries
+
+    def __init__(self, config: GenSRConfig, context: Context):
+        super().__init__(config, context)
+        if config.backbone == "auto":
+            raise UsageError(
+                "gensr.backbone is 'auto', which bench.ranker.backbone.resolve turns into a name; give that name"
+            )
+        self.wording = wording(config, self.catalog.item_kind if config.kind == "auto" else config.kind)
+        backbone = context.backbone(config.backbone, self.wording.texts())
+        self.backbone_name, self.lm, tokenizer = backbone.name, backbone.model, backbone.tokenizer
+        width = self.lm.config.d_model
+        try:
+            self.yes, self.no = single_token(tokenizer, YES), single_token(tokenizer, NO)
+        except ValueError as error:
+            raise RunError(f"backbone '{backbone.name}' does not fit GenSR: {error}") from None
+        tokens = self._tokens(tokenizer)
+        self.added_words = tokens.added
+        self._add_words(tokens.added)
+        if config.lora:
+            add_lora(self.lm, context, rank=config.lora, alpha=config.lora_alpha, dropout=0.0, targets=["q", "v"])
+            self.words.weight.requires_grad_(tokens.added > 0)  # new words have nothing to stay as
+        self.prompts = Prompts(tokenizer, self.wording, tokens.queries)
+        longest = max(config.title_tokens, config.history_title_tokens)
+        titles = torch.from_numpy(padded(tokens.items, tokenizer.pad_token_id, longest))
+        self.register_buffer("titles", titles, persistent=False)
+        table = torch.zeros(self.catalog.n_items + 1, config.cf_dim)
+        if config.cf_trained:
+            self.cf = nn.Parameter(table)
+        else:
+            self.register_buffer("cf", table)
+        # Root mean square of a word embedding's entries: the scale of what is inserted among words.
+        scale = self.words.weight.detach().square().mean().sqrt() if config.match_norm else torch.ones(())
+        self.register_buffer("scale", scale)
+        self._build(width)
+        self._read = Reader(self.lm, config.checkpointing)
+        self.plateau = Plateau(config)
+
+    def _build(self, width: int) -> None:
+        """The views, the projection and the contrast, as far as the config has them."""
+        config = self.config
+        tokens = min(config.history_title_tokens, self.titles.shape[1])
+        length = config.history * (tokens if config.semantic_history == "tokens" else 1)
+        cf, semantic = config.views != "semantic", config.views != "cf"
+        self.cf_view = InterestView(config.cf_dim, config.history, config) if cf else None
+        self.semantic_view = InterestView(width, length, config) if semantic else None
+        self.project = nn.Linear(config.cf_dim, width) if cf else None
+        self.dot = nn.Parameter(torch.zeros(width)) if cf and config.dot_feature else None
+        self.alignment: Alignment | None = None
+        if cf and semantic and config.contrast:
+            self.alignment = Alignment(width, config)
+        if config.idle_weights:
+            self.idle = IdleWeights([view for view in (self.cf_view, self.semantic_view) if view], config)
+
+    def _tokens(self, tokenizer: Any) -> TokenIds:
+        """Token ids of the texts, or of words that are ids."""
+        config, catalog = self.config, self.catalog
+        limits = max(config.title_tokens, config.history_title_tokens), config.query_tokens
+        if config.word_ids == "text" or (config.word_ids == "auto" and not words_are_ids(catalog)):
+            return text_tokens(tokenizer, catalog, *limits)
+        # The small backbone's vocabulary is the log's own: its frequent words are tokens of it already.
+        known = tokenizer.get_vocab() if self.backbone_name == SMALL else {}
+        return word_tokens(tokenizer, catalog, len(self.words.weight), known, config.word_limit, *limits)
+
+    def _add_words(self, added: int) -> None:
+        """Rows for new words in the table of embeddings; the output head keeps the words it had where it is untied."""
+        if not added:
+            return
+        head, table = self.lm.get_output_embeddings(), self.words.weight
+        untied = head.weight is not table
+        self.lm.resize_token_embeddings(len(table) + added, mean_resizing=False)
+        std = float(table.detach().std())
+        with torch.no_grad():
+            self.words.weight[-added:].normal_(0, std, generator=self.context.generator("gensr words"))
+        if untied:
+            self.lm.set_output_embeddings(head)
+
+    @property
+    def words(self) -> nn.Embedding:
+        """The word embeddings of the language model."""
+        return self.lm.get_input_embeddings()
+
+    def evidence(self) -> dict[str, Any]:
+        """Facts for the result record: the language model that answered, and whether it stayed on the plateau."""
+        added = {"added words": self.added_words} if self.added_words else {}
+        return {"backbone": self.backbone_name} | added | self.plateau.evidence()
+
+    def precompute(self, train: TrainData) -> None:
+        """Fill the CF table: LightGCN on the recommendation clicks of the training part."""
+        config = self.config
+        if config.views == "semantic":
+            return
+        settings = {name: getattr(config, f"cf_{name}") for name in TableConfig.model_fields}
+        tables = click_table(self.context, train, TableConfig(**settings))
+        table = tables["item" if config.cf_table == "propagated" else "item_ego"]
+        # One number for the whole table: the view works at unit scale, and popular items keep their longer rows.
+        self.cf.data.copy_(table / table[1:].square().mean().sqrt() if config.match_norm else table)
+
+    def stream(self, train: TrainData) -> Stream:
+        """The training batches; the first pass over and over where the release's order is asked for."""
+        stream = super().stream(train)
+        return stream if self.config.reshuffle else _FirstPass(stream)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Pretrained and new weights by learning rate, matrices and vectors by weight decay."""
+        fresh = {id(p) for p in lora_parameters(self.lm)}
+        pretrained = set() if self.backbone_name == SMALL else {id(p) for p in self.lm.parameters()} - fresh
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                groups.setdefault((id(parameter) in pretrained, parameter.dim() > 1), []).append(parameter)
+        config = self.config
+        return [
+            {"params": members, "lr": config.lr if old else config.lr_new, "weight_decay": config.weight_decay * matrix}
+            for (old, matrix), members in groups.items()
+        ]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Instruction tuning and contrast: task + lambda * contrast (eq. 8)."""
+        assert batch.item is not None and batch.negatives is not None and batch.label is not None
+        cand, label, weight = batch.cand, batch.label, self.config.contrast
+        if self.training:
+            if self.plateau.balanced():
+                cand = torch.stack([batch.item, batch.negatives[:, 0]], 1)
+                label = torch.tensor([1.0, 0.0], device=cand.device).expand(len(cand), -1)
+            weight *= self.plateau.contrast_share()
+        histories = self.encode(batch)
+        inserts, pooled = self._inserts(histories, cand)
+        total = inserts.new_zeros(())
+        for task in (0, 1):
+            rows = torch.nonzero(batch.task == task).flatten()
+            if len(rows):
+                states = self._answer(task, batch.query[rows], inserts[rows])
+                total = total + self._likelihood(states, label[rows].flatten() > 0)
+        task_loss = total / label.numel()
+        if self.training:
+            self.plateau.saw(task_loss)
+        if self.alignment is None:
+            return task_loss, {"task": task_loss}
+        contrast = self.alignment(*self._contrasted(histories, pooled))
+        return task_loss + weight * contrast, {"task": task_loss, "contrast": contrast}
+
+    def _likelihood(self, states: Tensor, clicked: Tensor) -> Tensor:
+        """Summed negative log-likelihood of the answers (eq. 9), among all words or among the two (`loss_over`)."""
+        head = self.lm.get_output_embeddings()
+        if self.config.loss_over == "answers":
+            return F.cross_entropy(self._answers(states), (~clicked).long(), reduction="sum")
+        return F.cross_entropy(head(states).float(), torch.where(clicked, self.yes, self.no), reduction="sum")
+
+    def encode(self, batch: Batch) -> Histories:
+        """The two views of the rows' histories, once for any number of candidates."""
+        config = self.config
+        history = batch.merged(config.history)
+        items, mask = history.items, history.mask
+        cf = semantic = None
+        semantic_mask = mask
+        if self.cf_view is not None:
+            cf = self.cf_view.encoder(F.embedding(items, self.cf), mask)
+        if self.semantic_view is not None:
+            if config.semantic_history == "items":
+                read = self._title(items, config.history_title_tokens)
+            else:
+                read, semantic_mask = self._title_tokens(items, mask)
+            semantic = self.semantic_view.encoder(read / self.scale, semantic_mask)
+        return Histories(batch.user, batch.task, batch.query, mask, cf, semantic_mask, semantic)
+
+    def score_items(self, encoded: Histories, cand: Tensor) -> Tensor:
+        """logit(Yes) - logit(No) of every candidate, (B, K), or P(Yes) under `score_as`."""
+        scores = torch.empty(cand.shape, device=cand.device)
+        for task, rows, columns in self._parts(encoded, cand.shape[1]):
+            part = encoded.take(rows)
+            inserts, _ = self._inserts(part, cand[rows, columns])
+            states = self._answer(task, part.query, inserts)
+            if self.config.score_as == "probability":
+                found = self.lm.get_output_embeddings()(states).float().softmax(-1)[:, self.yes]
+            else:
+                found = self._answers(states) @ states.new_tensor([1.0, -1.0], dtype=torch.float32)
+            scores[rows, columns] = found.view(len(rows), -1)
+        return scores
+
+    def represent(self, batch: Batch) -> Representation:
+        """The vectors in the prompt's places side by side, (B, K, I * width), and the answer's state, (B, K, width)."""
+        encoded, width = self.encode(batch), self.lm.config.d_model
+        inputs = torch.zeros((*batch.cand.shape, len(self.wording.inserts) * width), device=batch.cand.device)
+        hidden = inputs.new_zeros((*batch.cand.shape, width))
+        for task, rows, columns in self._parts(encoded, batch.cand.shape[1]):
+            part = encoded.take(rows)
+            inserts, _ = self._inserts(part, batch.cand[rows, columns])  # (b, k, I, width)
+            inputs[rows, columns] = inserts.float().flatten(2)
+            states = self._answer(task, part.query, inserts).float()
+            hidden[rows, columns] = states.view(*inserts.shape[:2], width)
+        return Representation(inputs, hidden)
+
+    def _parts(self, encoded: Histories, count: int) -> Iterator[tuple[int, Tensor, slice]]:
+        """Task, rows and candidates of parts that fit into `scoring_mb`, prompts of like length together."""
+        language = self.lm.config
+        inner = language.num_heads * language.d_kv
+        token = 4 * (4 * language.d_model + 4 * inner + 3 * language.d_ff + 3 * language.num_heads * 32)  # bytes, about
+        for task in (0, 1):
+            rows = torch.nonzero(encoded.task == task).flatten()
+            if not len(rows):
+                continue
+            lengths, order = self.prompts.lengths(task, encoded.query[rows]).sort(stable=True)
+            rows, longest = rows[order], int(lengths[-1])
+            prompts = max(1, self.config.scoring_mb * 2**20 // (token * longest))
+            if prompts < count:
+                for row in rows.split(1):
+                    yield from ((task, row, slice(low, low + prompts)) for low in range(0, count, prompts))
+            else:
+                yield from ((task, part, slice(None)) for part in rows.split(prompts // max(1, count)))
+
+    def _inserts(self, histories: Histories, cand: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """c_hat, s_hat, e_i, t_i of candidates (B, K), those of the views that are on: (B, K, I, width).
+
+        The second value are the two pooled vectors of each candidate, (B, K, width), where they are contrasted.
+        """
+        found: dict[int, Tensor] = {}
+        if self.cf_view is not None:
+            candidates = F.embedding(cand, self.cf)
+            assert self.project is not None and histories.cf is not None
+            filtered = self.cf_view.pool(histories.cf, histories.mask, candidates)
+            own = self.project(candidates)
+            if self.dot is not None:
+                own = own + (filtered * candidates).mean(-1, keepdim=True) * self.dot
+            pooled = self.project(filtered)
+            found |= {0: pooled * self.scale, 2: own * self.scale}
+        if self.semantic_view is not None:
+            assert histories.semantic is not None
+            wanted = self._title(cand, self.config.title_tokens)
+            interests = self.semantic_view.pool(histories.semantic, histories.semantic_mask, wanted / self.scale)
+            found |= {1: interests * self.scale, 3: wanted}
+        kept = torch.stack([found[number] for number in self.wording.inserts], 2)
+        return kept, (pooled, interests) if len(found) == 4 else None
+
+    def _contrasted(self, histories: Histories, pooled: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """CF side, semantic side (N, width) and users (N,) of the contrast; sides without a history are zero."""
+        if self.config.contrast_of == "pooled":
+            assert pooled is not None
+            return *(side.flatten(0, 1) for side in pooled), histories.user
+        assert self.project is not None and histories.cf is not None and histories.semantic is not None
+        left = self.project(masked_mean(histories.cf, histories.mask))
+        right = masked_mean(histories.semantic, histories.semantic_mask)
+        return left.masked_fill(~histories.mask.any(1, keepdim=True), 0), right, histories.user
+
+    def _title(self, items: Tensor, limit: int) -> Tensor:
+        """Mean word embedding of the first tokens of each item's text: (B, n) ids to (B, n, width)."""
+        distinct, inverse = items.unique(return_inverse=True)
+        rows = self.titles[distinct, :limit]
+        table = F.embedding_bag(rows, self.words.weight, mode="mean", padding_idx=self.prompts.pad)
+        return F.embedding(inverse, table)  # table[inverse] adds up its gradients in any order on several threads
+
+    def _title_tokens(self, items: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Every token of the titles of a history (B, L), real ones first: embeddings (B, M, width) and mask (B, M)."""
+        ids = self.titles[items, : self.config.history_title_tokens].long()  # (B, L, W)
+        real = ((ids != self.prompts.pad) & mask[..., None]).flatten(1)
+        order = real.long().argsort(dim=1, descending=True, stable=True)[:, : max(1, int(real.sum(1).max()))]
+        return self.words(ids.flatten(1).gather(1, order)), real.gather(1, order)
+
+    def _answer(self, task: int, query: Tensor, inserts: Tensor) -> Tensor:
+        """The state that scores the first decoded token, (R * K, width), for R prompts with K candidates each."""
+        asked, of = query.unique(return_inverse=True)
+        if task == 0:  # one prompt for all
+            asked, of = query[:1], torch.zeros_like(query)
+        prompt = self.prompts.plan(task, asked)
+        return self._read(self.words(prompt.ids), of, inserts, prompt.inserts, prompt.mask)
+
+    def _answers(self, states: Tensor) -> Tensor:
+        """Logits of Yes and No, float32 (N, 2), from two rows of the head."""
+        rows = self.lm.get_output_embeddings().weight[[self.yes, self.no]]
+        with torch.autocast(states.device.type, enabled=False):
+            return F.linear(states.float(), rows.float())
+
+
+class _FirstPass:
+    """A stream whose passes are all the first one."""
+
+    def __init__(self, stream: Stream):
+        self._stream = stream
+        self.steps_per_pass = stream.steps_per_pass
+
+    def batches(self, start: int, count: int) -> Iterator[Any]:
+        """`count` batches from number `start` on."""
+        length = self.steps_per_pass
+        while count > 0:
+            low = start % length
+            taken = min(count, length - low)
+            yield from self._stream.batches(low, taken)
+            start, count = start + taken, count - taken

@@ -1,0 +1,85 @@
+"""`bench analyze`: every analysis leaves its files, and what cannot be analysed is one clear line."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+DATA = ("--dataset", "simulated", "--threads", "1", "--quiet")
+SIZE = [f"simulated.{key}={value}" for key, value in {"users": 120, "items": 400, "events": 9000, "topics": 4}.items()]
+MODEL = [f"unisar.{key}={value}" for key, value in {"max_steps": 6, "check_every": 3, "d": 16, "embedding": 16}.items()]
+SMALL = (*DATA, *(word for setting in SIZE + MODEL for word in ("--set", setting)), "--models", "unisar")
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def analyze(bench, tmp_path, data):
+    """Runs one analysis of a small UniSAR; gives the folder with its files."""
+
+    def run(name: str, *words: str) -> Path:
+        done = bench(
+            "analyze", name, *SMALL, *words, "--out", tmp_path / "out", "--data", data, "--to", tmp_path / name
+        )
+        assert (done.exit_code, done.stdout) == (0, ""), done.output
+        return tmp_path / name
+
+    return run
+
+
+def test_mutual_information_and_space_of_one_fit(analyze) -> None:
+    folder = analyze("mi", "--negatives", "3", "--steps", "40", "--paper")
+    assert {path.name for path in folder.iterdir()} >= {"mi.csv", "mi.tex", "mi.png", "mi.pdf", "analysis.json"}
+    rows = lines(folder / "mi.csv")
+    assert [row["task"] for row in rows] == ["rec", "search"]
+    assert all(0 <= float(row["exact"]) <= float(row["entropy"]) <= 0.6932 for row in rows)
+    assert len(lines(folder / "mi-published.csv")) == 8
+    facts = json.loads((folder / "analysis.json").read_text())
+    assert facts["settings"]["negatives"] == 3 and "exceed ln 2" in " ".join(facts["remarks"])
+
+    folder = analyze("space", "--tsne-seeds", "1")
+    assert (folder / "space-unisar.png").stat().st_size > 10_000
+    assert [row["space"] for row in lines(folder / "space.csv")] == ["input", "hidden"]
+    assert all(0 <= float(row["overlap"]) <= 1 for row in lines(folder / "space.csv"))
+
+
+def test_gradients_at_every_check(analyze) -> None:
+    folder = analyze("gradients", "--batches", "2", "--parameters", "*encoders*")
+    rows = lines(folder / "gradients-steps.csv")
+    assert [int(row["step"]) for row in rows] == [3, 3, 6, 6]
+    assert all(-1 <= float(row["between"]) <= 1 for row in rows)
+
+
+def test_a_sweep_compares_each_value_with_the_default(analyze) -> None:
+    folder = analyze("sweep", "--grid", "unisar.lr=0.0001,0.01", "--seeds", "0,1")
+    rows = lines(folder / "sweep.csv")
+    assert [row["variant"] for row in rows if row["task"] == "rec"] == ["default", "lr=0.0001", "lr=0.01"]
+    assert all(row["seeds"] == "2" for row in rows)
+    assert all(float(row["p"]) <= float(row["p_holm"]) for row in rows if row["p"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("mi", "--models", "popularity"), "popularity has no representation"),
+        (("space", "--models", "lightgcn"), "lightgcn serves rec only"),
+        (("gradients", "--models", "unisar", "--tasks", "rec"), "unisar serves rec only"),
+        (("sweep", "--models", "unisar", "--grid", "unisar.sped=1"), "unknown setting of unisar in --grid 'sped'"),
+        (("sweep", "--models", "unisar", "--grid", "unisar.lr"), "expected MODEL.KEY=A,B,C"),
+        (("sweep", "--models", "unisar", "--grid", "din.lr=1"), "unknown model in --grid 'din'"),
+        (("sweep", "--models", "unisar"), "no grid given"),
+        (("ablation", "--models", "lightgcn"), "lightgcn declares no ablations"),
+    ],
+)
+def test_what_cannot_be_analysed_is_said_in_one_line(words, message, error, tmp_path) -> None:
+    assert message in error(2, "analyze", *words, "--out", tmp_path)
+
+
+def test_the_lemma_needs_no_data(bench, tmp_path) -> None:
+    done = bench("analyze", "lemma", "--out", tmp_path, "--dimensions", "3")
+    assert done.exit_code == 0 and "the inequality fails in" in done.stdout
+    assert len(lines(tmp_path / "analyses" / "lemma" / "lemma.csv")) == 5
