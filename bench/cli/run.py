@@ -138,6 +138,9 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
 @options.placement
 @click.option("--resume/--force", "resume", default=True, help="Keep what is there and go on (default), or fit anew.")
 @options.top_lists
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would run, what is there, and how long the rest takes; run nothing."
+)
 @click.option("--no-trivial", is_flag=True, help="Leave out the trivial models that are added otherwise.")
 @options.out
 @options.data
@@ -165,7 +168,7 @@ def command(ctx: click.Context, **given: Any) -> None:
     words = {word: given.pop(word) for word in ("executor", "jobs", "address", "gpus")}
     placement = Placement(**words, limits=limits)
     file_settings = Overrides.parse(ctx.meta.get("settings of the file", ()))
-    quiet = given.pop("quiet")
+    quiet, dry = given.pop("quiet"), given.pop("dry_run")
     request = RunRequest(
         overrides=Overrides.parse(given.pop("settings")).over(file_settings),
         tasks=given.pop("tasks") or None,
@@ -175,6 +178,11 @@ def command(ctx: click.Context, **given: Any) -> None:
         debug=bool((ctx.obj or {}).get("debug")),
         **given,
     )
+    if dry:
+        from bench.experiments.estimate import dry_run
+
+        print("\n".join(dry_run(request, options.reporter(quiet))))
+        return
     outcome = run(request, options.reporter(quiet), _markdown_table)
     if not quiet:
         _close(outcome, given["out"])

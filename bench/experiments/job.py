@@ -119,7 +119,7 @@ def execute(job: Job, listener: "Listener | None" = None, reporter: Reporter | N
             return JobResult(_fit_and_rank(job, store, listener, reporter), "fitted")
         missing = unranked(record, job.candidates, job.top_lists)
         if missing:
-            fitting = _fitting(job, store.folder(job.data.name, job.id))
+            fitting = fitting_of(job, store.folder(job.data.name, job.id))
             record = rank_run(store, record, fitting, missing, reporter, job.label, job.top_lists)
             return JobResult(record, "ranked")
         by = "another process has finished it" if waited else "there already"
@@ -138,7 +138,7 @@ def _fit_and_rank(job: Job, store: Store, listener: "Listener | None", reporter:
     except OSError as error:
         raise RunError(f"cannot write to {folder.parent}: {error.strerror}; {REMEDY}") from error
     started, clock = now(), time.perf_counter()
-    fitting = _fitting(job, folder)
+    fitting = fitting_of(job, folder)
     with reporter.fit(job.label, job.config.get("patience")) as view:
         model, facts, evidence = fitting.fit(view, listener, job.validation_rows)
         record = RunRecord(
@@ -212,7 +212,7 @@ def rank_run(
     return record
 
 
-def _fitting(job: Job, folder: Path) -> "Fitting":
+def fitting_of(job: Job, folder: Path) -> "Fitting":
     """The job with its data opened and its model imported.
 
     Raises:

@@ -59,7 +59,7 @@ class PlainReporter(Reporter):
         started = time.perf_counter()
         print(f"{name}: started", flush=True)
         yield _PlainView(name, patience)
-        print(f"{name}: done in {_duration(time.perf_counter() - started)}", flush=True)
+        print(f"{name}: done in {duration(time.perf_counter() - started)}", flush=True)
 
 
 class _PlainView(FitView):
@@ -85,12 +85,12 @@ class _PlainView(FitView):
     def _left(self, each: float, epochs: int, metric: float | None) -> str:
         """The time left, in words, from the seconds of an epoch and the number that is left at most."""
         if metric is None or self._patience is None:
-            return f"about {_duration(each * epochs)} left"
+            return f"about {duration(each * epochs)} left"
         self._best, self._waited = (metric, 0) if metric > self._best else (self._best, self._waited + 1)
         patient = max(self._patience - self._waited, 0)
         if patient >= epochs:
-            return f"at most {_duration(each * epochs)} left"
-        return f"{_duration(each * patient)} left if nothing gets better, at most {_duration(each * epochs)}"
+            return f"at most {duration(each * epochs)} left"
+        return f"{duration(each * patient)} left if nothing gets better, at most {duration(each * epochs)}"
 
 
 class RichReporter(Reporter):
@@ -126,7 +126,7 @@ class RichReporter(Reporter):
             self._working -= 1
             if not self._working:
                 self._bars.stop()
-        self.note(f"{name}: done in {_duration(time.perf_counter() - started)}")
+        self.note(f"{name}: done in {duration(time.perf_counter() - started)}")
 
     def _start(self) -> Any:
         from rich import progress
@@ -168,6 +168,7 @@ class _RichView(FitView):
         self._bars.update(self._task, facts=f"ranking {done}/{total}{self._metric}")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `4.2 s`, `3 min 07 s`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

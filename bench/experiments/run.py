@@ -84,7 +84,7 @@ def run(
         UsageError: something in the request cannot be; nothing has been started then.
     """
     reporter = reporter or Reporter()
-    _check(request)
+    check(request)
     store = Store(request.out)
     store.check_writable()
     # Everything below is heavy; a wrong request has been refused by now.
@@ -180,7 +180,7 @@ def _table(store: Store, table: Callable[[Store], str], reporter: Reporter) -> s
         return ""
 
 
-def _check(request: RunRequest) -> None:
+def check(request: RunRequest) -> None:
     """Everything about a request that needs no data."""
     if not request.dataset:
         raise UsageError("no data set given; name one with --dataset, see `bench data list`")

@@ -13,7 +13,7 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -23,12 +23,15 @@ import psutil
 from bench.errors import BenchError, RunError
 from bench.experiments.executors.contract import DidNotFinishError, Limits
 from bench.experiments.executors.messages import Message, SendingReporter
-from bench.experiments.job import Job, JobResult, execute
+from bench.experiments.job import Job, execute
 
 _PRELOADED = ["bench.experiments.executors.job_process", "bench.experiments.fitting"]
 _START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 ATTEMPTS = 2  # of a job whose process is killed: the second goes on from the last checkpoint
 _GRACE = 5.0  # seconds that a process has to end after its last message
+
+
+Work = Callable[..., Any]  # (job, reporter=...) -> plain data
 
 
 class JobProcess:
@@ -39,9 +42,17 @@ class JobProcess:
         limits: what it may use.
         environment: variables to set before it begins, such as the visible GPUs.
         debug: show the trace of an error on stderr.
+        work: the function, of a module; what it returns must be plain data.
     """
 
-    def __init__(self, job: Job, limits: Limits, environment: Mapping[str, str] | None = None, debug: bool = False):
+    def __init__(
+        self,
+        job: Job,
+        limits: Limits,
+        environment: Mapping[str, str] | None = None,
+        debug: bool = False,
+        work: Work = execute,
+    ):
         self.job = job
         self._limits = limits
         self._started: float | None = None
@@ -51,7 +62,7 @@ class JobProcess:
             context.set_forkserver_preload(_PRELOADED)
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=_work, args=(job, theirs, {"OMP_NUM_THREADS": str(job.threads), **(environment or {})}, debug)
+            target=_work, args=(work, job, theirs, {"OMP_NUM_THREADS": str(job.threads), **(environment or {})}, debug)
         )
         with _without_main():
             self._process.start()
@@ -88,7 +99,7 @@ class JobProcess:
         """Whether the run is over."""
         return self._final is not None or not self._process.is_alive()
 
-    def result(self) -> JobResult:
+    def result(self) -> Any:
         """The result of a run that is over.
 
         Raises:
@@ -135,8 +146,13 @@ class KilledError(RunError):
 
 
 def supervise(
-    job: Job, limits: Limits, hear: Any, environment: Mapping[str, str] | None = None, debug: bool = False
-) -> JobResult:
+    job: Job,
+    limits: Limits,
+    hear: Callable[[Message], None],
+    environment: Mapping[str, str] | None = None,
+    debug: bool = False,
+    work: Work = execute,
+) -> Any:
     """Carry out one job in a process of its own and wait for it.
 
     Args:
@@ -145,11 +161,15 @@ def supervise(
         hear: called with every message.
         environment: variables of the process.
         debug: show the trace of an error on stderr.
+        work: what is done with the job.
+
+    Returns:
+        what `work` returns.
 
     Raises:
         BenchError: as `JobProcess.result`; DidNotFinishError where it reaches a limit.
     """
-    process = JobProcess(job, limits, environment, debug)
+    process = JobProcess(job, limits, environment, debug, work)
     try:
         while not process.ended:
             wait(process.waitables, timeout=0.1)
@@ -165,8 +185,8 @@ def _signal_name(number: int) -> str:
     return f"{name} (is the memory short?)" if name == "SIGKILL" else name
 
 
-def _work(job: Job, connection: Connection, environment: Mapping[str, str], debug: bool) -> None:
-    """What the process does; its last message is ("result", JobResult) or ("error", BenchError)."""
+def _work(work: Work, job: Job, connection: Connection, environment: Mapping[str, str], debug: bool) -> None:
+    """What the process does; its last message is ("result", value) or ("error", BenchError)."""
     # Ctrl-C in a terminal reaches the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(environment)
@@ -181,7 +201,7 @@ def _work(job: Job, connection: Connection, environment: Mapping[str, str], debu
 
         warnings.showwarning = show
     try:
-        final: Message = ("result", execute(job, reporter=reporter))
+        final: Message = ("result", work(job, reporter=reporter))
     except BenchError as error:
         if debug:
             traceback.print_exc()

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from bench.errors import BenchError, RunError
@@ -42,6 +42,7 @@ class OnRay:
     def __init__(self, address: str | None, at_once: int, gpus: float | None, limits: Limits, debug: bool = False):
         self._address, self._at_once, self._gpus = address, at_once, gpus
         self._limits, self._debug = limits, debug
+        self.connected: Any = None  # the module `ray` where the caller holds a connection that outlives `run`
 
     def run(self, jobs: Sequence[Job], reporter: Reporter) -> Generator[Outcome, None, None]:
         """See `Executor.run`.
@@ -52,7 +53,8 @@ class OnRay:
         if not jobs:
             return
         cores = max(job.threads for job in jobs)
-        with cluster(self._address, cores) as ray:
+        held = nullcontext(self.connected) if self.connected else cluster(self._address, cores)
+        with held as ray:
             self._check_resources(ray, jobs)
             mailbox = _mailbox(ray)
             task = ray.remote(max_retries=_RETRIES, retry_exceptions=False)(_work)
