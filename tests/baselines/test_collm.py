@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from bench.baselines.collm import PROMPT, CoLLM
 from bench.data.catalog import Catalog
 from bench.errors import NothingToReadError
-from bench.models.gensr import GenSR
-from bench.ranker import backbone
+from bench.ranker import backbone, registry
 from bench.ranker.contract import Context
 
 from .language_world import Validation, World, save_t5, scores
@@ -177,7 +176,7 @@ def test_the_table_is_the_one_that_gensr_builds(world):
         shapes = {"user": 21, "item": 61, "user_ego": 21, "item_ego": 61}
         return {part: torch.ones(rows, 64) for part, rows in shapes.items()}
 
-    for cls in (GenSR, CoLLM):
+    for cls in (registry.get("gensr"), CoLLM):
         context = Context(world.catalog, tasks=cls.entry.tasks, backbones=backbone.load, cache=cache)
         model = cls(cls.Config(backbone="small-t5"), context)
         model.precompute(world.train(model))
