@@ -86,7 +86,8 @@ def model_of(shape: str, catalog: Catalog, **settings) -> GenSR:
 
 def lists(batches: Batches, model: GenSR, rows: int, candidates: int) -> Batch:
     """`rows` rows of recommendation with `candidates` each."""
-    found = batches.split.rows("test", "rec")[:rows]
+    known = batches.split.rows("test", "rec")
+    found = np.resize(known, rows)
     rng = np.random.default_rng(1)
     cand = np.stack([rng.permutation(model.catalog.n_items)[:candidates] + 1 for _ in found])
     return batches.rows(found, cand, Window(rec=HISTORY, search=1))
@@ -228,7 +229,7 @@ def _training(shape: str, rounds: int, over: str) -> None:
     """A step of one loss: forward and backward."""
     catalog, batches = world()
     model = model_of(shape, catalog, contrast=0.0, loss_over=over)
-    batch = lists(batches, model, 12 if shape == "small" else 2, 5)
+    batch = lists(batches, model, 40 if shape == "small" else 2, 5)
     batch.label = torch.zeros(batch.cand.shape)
     batch.label[:, 0] = 1
     batch.item, batch.negatives = batch.cand[:, 0], batch.cand[:, 1:]
