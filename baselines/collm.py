@@ -154,8 +154,8 @@ class CoLLM(TorchRanker):
         except ValueError as error:
             raise RunError(f"backbone '{backbone.name}' does not fit CoLLM: {error}") from None
         self.register_buffer("scale", word_scale(self.words))
-        lora = {"rank": config.lora_rank, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
-        add_lora(self.lm, context, targets=["q", "v"], **lora)
+        rank, alpha, dropout = config.lora_rank, config.lora_alpha, config.lora_dropout
+        add_lora(self.lm, context, rank=rank, alpha=alpha, dropout=dropout, targets=["q", "v"])
         self.adapters = lora_parameters(self.lm)
         own = {id(parameter) for parameter in self.adapters}
         self._language = [parameter for parameter in self.lm.parameters() if id(parameter) not in own]
@@ -236,7 +236,7 @@ class CoLLM(TorchRanker):
         """What the second stage trains."""
         trained = [*self.mapping.parameters()]
         if self.config.tune_table:
-            trained += [self.user_table, self.item_table]  # type: ignore[list-item]  # parameters here
+            trained += [self.user_table, self.item_table]
         return [{"params": [*trained, *(self.adapters if self.config.tune_lora else [])]}]
 
     def text_loss(self, batch: Batch) -> Tensor:
