@@ -109,10 +109,10 @@ def parse(words: list[str]) -> None:
     words = words[1:]
     while isinstance(command, click.Group):
         context = click.Context(command, info_name=command.name)
-        if isinstance(command, options.WithList) and (not words or words[0].startswith("-")):
-            words = ["list", *words]
         if not words or words == ["--help"]:
             return
+        if isinstance(command, options.WithDefault):
+            words = command.completed(words)
         _, inner, words = command.resolve_command(context, words)
         assert inner is not None
         command = inner

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ COMMANDS = {
 }
 INTERRUPTED = 130
 TERMINATED = 143
+_TOGETHER = 2.0  # seconds within which further SIGTERMs belong to the first
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # Libraries that would write to the terminal or call home unless told otherwise; what the user has set stays.
 _QUIET = {
@@ -62,10 +64,18 @@ class _TerminatedError(KeyboardInterrupt):
 @contextmanager
 def _termination() -> Iterator[None]:
     """SIGTERM (a scheduler's "your time is over") raises in the main thread instead of ending the process at once."""
+    first: float | None = None
 
     def end(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one does not wait
-        raise _TerminatedError
+        nonlocal first
+        now = time.monotonic()
+        if first is None:
+            first = now
+            raise _TerminatedError
+        # Schedulers send one to every process of a job, and `timeout` passes its own on: together they are one.
+        if now - first > _TOGETHER:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -142,6 +152,9 @@ def _report(error: BaseException, words: list[str], debug: bool) -> int:
     """Say on stderr what went wrong and return the exit code; a trace is shown with --debug only."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return 2
     if debug:
         traceback.print_exception(error)
     if isinstance(error, (click.Abort, KeyboardInterrupt)):

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -244,11 +244,25 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class WithList(Group):
-    """A group whose `list` may be left out: `bench models --format json`."""
+class WithDefault(Group):
+    """A group with a command that may be left out before options: `bench tune --models sasrec`."""
+
+    default_command: ClassVar[str]
+    when_alone = False  # whether the group's name alone calls it, too
+
+    def completed(self, args: list[str]) -> list[str]:
+        """The arguments with the default command in its place."""
+        if (self.when_alone and not args) or (args and args[0].startswith("-") and args[0] not in ("-h", "--help")):
+            return [self.default_command, *args]
+        return args
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `list` before options that stand alone."""
-        if not args or (args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx)):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
+        """Put the default command in its place."""
+        return super().parse_args(ctx, self.completed(args))
+
+
+class WithList(WithDefault):
+    """A group whose `list` may be left out: `bench models --format json`."""
+
+    default_command = "list"
+    when_alone = True

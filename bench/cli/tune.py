@@ -8,14 +8,10 @@ import click
 from bench.cli import options
 
 
-class _WithStart(options.Group):
+class _WithStart(options.WithDefault):
     """A group whose `start` may be left out: `bench tune --models sasrec`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `start` before options that stand alone."""
-        if args and args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx):
-            args = ["start", *args]
-        return super().parse_args(ctx, args)
+    default_command = "start"
 
 
 @click.group("tune", cls=_WithStart, short_help="Search the settings of models with Ray Tune.")

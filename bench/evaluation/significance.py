@@ -2,11 +2,16 @@
 
 The paired t-test is the primary test and a paired randomisation test confirms it; Wilcoxon and sign tests are left
 out because their type-1 error is inflated at the sample sizes of this field (Ihemelandu and Ekstrand, SIGIR 2023). A
-p-value never stands alone: difference, interval, effect size and the smallest detectable difference come with it.
+p-value never stands alone: difference, interval, effect size, the smallest detectable difference and the margin within
+which the two are equivalent come with it.
+
+Where both models have several seeds, the interval and `p_seeds` also count that another seed gives another model
+(`bench.evaluation.seed_variance`), and speak of the methods instead of these trained models.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from bench.data.hashing import seed as named_seed
 from bench.errors import RunError
 from bench.evaluation.metrics import PerUser
+from bench.evaluation.seed_variance import NO_SEEDS, SeedVariance, half_width, two_sided_p
 
 FLIPS = 10_000
 # Rounding in a mean over rows or seeds: differences below it are no difference.
@@ -29,6 +35,9 @@ _NEGLIGIBLE = 1e-12
 class Comparison:
     """Model a against model b on `n` users; `difference` = mean a - mean b.
 
+    `low`, `high`, `p_seeds`, `detectable` and `within` count the variance of users and of seeds; `p_t`,
+    `p_randomisation` and `effect` that of users alone. With one seed a model the two are the same.
+
     Degenerate cases: without any difference both p are 1, effect size and interval 0. With fewer than two users all but
     the means is NaN. When all users differ by the same amount there is no spread to estimate: the interval is that
     amount, the effect size infinite and the t-test's p NaN; the randomisation test stays valid.
@@ -38,26 +47,34 @@ class Comparison:
     mean_a: float
     mean_b: float
     difference: float
-    low: float  # 95 % interval of the difference (Student's t)
+    low: float  # 95 % interval of the difference
     high: float
     p_t: float  # two-sided paired t-test
     p_randomisation: float  # two-sided, FLIPS sign flips, add-one estimate
     effect: float  # Cohen's d for pairs: mean / standard deviation of the differences
     detectable: float  # smallest difference found with power .8 at the two-sided level .05
+    p_seeds: float  # two-sided, with the variance of seeds where there are several; else p_t
+    within: float  # smallest margin m such that |a - b| < m is shown at .05 (two one-sided tests)
+    methods: bool = False  # whether the statement is on the methods; else on these trained models
 
     @property
     def p(self) -> float:
-        """The larger of the two p-values: below a level only when the randomisation test confirms the t-test."""
-        return float(np.maximum(self.p_t, self.p_randomisation))
+        """The largest of the p-values: below a level only when the randomisation test confirms the others."""
+        return float(np.max([self.p_t, self.p_seeds, self.p_randomisation]))
+
+    def equivalent(self, margin: float) -> bool:
+        """Whether the two differ by less than the margin, with 95 % confidence (Schuirmann's two one-sided tests)."""
+        return self.within < margin
 
 
-def compare(a: PerUser, b: PerUser, seed: int) -> Comparison:
-    """Compare two models by their per-user values (`Ranks.per_user`).
+def compare(a: PerUser, b: PerUser, seed: int, seeds: SeedVariance = NO_SEEDS) -> Comparison:
+    """Compare two models by their per-user values (`Ranks.per_user`), each the mean over its seeds.
 
     Args:
         a: user ids, ascending, (u,), and values, (u,), of one model.
         b: the same of the other model.
         seed: seed of the randomisation test.
+        seeds: variance of their difference over seeds; without it the comparison is on these trained models.
 
     Raises:
         RunError: the models were not evaluated on the same users, or a value is not finite.
@@ -66,31 +83,31 @@ def compare(a: PerUser, b: PerUser, seed: int) -> Comparison:
     differences = first - second
     n, nan = len(differences), float("nan")
     means = (float(first.mean()), float(second.mean())) if n else (nan, nan)
+    known: dict[str, Any] = {"n": n, "mean_a": means[0], "mean_b": means[1], "methods": seeds.known}
     if n < 2:
-        return Comparison(n, *means, means[0] - means[1], nan, nan, nan, nan, nan, nan)
-    if np.abs(differences).max() < _ROUNDING:
-        return Comparison(n, *means, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
-    mean = float(differences.mean())
-    p_randomisation = randomisation_p(differences, seed)
-    if np.ptp(differences) < _ROUNDING:
-        return Comparison(n, *means, mean, mean, mean, nan, p_randomisation, float(np.copysign(np.inf, mean)), 0.0)
-
-    from scipy.stats import ttest_rel
-
-    test = ttest_rel(first, second)
-    interval = test.confidence_interval(0.95)
-    deviation = float(differences.std(ddof=1))
+        none: dict[str, Any] = dict.fromkeys(
+            ("low", "high", "p_t", "p_randomisation", "effect", "detectable", "p_seeds", "within"), nan
+        )
+        return Comparison(difference=means[0] - means[1], **none, **known)
+    if np.abs(differences).max() < _ROUNDING and not seeds.variance:
+        none = dict.fromkeys(("difference", "low", "high", "effect", "detectable", "within"), 0.0)
+        return Comparison(p_t=1.0, p_randomisation=1.0, p_seeds=1.0, **none, **known)
+    mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
+    varies = float(np.ptp(differences)) >= _ROUNDING
+    of_users = deviation**2 / n if varies else 0.0
+    p_t, p_seeds = (float(two_sided_p(mean, of_users, n, each)) for each in (NO_SEEDS, seeds))
+    half, narrow = (float(half_width(of_users, n, seeds, level)) for level in (0.05, 0.1))
     return Comparison(
-        n=n,
-        mean_a=means[0],
-        mean_b=means[1],
         difference=mean,
-        low=float(interval.low),
-        high=float(interval.high),
-        p_t=float(test.pvalue),
-        p_randomisation=p_randomisation,
-        effect=mean / deviation,
-        detectable=2.8 * deviation / n**0.5,  # 1.96 + .84, the normal quantiles of .975 and .8
+        low=mean - half,
+        high=mean + half,
+        p_t=p_t,
+        p_randomisation=randomisation_p(differences, seed),
+        effect=mean / deviation if varies else float(np.copysign(np.inf, mean)) if mean else 0.0,
+        detectable=2.8 * (of_users + seeds.excess) ** 0.5,  # 1.96 + .84, the normal quantiles of .975 and .8
+        p_seeds=p_seeds,
+        within=abs(mean) + narrow,
+        **known,
     )
 
 

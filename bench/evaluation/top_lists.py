@@ -7,18 +7,20 @@ neither the order of the candidates nor an item's number decides.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bench.data.hashing import draw, key
 from bench.errors import RunError
 from bench.files import write_atomically
 from bench.messages import first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEPTH = 10
 _TIES = key("top-lists")
@@ -101,7 +103,7 @@ class TopCollector:
         self._event_id, self._task = event_id, task
         self._items = np.zeros((len(event_id), DEPTH), dtype=np.int32)
 
-    def add(self, first_row: int, scores: Tensor, items: NDArray[np.integer] | None = None) -> None:
+    def add(self, first_row: int, scores: "Tensor", items: NDArray[np.integer] | None = None) -> None:
         """Take the scores of some rows.
 
         Args:
@@ -110,6 +112,8 @@ class TopCollector:
             items: (B, C) item ids; None where column c is item c + 1.
         """
         depth = min(DEPTH, scores.shape[1])
+        import torch
+
         least = torch.topk(scores, depth, dim=1).values[:, -1:]  # (B, 1)
         row, column = (
             each.cpu().numpy() for each in torch.nonzero((scores >= least) & (scores > -torch.inf), as_tuple=True)

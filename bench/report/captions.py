@@ -9,8 +9,23 @@ from bench.report.comparison import LEVEL, MANY_TIES, Block, Estimate, synthetic
 from bench.report.rows import Row
 
 LIMIT_MARK = "†"
-STAR_MEANS = f"best better than second over users, paired t-test and paired randomisation test both p < {LEVEL:g}"
 Column = tuple[str, Metric]
+
+
+def star_means(blocks: list[Block]) -> str:
+    """What the star of these blocks says, for the line below the table.
+
+    Where it stands on a comparison with a model of one seed, the claim about methods is withdrawn for all.
+    """
+    marked_best = [estimate for block in blocks for estimate in block.estimates.values() if estimate.significant]
+    if marked_best and all(estimate.methods for estimate in marked_best):
+        of, over = "method", "users and seeds"
+    else:
+        of, over = "trained model", "users alone: these trained models, not the methods, as there is one seed"
+    return (
+        f"the best {of} is better than each of the others, at most {LEVEL:.0%} of tables of equally good ones have any "
+        f"star (variance of {over})"
+    )
 
 
 def columns(block: Block, metrics: tuple[Metric, ...]) -> list[Column]:
@@ -88,18 +103,21 @@ def tests(block: Block, task: str, name: Callable[[Block, Row], str]) -> tuple[s
     rows = block.group.rows
     order = block.ordered(task, PRIMARY)
     title = (
-        f"{task} {PRIMARY}: {shortened(rows[order[0]].label)} against each (difference, p of the paired t-test, of the "
-        "randomisation test and of both after Holm, Cohen's d, smallest difference found with power .8)"
+        f"{task} {PRIMARY}: {shortened(rows[order[0]].label)} against each (difference; p of the paired t-test, of the "
+        "randomisation test, with the variance of seeds, and that after Holm over all pairs; Cohen's d; smallest "
+        "difference found with power .8; margin within which the two are equivalent at .05)"
     )
-    header = ["model", str(PRIMARY), "std", "95 % interval", "differ.", "p t", "p rand", "p Holm", "d", "detect."]
+    header = ["model", str(PRIMARY), "std", "95 % interval", "differ.", "p t", "p rand", "p seed", "Holm", "d"]
+    header += ["detect.", "within"]
     lines = []
     for number in order:
         estimate = block.estimates[number, task, PRIMARY]
         against = estimate.against if number != order[0] else None
-        facts = [""] * 6
+        facts = [""] * 8
         if against:
-            levels = [_level(p) for p in (against.p_t, against.p_randomisation, estimate.p_holm)]
+            levels = [_level(p) for p in (against.p_t, against.p_randomisation, against.p_seeds, estimate.p_holm)]
             facts = [decimal(against.difference), *levels, f"{against.effect:.2f}", decimal(against.detectable)]
+            facts.append(decimal(against.within))
         interval = f"{decimal(estimate.low)} to {decimal(estimate.high)}"
         lines.append([name(block, rows[number]), decimal(estimate.mean), decimal(estimate.std), interval, *facts])
     return title, header, lines

@@ -1,13 +1,24 @@
 """The estimates and tests of a table, computed from the ranks files and from nothing else.
 
 The unit is the user, the primary metric is declared beforehand (N@10 on each task), and every number is the mean over
-users of the mean over seeds. The best model carries a star where the paired t-test and the paired randomisation test
-over users both separate it from the second at .05. On the primary metric the best is compared with every other model,
-with Holm's adjustment over these comparisons.
+users of the mean over seeds.
+
+A mark on the best value says that it is better than every other, and holds its level for the table: in at most 5 % of the
+tables with equally good models there is any mark at all.
+
+- The best is compared with each of the others, with the variance of users and of seeds, and all of these comparisons have
+  to be below the level; the randomisation test confirms the one with the second. That this needs no correction for having
+  chosen the best after looking is shown by Gutmann and Maymin (Annals of Statistics 1987) and by Hung and Fithian
+  (Annals of Statistics 2019).
+- The tasks share the level, and within a task the metrics are tested in a fixed order, the primary first, until one fails.
+- With one seed the mark speaks of these trained models, not of the methods.
+
+The p-values of single pairs are adjusted by Holm over all pairs of the task.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,8 +28,10 @@ from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, PerUser
 from bench.evaluation.metrics import values as metric_values
 from bench.evaluation.plausibility import check_identities
 from bench.evaluation.ranks import Ranks
+from bench.evaluation.seed_variance import CLOSED_FORM, SeedVariance, of_difference, seed_spread
 from bench.evaluation.significance import Comparison, compare, holm, mean_over_seeds
 from bench.messages import comma_list, flat_list, one_line
+from bench.report.pairs import Moments, PairMatrix, moments, pair_matrix
 from bench.report.rows import ComparableRuns, RankedRun, Row
 from bench.store.results import read_ranks
 
@@ -33,7 +46,8 @@ class Estimate:
     """One model's value of one metric on one task.
 
     `rank` counts from 1 and equal means share one. `against` compares the best model with this one (the best
-    itself: with the second); `Block.test` and `Block.test_all` fill it in, with the fields below it.
+    itself: with the second); `Block.test` and `Block.test_all` fill it in, with the fields below it. `p_holm` is the
+    p-value of that pair adjusted over all pairs of the task.
     """
 
     mean: float
@@ -46,6 +60,7 @@ class Estimate:
     against: Comparison | None = None
     p_holm: float = float("nan")
     significant: bool = False
+    methods: bool = False  # whether a mark is on the methods; else on these trained models
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,13 @@ class Block:
     estimates: dict[tuple[int, str, Metric], Estimate] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
     ranks: dict[str, dict[int, list[Ranks]]] = field(default_factory=dict)  # task -> row number -> one per seed
+    sequence: tuple[Metric, ...] = (PRIMARY,)  # in which metrics are tested
+    moments: dict[tuple[str, Metric], Moments] = field(default_factory=dict)
+
+    @property
+    def level(self) -> float:
+        """Level of a mark: the tasks share that of the table."""
+        return LEVEL / max(1, len(self.tasks))
 
     def ordered(self, task: str, metric: Metric) -> list[int]:
         """Numbers of the rows that have the metric, the best first; rows with equal means in the table's order."""
@@ -74,39 +96,93 @@ class Block:
         return sorted(numbers, key=lambda number: (self.estimates[number, task, metric].rank, number))
 
     def test(self, metrics: tuple[Metric, ...]) -> None:
-        """Compare the best with the second on every task and on these metrics, where that is not done yet."""
+        """Compare the best with the others on every task and on these metrics, and on those that are tested before."""
         for task in self.tasks:
-            for metric in metrics:
-                best, *others = self.ordered(task, metric) or [0]
-                if not others or self.estimates[best, task, metric].against is not None:
+            standing = True
+            last = max((place for place, metric in enumerate(self.sequence) if metric in metrics), default=-1)
+            for metric in self.sequence[: last + 1]:
+                if not (standing or metric in metrics):
                     continue
-                top, second = (self.estimates[number, task, metric] for number in (best, others[0]))
-                comparison = self._compare(best, others[0], task, metric)
-                top.against = second.against = comparison
-                top.significant = second.rank > 1 and comparison.difference > 0 and comparison.p < LEVEL
+                best, *others = self.ordered(task, metric) or [0]
+                if not others:
+                    continue
+                top = self.estimates[best, task, metric]
+                if top.against is None:
+                    second = self.estimates[others[0], task, metric]
+                    top.against = second.against = self.compare(best, others[0], task, metric)
+                    clear = second.rank > 1 and top.against.difference > 0 and top.against.p < self.level
+                    pvalues = [self.p(best, number, task, metric) for number in others] if clear else [1.0]
+                    top.significant = standing and clear and max(pvalues) < self.level
+                    top.methods = all(self.on_methods(best, number) for number in others)
+                standing = standing and top.significant
 
     def test_all(self) -> None:
-        """On the primary metric also compare the best with every other row, with Holm's adjustment."""
+        """On the primary metric also compare the best with every other row; p-values adjusted over all pairs."""
         self.test((PRIMARY,))
         for task in self.tasks:
             best, *others = self.ordered(task, PRIMARY) or [0]
-            estimates = [self.estimates[number, task, PRIMARY] for number in others]
-            pvalues = []
-            for number, estimate in zip(others, estimates, strict=True):
-                estimate.against = estimate.against or self._compare(best, number, task, PRIMARY)
-                pvalues.append(estimate.against.p)
-            for estimate, p in zip(estimates, holm(pvalues), strict=True):
-                estimate.p_holm = float(p)
+            if not others:
+                continue
+            adjusted = self._adjusted(task)
+            for number in others:
+                estimate = self.estimates[number, task, PRIMARY]
+                estimate.against = estimate.against or self.compare(best, number, task, PRIMARY)
+                estimate.p_holm = adjusted[frozenset((best, number))]
 
-    def _compare(self, a: int, b: int, task: str, metric: Metric) -> Comparison:
+    def p(self, a: int, b: int, task: str, metric: Metric) -> float:
+        """Two-sided p-value of a pair with the variance of users and seeds; NaN where nothing varies."""
+        known = self.moments[task, metric]
+        first, second = (known.numbers.index(number) for number in (a, b))
+        seeds = known.seeds[first], known.seeds[second]
+        if all(seeds) and seeds[0] != seeds[1]:
+            return self.compare(a, b, task, metric).p_seeds
+        return known.p(first, second)
+
+    def pairs(self, task: str, metric: Metric = PRIMARY) -> PairMatrix:
+        """All pairs of the rows that have the metric, each row on all of its seeds, in the order of the table."""
+        known = self.moments[task, metric]
+        rows = [self.group.rows[number] for number in known.numbers]
+        return pair_matrix(known, task, str(metric), [row.model for row in rows], [row.label for row in rows])
+
+    def against(self, baseline: int, task: str, metric: Metric = PRIMARY) -> list[tuple[int, Comparison, float]]:
+        """A row that was named beforehand compared with each of the others, with Holm's adjustment over these.
+
+        Returns:
+            For each other row, in the order of the table, its number, the baseline against it, and the p-value.
+        """
+        others = [number for number in self.moments[task, metric].numbers if number != baseline]
+        found = [self.compare(baseline, number, task, metric) for number in others]
+        adjusted = holm([each.p for each in found])
+        return [(n, each, float(p)) for n, each, p in zip(others, found, adjusted, strict=True)]
+
+    def compare(self, a: int, b: int, task: str, metric: Metric) -> Comparison:
         """Compare rows on the seeds that both have; a closed form, or rows without a common seed, on all seeds."""
+        runs, seeds = self._seeds(a, b, task, metric)
+        first, second = (mean_over_seeds(each) for each in runs)
+        return compare(first, second, _TEST_SEED, seeds)
+
+    def on_methods(self, a: int, b: int) -> bool:
+        """Whether a comparison of two rows is on the methods: each has several seeds, or is a closed form."""
+        trained = [row for row in (self.group.rows[a], self.group.rows[b]) if not row.closed_form]
+        common = set.intersection(*(set(row.seeds) for row in trained)) if trained else set()
+        return all(len(common or row.seeds) > 1 for row in trained)
+
+    def _seeds(self, a: int, b: int, task: str, metric: Metric) -> tuple[list[list[PerUser]], SeedVariance]:
+        """The runs on which two rows are compared, and the variance of their difference over seeds."""
         rows = [self.group.rows[number] for number in (a, b)]
         by_seed = [dict(zip(row.seeds, self.ranks[task][n], strict=True)) for row, n in zip(rows, (a, b), strict=True)]
         common = sorted(by_seed[0].keys() & by_seed[1].keys())
         if common and not any(row.closed_form for row in rows):
             by_seed = [{seed: each[seed] for seed in common} for each in by_seed]
-        first, second = (mean_over_seeds([ranks.per_user(metric) for ranks in each.values()]) for each in by_seed)
-        return compare(first, second, _TEST_SEED)
+        runs = [[ranks.per_user(metric) for ranks in each.values()] for each in by_seed]
+        spreads = [CLOSED_FORM if row.closed_form else seed_spread(each) for row, each in zip(rows, runs, strict=True)]
+        return runs, of_difference(*spreads)
+
+    def _adjusted(self, task: str) -> dict[frozenset[int], float]:
+        """P-values of all pairs on the primary metric after Holm."""
+        pairs = list(combinations(self.moments[task, PRIMARY].numbers, 2))
+        adjusted = holm([self.p(*pair, task, PRIMARY) for pair in pairs])
+        return {frozenset(pair): float(p) for pair, p in zip(pairs, adjusted, strict=True)}
 
 
 def compared(group: ComparableRuns, metrics: tuple[Metric, ...], tasks: tuple[str, ...]) -> Block:
@@ -116,7 +192,8 @@ def compared(group: ComparableRuns, metrics: tuple[Metric, ...], tasks: tuple[st
         RunError: ranks are missing or on other rows, or their means are impossible.
     """
     ranks = [[_load(run) for run in row.runs] for row in group.rows]
-    block = Block(group, tuple(task for task in tasks if any(task in each.tasks for runs in ranks for each in runs)))
+    served = tuple(task for task in tasks if any(task in each.tasks for runs in ranks for each in runs))
+    block = Block(group, served, sequence=tuple(dict.fromkeys((PRIMARY, *metrics))))
     for task in block.tasks:
         of_task = {number: [each.only(task) for each in runs] for number, runs in enumerate(ranks)}
         block.ranks[task] = {number: runs for number, runs in of_task.items() if len(runs[0])}
@@ -160,6 +237,8 @@ def _estimate_task(block: Block, task: str, metrics: tuple[Metric, ...]) -> None
         if not all(np.isfinite(each).all() for by_seed in values.values() for _, each in by_seed):
             continue  # AUC of a list without negatives
         estimates = {number: _estimate(by_seed, block.rows_of[task][1]) for number, by_seed in values.items()}
+        seeds = [() if rows[number].closed_form else rows[number].seeds for number in values]
+        block.moments[task, metric] = moments(list(values), list(values.values()), seeds)
         means = np.array([estimate.mean for estimate in estimates.values()])
         for number, estimate in estimates.items():
             estimate.rank = 1 + int((means > estimate.mean + _EQUAL).sum())

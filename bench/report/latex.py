@@ -5,7 +5,7 @@ from itertools import groupby
 
 from bench.evaluation.metrics import Metric
 from bench.messages import one_line
-from bench.report.captions import LIMIT_MARK, STAR_MEANS, caption, columns, footnotes, marked, row_name
+from bench.report.captions import LIMIT_MARK, caption, columns, footnotes, marked, row_name, star_means
 from bench.report.comparison import Block
 
 _MARKS = {1: (r"\textbf{", "}"), 2: (r"\underline{", "}")}
@@ -51,7 +51,7 @@ def _environment(block: Block, metrics: tuple[Metric, ...]) -> str:
             estimates = [block.estimates.get((number, *column)) for column in columns(block, metrics)]
             cells = [marked(estimate, _MARKS, "$^{*}$") for estimate in estimates]
             lines.append(" & ".join([_cell(row_name(block, row)), *cells]) + r" \\")
-    legend = rf"\textbf{{best}}, \underline{{second}} over all rows; $^{{*}}$ {escaped(STAR_MEANS)}"
+    legend = rf"\textbf{{best}}, \underline{{second}} over all rows; $^{{*}}$ {escaped(star_means([block]))}"
     notes = [escaped(note) for note in footnotes(block)]
     lines += [r"\bottomrule", r"\end{tabular}", "", r"\footnotesize " + ". ".join([legend, *notes]) + "."]
     return "\n".join([*lines, r"\end{table}"])

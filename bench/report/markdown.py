@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from bench.evaluation.metrics import Metric
 from bench.messages import one_line
-from bench.report.captions import STAR_MEANS, caption, columns, footnotes, marked, row_name, tests
+from bench.report.captions import caption, columns, footnotes, marked, row_name, star_means, tests
 from bench.report.comparison import Block
 from bench.report.rows import Row
 
@@ -36,7 +36,7 @@ def markdown(blocks: list[Block], metrics: tuple[Metric, ...], details: bool) ->
             for task in block.tasks:
                 title, header, rows = tests(block, task, _name)
                 parts += [escaped(title), _table(header, rows)]
-    parts.append(f"**best**, <u>second</u> over all rows; \\* {STAR_MEANS.replace('<', '&lt;')}; - task not served.")
+    parts.append(f"**best**, <u>second</u> over all rows; \\* {star_means(blocks)}; - task not served.")
     return "\n\n".join(parts) + "\n"
 
 

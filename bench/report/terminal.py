@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.evaluation.metrics import Metric
-from bench.report.captions import STAR_MEANS, Column, caption, columns, decimal, footnotes, row_name, tests
+from bench.report.captions import Column, caption, columns, decimal, footnotes, row_name, star_means, tests
 from bench.report.comparison import Block, Estimate
 
 _NAME_WIDTH = 40  # longer names take several lines
@@ -47,7 +47,7 @@ def text(blocks: list[Block], metrics: tuple[Metric, ...], width: int, color: bo
             page.print(*_aligned(header, rows, width))
         page.blank()
     marks = "bold: best, underlined: second" if color else "[best], (second)"
-    page.prose(f"{marks} over all rows; * {STAR_MEANS}; - task not served")
+    page.prose(f"{marks} over all rows; * {star_means(blocks)}; - task not served")
     return page.text()
 
 

@@ -193,3 +193,9 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(bench, monkeypatch) -> No
     assert found["google/flan-t5-base"]["ok"] or "hf download" in found["google/flan-t5-base"]["hint"]
     text = bench("doctor", "--out", "taken/results").stdout
     assert "! ml-100k" in text and "pip install --no-deps recbole" in text
+
+
+@pytest.mark.parametrize("group", ["audit", "analyze", "tune"])
+def test_a_group_without_a_command_shows_its_help(bench, group) -> None:
+    done = bench(group)
+    assert done.exit_code == 2 and done.stderr.startswith("Usage: ") and "Commands:" in done.stderr

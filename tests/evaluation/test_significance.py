@@ -171,7 +171,7 @@ def test_seeds_are_averaged_within_a_user():
 
 def test_a_comparison_is_plain_numbers():
     found = compare(per_user([0.5, 0.7, 0.1]), per_user([0.4, 0.5, 0.3]), seed=0)
-    assert {type(value) for value in vars(found).values()} == {int, float}
+    assert {type(value) for value in vars(found).values()} == {int, float, bool}
     assert isinstance(found, Comparison)
 
 

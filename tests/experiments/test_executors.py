@@ -1,5 +1,8 @@
 """Runs side by side in processes of their own: the same results, faults and limits that stay with their run."""
 
+import os
+import signal
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -169,3 +172,26 @@ def test_a_placement_that_cannot_be_is_refused(tmp_path, placement, words):
     asked = replace(request(tmp_path, tmp_path, "popularity"), placement=placement)
     with pytest.raises(UsageError, match=words):
         run(asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_ends_a_command_and_its_processes_within_seconds(log, package, tmp_path, number, code, word):
+    asked = ["run", "--models", "slow", "--seeds", "0,1", "--dataset", f"log:{log}", "--no-trivial", "--jobs", "2"]
+    command = [sys.executable, "-m", "bench", *asked, "--out", str(tmp_path)]
+    env = os.environ | {"PYTHONPATH": str(package), "PYTHONUNBUFFERED": "1"}
+    driver = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    for _, line in zip(range(2), (line for line in driver.stdout if line.endswith(": started\n")), strict=False):
+        assert line.startswith("slow")
+    family = psutil.Process(driver.pid).children(recursive=True)
+    assert len(family) >= 3, "the server that forks and two runs"
+    driver.send_signal(number)
+    if number == signal.SIGTERM:
+        driver.send_signal(number)  # as `timeout` does
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == code
+    assert errors.splitlines()[-1] == f"{word}; the same command goes on where it stopped"
+    assert not psutil.wait_procs(family, timeout=20)[1]

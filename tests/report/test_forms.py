@@ -115,7 +115,7 @@ def test_details_give_the_tests_of_every_row(folder):
     assert "rec N@10: A against each" in text and "search N@10: A against each" in text
     assert max(map(len, text.splitlines())) <= 100
     row = [each for each in text.splitlines() if each.startswith("B ")][1].split()
-    assert row.count("<.001") == 3
+    assert row.count("<.001") == 4
 
 
 def test_json_and_csv_hold_the_same_flat_records(folder):

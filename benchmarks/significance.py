@@ -1,0 +1,195 @@
+"""Whether the star of a table holds its level, and what it costs in power: simulated tables of equally good methods.
+
+    python benchmarks/significance.py                        # all cells, about 2,000 tables each, and the power
+    python benchmarks/significance.py --tables 500 --part level
+    python benchmarks/significance.py --figure power.png     # the power curves as a figure
+
+A table has one task. A method's value for a user is: what the user is like + how the method suits the user + what the
+seed does to the model (the same for all users, with the standard deviation in question) + what this model gives this
+user. Values are those of N@10: they lie on its 11 levels, so that many are tied, and a third of the users have three rows.
+Whether a table has a star is decided by `bench.report.comparison.Block.test`, the code of `bench table`.
+
+The share of users' variance that changes with the seed (--inner) is .1 by default; .5 is a hard case.
+"""
+
+import argparse
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from bench.evaluation.metrics import PRIMARY, PerUser
+from bench.evaluation.significance import compare, mean_over_seeds
+from bench.report.pairs import Moments, moments
+
+LEVELS = np.sort(np.append(1 / np.log2(np.arange(1, 11) + 1), 0.0))
+# Of each method's deviations from the users' common part, on the scale before rounding to levels.
+SPREAD = 0.25
+LEVEL = 0.05
+
+
+def drawn_table(
+    generator: np.random.Generator,
+    models: int,
+    seeds: int,
+    users: int,
+    seed_deviation: float,
+    inner: float,
+    shift: float = 0.0,
+    uneven: bool = False,
+) -> list[list[PerUser]]:
+    """Values of every model and seed; the first method is better by `shift`.
+
+    With `uneven` the first method's seeds vary twice as much, and the last method's not at all.
+    """
+    rows = np.where(np.arange(users) % 3 == 0, 3, 1)
+    common = generator.normal(0.4, 0.25, users).astype(np.float32)
+    factor = np.ones(models)
+    if uneven:
+        factor[0], factor[-1] = 2.0, 0.0
+    ids = np.arange(users)
+    table = []
+    for model in range(models):
+        own = common + SPREAD * (1 - inner) ** 0.5 * generator.standard_normal(users, dtype=np.float32)
+        runs = []
+        for _ in range(seeds):
+            moved = seed_deviation * factor[model] * generator.standard_normal() + (shift if model == 0 else 0.0)
+            total = np.zeros(users)
+            for row in range(3):
+                noise = SPREAD * inner**0.5 * generator.standard_normal(users, dtype=np.float32)
+                total += np.where(row < rows, _levels(own + noise, generator) + moved, 0.0)
+            runs.append((ids, total / rows))
+        table.append(runs)
+    return table
+
+
+def _levels(values: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Values on the levels of N@10, rounded up or down by chance so that their means stay."""
+    clipped = np.clip(values, 0, 1)
+    above = np.clip(np.searchsorted(LEVELS, clipped), 1, len(LEVELS) - 1)
+    low, high = LEVELS[above - 1], LEVELS[above]
+    return np.where(generator.random(len(values), dtype=np.float32) * (high - low) < clipped - low, high, low)
+
+
+def starred(table: list[list[PerUser]], level: float = LEVEL) -> bool:
+    """Whether the best carries a star: the rule of `Block.test` on one task."""
+    seeds = tuple(range(len(table[0])))
+    known = moments(range(len(table)), table, [seeds] * len(table))
+    best, second = np.argsort(-known.means, kind="stable")[:2]
+    if any(known.p(best, other) >= level for other in range(len(table)) if other != best):
+        return False
+    values = [mean_over_seeds(table[number]) for number in (best, second)]
+    return compare(*values, 0, known.of_seeds(best, second)).p < level
+
+
+def paired_t(known: Moments) -> float:
+    """P-value of the paired t-test over users of the first two models."""
+    from scipy.special import stdtr
+
+    statistic = abs(known.means[0] - known.means[1]) / known.of_users(0, 1) ** 0.5
+    return float(2 * stdtr(known.users - 1, -statistic))
+
+
+def interval(hits: int, n: int) -> tuple[float, float]:
+    """Clopper and Pearson's 95 % interval of a share."""
+    low = beta.ppf(0.025, hits, n - hits + 1) if hits else 0.0
+    high = beta.ppf(0.975, hits + 1, n - hits) if hits < n else 1.0
+    return float(low), float(high)
+
+
+def level(tables: int, inner: float, users: int, counts: list[int], uneven: bool) -> None:
+    """Share of tables with any star where all methods are equally good."""
+    words = f"{users:,} users, {inner:.0%} of the variance within a user changes with the seed"
+    print(f"\n{words}{', seeds vary unevenly' if uneven else ''}: share of tables with any star [95 % interval]")
+    print("| models | seeds | " + " | ".join(f"seeds apart by {each:g}" for each in (0, 0.001, 0.003, 0.005)) + " |")
+    print("|---|---|---|---|---|---|")
+    for models, seeds in product(counts, (1, 3, 5)):
+        cells = []
+        for deviation in (0.0, 0.001, 0.003, 0.005):
+            name = [models, seeds, round(1000 * deviation), users, int(100 * inner), int(uneven)]
+            generator = np.random.default_rng(name)
+            hits = sum(
+                starred(drawn_table(generator, models, seeds, users, deviation, inner, uneven=uneven))
+                for _ in range(tables)
+            )
+            low, high = interval(hits, tables)
+            cells.append(f"{hits / tables:.3f} [{low:.3f}, {high:.3f}]")
+        print(f"| {models} | {seeds} | " + " | ".join(cells) + " |", flush=True)
+
+
+def power(tables: int, inner: float, figure: Path | None) -> None:
+    """Power of the star for two models, beside that of the paired t-test, without variance of seeds."""
+    print(f"\npower for two models, seeds apart by 0, {inner:.0%} of the variance within a user changes with the seed")
+    print("| users | seeds | difference | star | paired t-test | ratio |")
+    print("|---|---|---|---|---|---|")
+    curves: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
+    for users, seeds in product((943, 22_700, 68_223), (1, 3, 5)):
+        many = tables if users < 1000 else max(200, tables // 5)
+        generator = np.random.default_rng([users, seeds, int(100 * inner)])
+        probe = drawn_table(generator, 2, seeds, users, 0.0, inner)
+        deviation = moments(range(2), probe, [tuple(range(seeds))] * 2).of_users(0, 1) ** 0.5
+        for steps in (1.0, 2.0, 2.8, 3.6):
+            found = {"star": 0, "t": 0}
+            for _ in range(many):
+                table = drawn_table(generator, 2, seeds, users, 0.0, inner, shift=steps * deviation)
+                known = moments(range(2), table, [tuple(range(seeds))] * 2)
+                found["t"] += paired_t(known) < LEVEL
+                found["star"] += starred(table)
+            star, t = found["star"] / many, found["t"] / many
+            curves.setdefault((users, seeds), []).append((steps * deviation, star, t))
+            ratio = star / t
+            print(f"| {users:,} | {seeds} | {steps * deviation:.4f} | {star:.3f} | {t:.3f} | {ratio:.3f} |", flush=True)
+    if figure:
+        draw(curves, figure)
+
+
+def draw(curves: dict[tuple[int, int], list[tuple[float, float, float]]], path: Path) -> None:
+    """The power curves as a figure."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sizes = list(dict.fromkeys(users for users, _ in curves))
+    sheet, axes = pyplot.subplots(1, len(sizes), figsize=(9, 3), sharey=True, layout="constrained")
+    for axis, size in zip(axes, sizes, strict=True):
+        for (users, seeds), points in curves.items():
+            if users == size:
+                x, star, t = zip(*points, strict=True)
+                (line,) = axis.plot(x, star, marker="o", label=f"star, {seeds} seed{'s' * (seeds > 1)}")
+                axis.plot(x, t, linestyle=":", color=line.get_color())
+        axis.set(title=f"{size:,} users", xlabel=f"difference of {PRIMARY}")
+    axes[0].set_ylabel("share found")
+    axes[-1].legend(title="dotted: paired t-test", fontsize="small")
+    sheet.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Print the tables of the parts that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", type=int, default=2000)
+    parser.add_argument("--users", type=int, default=943, help="of the part on the level")
+    parser.add_argument(
+        "--models", type=int, nargs="+", default=[2, 12, 22], help="in a table, of the part on the level"
+    )
+    parser.add_argument("--inner", type=float, default=0.1)
+    parser.add_argument("--part", choices=["level", "uneven", "power"], help="only this part")
+    parser.add_argument("--figure", type=Path)
+    given = parser.parse_args()
+    started = time.perf_counter()
+    print(f"{given.tables:,} tables a cell")
+    if given.part in (None, "level"):
+        level(given.tables, given.inner, given.users, given.models, False)
+    if given.part in (None, "uneven"):
+        level(given.tables, given.inner, given.users, given.models, True)
+    if given.part in (None, "power"):
+        power(given.tables, given.inner, given.figure)
+    print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
