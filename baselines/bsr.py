@@ -11,7 +11,8 @@ from torch import Tensor
 from bench.data.log import REC, SEARCH
 from bench.data.ragged import Ragged
 from bench.errors import NothingToReadError
-from bench.ranker.backbone import SMALL, query_texts
+from bench.ranker.backbone import query_texts
+from bench.ranker.backbone_names import SMALL
 from bench.ranker.blocks.language import ExtraVocabulary, answer, encode
 from bench.ranker.blocks.losses import LossType, of_products
 from bench.ranker.blocks.prompts import Template, Tokens, embed

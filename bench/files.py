@@ -11,10 +11,10 @@ from typing import Any
 from bench.errors import RunError
 from bench.messages import reason
 
+REMEDY = "free space or choose another folder"
 
-def write_atomically(
-    path: Path, write: Callable[[Path], Any], remedy: str = "free space or choose another folder"
-) -> None:
+
+def write_atomically(path: Path, write: Callable[[Path], Any], remedy: str = REMEDY) -> None:
     """Write a file beside `path` and move it there when it is complete, so that no reader and no kill sees half of it.
 
     Args:

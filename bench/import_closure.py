@@ -42,10 +42,11 @@ def closure(modules: Iterable[str], packages: Iterable[str]) -> dict[str, Path]:
     """
     prefixes = tuple(f"{package}." for package in packages)
     files: dict[str, Path] = {}
+    specs: dict[str, ModuleSpec | None] = {}
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        spec = _spec(module) if module not in files else None
+        spec = _spec(module, specs) if module not in files else None
         if spec is None or spec.origin is None:
             continue
         path = files[module] = Path(spec.origin)
@@ -117,12 +118,21 @@ def _absolute(name: str, module: str, spec: ModuleSpec) -> str:
     return ".".join([*base, *filter(None, [name.lstrip(".")])])
 
 
-def _spec(module: str) -> ModuleSpec | None:
-    """Where a module would be imported from; None where the name is no module (a class, a function)."""
+def _spec(module: str, known: dict[str, ModuleSpec | None]) -> ModuleSpec | None:
+    """Where a module would be imported from; None where the name is no module (a class, a function).
+
+    What was found before stands in `known`.
+    """
+    if module not in known:
+        known[module] = _searched(module, known)
+    return known[module]
+
+
+def _searched(module: str, known: dict[str, ModuleSpec | None]) -> ModuleSpec | None:
     parent, _, _ = module.rpartition(".")
     locations = None
     if parent:
-        above = _spec(parent)
+        above = _spec(parent, known)
         if above is None or above.submodule_search_locations is None:
             return None
         locations = list(above.submodule_search_locations)

@@ -36,6 +36,8 @@ def left_behind(out: Path) -> dict[str, bytes]:
     kept = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))
+        if name.startswith("mlflow"):  # copies under names that MLflow draws
+            continue
         if path.suffix == ".safetensors" or path.name.startswith("ranks-"):
             kept[name] = path.read_bytes()
         elif path.name == "trial.json":

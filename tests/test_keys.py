@@ -1,6 +1,7 @@
 """Keys change with the sources that a result depends on, and with no other; tried on a copy of the tree."""
 
 import functools
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -22,7 +23,8 @@ from bench.ranker import registry
 
 def keys():
     modules = {name: entry.target.partition(":")[0] for name, entry in registry.entries().items()}
-    return {name: fit_sources(type("Model", (), {"__module__": module})) for name, module in modules.items()}
+    fit_sources.cache_clear()
+    return {name: fit_sources(module) for name, module in modules.items()}
 
 answer = {"": keys()}
 for name in sys.argv[1:]:
@@ -39,7 +41,7 @@ print(json.dumps({"keys": answer, "torch": "torch" in sys.modules, "from": __imp
 def tree(tmp_path: Path) -> Path:
     """The four code folders as one package, as in an installed wheel."""
     for folder, package in FOLDERS.items():
-        source = Path(import_closure._spec(package).submodule_search_locations[0])
+        source = Path(importlib.util.find_spec(package).submodule_search_locations[0])
         target = tmp_path / "bench" / folder
         shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path

@@ -41,3 +41,44 @@ def numbers(ctx: click.Context, path: Path, form: str) -> None:
         print(f"{len(findings)} of {count} rows are impossible")
     if findings:
         ctx.exit(1)
+
+
+@command.command("table", short_help="Find what makes the numbers of a table doubtful.")
+@click.option("--from", "from_dirs", multiple=True, type=options.PATH, metavar="DIR", help="Results; repeatable.")
+@click.option("--dataset", multiple=True, callback=options.comma_list, metavar="NAMES", help="Only these data sets.")
+@click.option("--candidates", multiple=True, callback=options.comma_list, metavar="KINDS", help="As in bench table.")
+@options.output_format("text", "json")
+@options.out
+@options.debug
+@click.pass_context
+def of_table(
+    ctx: click.Context,
+    from_dirs: tuple[Path, ...],
+    dataset: tuple[str, ...],
+    candidates: tuple[str, ...],
+    form: str,
+    out: Path,
+) -> None:
+    """Find what makes the numbers of `bench table` doubtful; exit code 1 where something is severe.
+
+    It reads records and ranks: leaks, models at chance, constant scores, a clicked item that is always first, trainings
+    that the budget stopped, ties, single seeds, failed runs, and, with --candidates uniform,full, an order among sampled
+    candidates that the full ranking reverses. No model is run.
+    """
+    from bench.report.findings import of_table as findings_of
+    from bench.report.table import table
+    from bench.store.results import Store
+
+    made = table(Store(out), from_dirs=from_dirs, dataset=dataset or None, candidates=candidates or None)
+    found = findings_of(made.blocks)
+    severe = sum(finding.severity == "severe" for finding in found)
+    if form == "json":
+        import json
+
+        print(json.dumps([finding.record() for finding in found], indent=1))
+    else:
+        for finding in found:
+            print(finding.line())
+        print(f"{len(found)} findings, {severe} of them severe")
+    if severe:
+        ctx.exit(1)

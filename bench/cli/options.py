@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import click
 
 from bench.errors import UsageError, unknown
+from bench.experiments.settings import LARGEST_SEED, MOST_THREADS, check_seeds
 from bench.messages import shell_word, shortened, split_commas
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 RESULTS = "results/local"
-LARGEST_SEED = 2**31 - 1
-# More threads than this are a slip of the finger, and enough of them end the process without a word.
-MOST_THREADS = 256
 
 
 class FilePath(click.Path):
@@ -47,6 +45,7 @@ class Text(click.ParamType):
 
 PATH = FilePath()
 SEED = click.IntRange(0, LARGEST_SEED)
+THREADS = click.IntRange(0, MOST_THREADS)
 
 
 def comma_list(_: click.Context, __: click.Parameter, given: tuple[str, ...] | str | None) -> tuple[str, ...]:
@@ -68,11 +67,7 @@ def seeds(_: click.Context, option: click.Parameter, given: str | None) -> tuple
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise UsageError(f"{name} {given}: expected whole numbers from 0 with commas, for example 0,1,2")
     numbers = [int(part) if len(part) < 20 else LARGEST_SEED + 1 for part in parts]
-    if numbers and max(numbers) > LARGEST_SEED:
-        raise UsageError(f"{name} {shortened(given)}: the largest seed is {LARGEST_SEED}")
-    if len(set(numbers)) < len(numbers):
-        twice = next(number for number in numbers if numbers.count(number) > 1)
-        raise UsageError(f"{name} {given}: {twice} is there twice; a seed gives one run")
+    check_seeds(numbers, f"{name} {shortened(given)}")
     return tuple(numbers)
 
 

@@ -130,7 +130,7 @@ def _pairs(path: Path, settings: dict[str, Any]) -> list[str]:
 @options.device
 @click.option(
     "--threads",
-    type=click.IntRange(0, options.MOST_THREADS),
+    type=options.THREADS,
     default=0,
     metavar="N",
     help="Threads of a run, part of a fit's key.  [default: all cores, shared out between --jobs; 1 with Ray]",

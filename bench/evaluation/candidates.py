@@ -4,9 +4,9 @@ A candidate set depends on (seed, data set, task, row) only, is stored once, and
 repeats. The positive's column is uniform and is kept apart from what a model sees.
 """
 
+import functools
 import hashlib
 import json
-import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from bench.data.ragged import Ragged
 from bench.data.sampling import ItemWeights, SeenItems, draw_negatives, few_unseen, first_seen, row_keys
 from bench.data.split import LogSplit
 from bench.errors import RunError, UsageError
+from bench.files import write_atomically
 
 STRATEGIES = ("uniform", "same-query", "shown", "popularity", "full")
 # Strategies that need the query or the session of a row.
@@ -93,16 +94,11 @@ class CandidateSet:
         if target.exists():
             _check_kept(folder, stem, lists, answers, record)
             return target
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, table in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers)):
-                pq.write_table(table, folder / f".{name}.{os.getpid()}", compression="zstd")
-                os.replace(folder / f".{name}.{os.getpid()}", folder / name)
-            scratch = folder / f".{stem}.{os.getpid()}"
-            scratch.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-            os.replace(scratch, target)
-        except OSError as error:
-            raise RunError(f"cannot write the candidates to {folder}: {error.strerror or error}") from error
+        for name, table in ((f"{stem}.parquet", lists), (f"{stem}.positions.parquet", answers)):
+            write_atomically(folder / name, functools.partial(pq.write_table, table, compression="zstd"))
+        # The last of the three: where it stands, the others are there.
+        text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+        write_atomically(target, lambda scratch: scratch.write_text(text))
         return target
 
 

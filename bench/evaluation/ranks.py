@@ -1,7 +1,6 @@
 """Ranks: what an evaluation leaves, per row, so that every metric at every cut-off is computed from it later."""
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from bench.data.log import TASKS
 from bench.errors import RunError, unknown
 from bench.evaluation.metrics import Metric, PerUser, check_counts, values
+from bench.files import REMEDY, write_atomically
 
 _COLUMNS = {
     "user": np.int32,
@@ -113,26 +113,26 @@ class Ranks:
         _, means = self.per_user(metric)
         return float(means.mean()) if len(means) else float("nan")
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, remedy: str = REMEDY) -> None:
         """Write Parquet; the same content gives the same bytes, and the file appears whole or not at all.
 
+        Args:
+            path: the file.
+            remedy: what the user can do where it cannot be written, for the message.
+
         Raises:
-            RunError: the folder is missing, read-only or full.
+            RunError: the folder is read-only or full.
         """
         table = pa.table({name: getattr(self, name) for name in _COLUMNS})
         table = table.replace_schema_metadata(dict(sorted(self.meta.items())))
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+
+        def write(scratch: Path) -> None:
             with scratch.open("wb") as stream:
                 pq.write_table(table, stream, compression="zstd", compression_level=3, write_page_checksum=True)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(scratch, path)
-        except OSError as error:
-            raise RunError(f"cannot write the ranks to {path}: {error.strerror or error}") from error
-        finally:
-            with suppress(OSError):  # gone after the rename; unreachable where the folder is not a folder
-                scratch.unlink()
+
+        write_atomically(path, write, remedy)
 
     @classmethod
     def load(cls, path: Path) -> "Ranks":

@@ -5,6 +5,7 @@ for. Items that tie for a place stand in an order of their own for each row (a h
 neither the order of the candidates nor an item's number decides.
 """
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench.data.hashing import draw, key
 from bench.errors import RunError
-from bench.files import write_atomically
+from bench.files import REMEDY, write_atomically
 from bench.messages import first_line
 
 if TYPE_CHECKING:
@@ -60,16 +61,21 @@ class TopLists:
         """Some of the rows, by mask or by number."""
         return TopLists(self.event_id[chosen], self.task[chosen], self.items[chosen], self.meta)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, remedy: str = REMEDY) -> None:
         """Write Parquet; the same content gives the same bytes, and the file appears whole or not at all.
 
+        Args:
+            path: the file.
+            remedy: what the user can do where it cannot be written, for the message.
+
         Raises:
-            RunError: the folder is missing, read-only or full.
+            RunError: the folder is read-only or full.
         """
         lists = pa.FixedSizeListArray.from_arrays(pa.array(self.items.ravel()), DEPTH)
         table = pa.table({"event_id": self.event_id, "task": self.task, "items": lists})
         table = table.replace_schema_metadata(dict(sorted(self.meta.items())))
-        write_atomically(path, lambda scratch: pq.write_table(table, scratch, compression="zstd", compression_level=9))
+        write = functools.partial(pq.write_table, table, compression="zstd", compression_level=9)
+        write_atomically(path, write, remedy)
 
     @classmethod
     def load(cls, path: Path) -> "TopLists":

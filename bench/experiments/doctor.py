@@ -114,7 +114,7 @@ def _models() -> list[Finding]:
 
 
 def _backbones() -> list[Finding]:
-    from bench.ranker import backbone
+    from bench.ranker import backbone_names as backbone
 
     there = backbone.available(backbone.PRETRAINED)
     hint = (

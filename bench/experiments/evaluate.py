@@ -110,7 +110,7 @@ def open_run(
     prepared = _data_of(record, opened, data)
     configure_torch(record.threads)
     cls = registry.get(record.model)
-    code = fit_sources(cls, "backbone" in record.config)
+    code = fit_sources(cls.__module__, "backbone" in record.config)
     if code != record.code and reporter:
         reporter.warn(f"{record.id} was fitted with other sources ({record.code}) than those installed ({code})")
     return Fitting(

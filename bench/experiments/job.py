@@ -102,11 +102,8 @@ def execute(job: Job, listener: "Listener | None" = None, reporter: Reporter | N
     Raises:
         RunError: the data, the sources or the folders are not those of the job, or the model fails.
     """
-    from bench.experiments.process import configure_torch
-
     reporter = reporter or Reporter()
     store = Store(job.out)
-    configure_torch(job.threads)
     waited: list[str] = []
 
     def waiting(line: str) -> None:
@@ -218,12 +215,15 @@ def fitting_of(job: Job, folder: Path) -> "Fitting":
     Raises:
         RunError: the sources of this process are not those of the job.
     """
+    from bench.experiments.process import configure_torch
+
+    configure_torch(job.threads)
     from bench.experiments.fitting import Fitting
     from bench.experiments.source_keys import fit_sources
     from bench.ranker import registry
 
     cls = registry.get(job.model)
-    here = fit_sources(cls, "backbone" in job.config)
+    here = fit_sources(cls.__module__, "backbone" in job.config)
     if here != job.code:
         raise RunError(f"{job.label} is meant for other sources ({job.code}) than those of this process ({here})")
     return Fitting(

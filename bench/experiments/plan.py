@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from bench.data import sources
 from bench.experiments import settings
 from bench.experiments.job import Job
+from bench.experiments.known_settings import model_settings
 from bench.experiments.prepared_data import CandidateChoice, PreparedData, choose_candidates, open_data, tasks_of
-from bench.experiments.process import configure_torch, usable_threads
+from bench.experiments.process import usable_threads
 from bench.experiments.settings import Overrides
-from bench.experiments.source_keys import fit_sources
 from bench.experiments.tuning.best_known import best_known
 from bench.ranker import registry
 from bench.store import environment
@@ -40,7 +40,6 @@ def plan(request: "RunRequest") -> list[DatasetPlan]:
     """
     cores = usable_threads(0)
     threads = request.placement.threads(request.threads, cores)
-    configure_torch(min(threads, cores))
     device = settings.device(request.device, elsewhere=request.placement.executor == "ray")
     return [_plan_dataset(request, name, device, threads) for name in dict.fromkeys(request.dataset)]
 
@@ -52,27 +51,29 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
     )
     tasks = tasks_of(prepared, request.tasks)
     models = registry.select(request.models, tasks, request.trivial)
-    classes = {model: registry.get(model) for model in models}
-    settings.check_train_keys(request.overrides, classes)
     request.overrides.check(
         models, list(request.dataset), {sources.entry(entry).name.rstrip(":"): entry for entry in request.dataset}
     )
+    published = sources.published_as(prepared.name, prepared.log)
+    known = {
+        model: model_settings(request.out, model, request.budget, request.overrides, published) for model in models
+    }
+    settings.check_train_keys(request.overrides, [each.config for each in known.values()])
     choices = [choose_candidates(prepared, spec, tasks, request.candidate_seed) for spec in request.candidates]
     ranked = {choice: set(prepared.candidate_tasks(choice)) for choice in choices}
     data, jobs = prepared.choice(), []
-    published = sources.published_as(prepared.name, prepared.log)
-    for model, cls in classes.items():
-        serves = tuple(task for task in tasks if task in cls.entry.tasks)
-        overrides, tuned = request.overrides, ""
-        if request.tuned and cls.search_space:
-            known = best_known(Store(request.out), prepared, model, serves, request.budget, request.validation_rows)
-            overrides, tuned = overrides.over(Overrides({model: known.values})), known.origin
-        config = settings.model_config(cls, model, request.budget, overrides, published).model_dump()
-        code = fit_sources(cls, "backbone" in config)
+    for model in models:
+        given, served = known[model], registry.entry(model).tasks
+        serves = tuple(task for task in tasks if task in served)
+        tuned = ""
+        if request.tuned and registry.get(model).search_space:
+            best = best_known(Store(request.out), prepared, model, serves, request.budget, request.validation_rows)
+            overrides, tuned = request.overrides.over(Overrides({model: best.values})), best.origin
+            given = model_settings(request.out, model, request.budget, overrides, published)
         jobs += [
             Job(
                 model=model,
-                config=config,
+                config=given.config,
                 tasks=serves,
                 seed=seed,
                 budget=request.budget,
@@ -81,7 +82,7 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
                 device=device,
                 threads=threads,
                 out=str(Path(request.out).resolve()),
-                code=code,
+                code=given.code,
                 validation_rows=request.validation_rows,
                 force=request.force,
                 tuned=tuned,

@@ -5,23 +5,25 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.data import log as logs
 from bench.data import sources, split
-from bench.data.batch import Batches
-from bench.data.catalog import Catalog
 from bench.data.few_users import few_test_users
 from bench.data.log import TASKS, Log
 from bench.data.split import LogSplit
 from bench.errors import RunError, UsageError
-from bench.evaluation import leaks
 from bench.evaluation.candidates import SEARCH_ONLY, CandidateSet, draw
 from bench.experiments.settings import Overrides
 from bench.experiments.source_keys import module_sources
 from bench.files import write_atomically
 from bench.store.records import DatasetFacts
+
+if TYPE_CHECKING:
+    from bench.data.batch import Batches
+    from bench.data.catalog import Catalog
 
 _REMEMBERED = 8  # data sets that a process holds open
 
@@ -50,18 +52,30 @@ class CandidateChoice:
 
 @dataclass
 class PreparedData:
-    """An opened data set."""
+    """An opened data set. What needs torch is made when it is asked for."""
 
     name: str
     entry: sources.SourceEntry
     options: dict[str, Any]
     log: Log
     split: LogSplit
-    batches: Batches
-    catalog: Catalog
     root: str | Path | None = None
     _leaks: dict[str, Any] = field(default_factory=dict, repr=False)
     _candidates: dict[CandidateChoice, CandidateSet] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def batches(self) -> "Batches":
+        """Tensors of rows."""
+        from bench.data.batch import Batches
+
+        return Batches(self.split)
+
+    @cached_property
+    def catalog(self) -> "Catalog":
+        """Tensors of items, queries and users."""
+        from bench.data.catalog import Catalog
+
+        return Catalog(self.log)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -81,12 +95,16 @@ class PreparedData:
 
     def leaks(self, candidates: CandidateSet) -> dict[str, Any]:
         """All counters; those of the split are counted once."""
+        from bench.evaluation import leaks
+
         if not self._leaks:
             self._leaks = self._split_leaks()
         return self._leaks | leaks.candidate_counters(self.split, candidates)
 
     def _split_leaks(self) -> dict[str, Any]:
         """Minutes on millions of rows, and the same for every command on this Log, split and code: kept under the root."""
+        from bench.evaluation import leaks
+
         code = module_sources(leaks.__name__)
         label = self.split.label.replace("/", "-").replace(":", "-")
         path = sources.data_root(self.root) / "cache" / f"leaks-{self.log.fingerprint[:24]}-{label}-{code}.json"
@@ -160,7 +178,7 @@ def open_data(
             f"{name} was prepared with the text of the {text_split} split and would leak under {chosen.name}; "
             f"set {entry.name.rstrip(':')}.text_split=every or {chosen.name}"
         )
-    prepared = PreparedData(name, entry, options, log, chosen, Batches(chosen), Catalog(log), root)
+    prepared = PreparedData(name, entry, options, log, chosen, root)
     _remember(prepared)
     return prepared
 
@@ -179,9 +197,7 @@ def open_choice(choice: DataChoice) -> PreparedData:
         raise RunError(f"{choice.folder} holds other data ({log.fingerprint[:12]}) than the job is meant for")
     chosen = split.split(log, choice.split)
     entry = sources.entry(choice.name)
-    prepared = PreparedData(
-        choice.name, entry, choice.options, log, chosen, Batches(chosen), Catalog(log), Path(choice.root)
-    )
+    prepared = PreparedData(choice.name, entry, choice.options, log, chosen, Path(choice.root))
     _remember(prepared)
     return prepared
 

@@ -1,12 +1,13 @@
 """From what a user typed to complete settings: `--set`, `--config FILE.yaml`, budgets, device."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError, unknown
-from bench.messages import first_line, first_violation
+from bench.messages import first_line, first_violation, flat_list
 
 if TYPE_CHECKING:
     from bench.ranker.config import Config
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 BUDGETS = ("quick", "full")
 TRAIN = "train"
 LARGEST_SEED = 2**31 - 1
+# More threads than this are a slip of the finger, and enough of them end the process without a word.
 MOST_THREADS = 256
 _SCALARS = (int, float, str, type(None))
 
@@ -82,6 +84,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def model_config(cls: "type[Ranker]", name: str, budget: str, overrides: Overrides, dataset: str = "") -> "Config":
     """The complete config of a model: defaults, what is published for the data set, the budget's, what the user set.
 
+    It depends on the arguments and the model's sources alone: a backbone that is left to the machine stays `auto`.
+
     Raises:
         UsageError: an unknown setting or a value out of bounds.
     """
@@ -98,37 +102,47 @@ def model_config(cls: "type[Ranker]", name: str, budget: str, overrides: Overrid
             raise unknown(f"setting of {name}", key, known or {"none, it has no settings"})
         values[key] = value
     try:
-        config = cls.Config(**values)
+        config: Config = cls.Config(**values)
     except ValidationError as error:
         raise UsageError(first_violation(error, name)) from None
-    if getattr(config, "backbone", None) == "auto":
-        from bench.ranker.backbone import resolve
-
-        config = config.model_copy(update={"backbone": resolve("auto")})
     return config
 
 
-def check_train_keys(overrides: Overrides, classes: dict[str, "type[Ranker]"]) -> None:
+def on_this_machine(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with the backbone that this machine has in the place of `auto`."""
+    if config.get("backbone") != "auto":
+        return config
+    from bench.ranker.backbone_names import resolve
+
+    return config | {"backbone": resolve("auto")}
+
+
+def check_train_keys(overrides: Overrides, configs: Iterable[dict[str, Any]]) -> None:
     """Refuse `train.KEY` that none of the models has."""
-    known = {name for cls in classes.values() for name in cls.Config.model_fields}
+    known = {name for config in configs for name in config}
     for key in overrides.of(TRAIN):
         if key not in known:
             raise unknown("setting of train", key, known or {"(none of these models is trained)"})
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
+def check_seeds(seeds: Sequence[int], given: str = "") -> None:
     """Refuse seeds that are none: too large, negative, or twice the same.
+
+    Args:
+        seeds: the numbers.
+        given: how the user gave them, for the message.
 
     Raises:
         UsageError: the first of them, with what is expected.
     """
     if not seeds:
         raise UsageError("no seeds given; --seeds 0 or --seeds 0,1,2")
+    given = given or f"--seeds {flat_list(seeds)}"
     for seed in seeds:
         if not 0 <= seed <= LARGEST_SEED:
-            raise UsageError(f"--seeds {seed}: expected whole numbers from 0 to {LARGEST_SEED:,}")
+            raise UsageError(f"{given}: expected whole numbers from 0 to {LARGEST_SEED}")
         if list(seeds).count(seed) > 1:
-            raise UsageError(f"--seeds names {seed} twice; a second run with the same seed is the same run")
+            raise UsageError(f"{given}: {seed} is there twice; a second run with the same seed is the same run")
 
 
 def check_threads(threads: int) -> None:
@@ -151,6 +165,8 @@ def device(name: str, elsewhere: bool = False) -> str:
     Raises:
         UsageError: there is no such device.
     """
+    if name == "cpu" or (name == "auto" and not _may_use_cuda()):
+        return "cpu"
     import torch
 
     if name == "auto":
@@ -169,6 +185,34 @@ def device(name: str, elsewhere: bool = False) -> str:
     if kind.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:0 or mps")
     return name
+
+
+def _may_use_cuda() -> bool:
+    """False where torch is sure to find no GPU: its build or this machine has no driver for one. Does not import torch."""
+    import ctypes
+    import importlib.util
+
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return True
+    build = importlib.util.spec_from_file_location(
+        "bench_torch_version", Path(spec.submodule_search_locations[0]) / "version.py"
+    )
+    if build is None or build.loader is None:
+        return True
+    version = importlib.util.module_from_spec(build)
+    build.loader.exec_module(version)
+    if getattr(version, "hip", "unknown") is not None:
+        return True
+    if getattr(version, "cuda", "unknown") is None:
+        return False
+    if not sys.platform.startswith("linux"):
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _setting(pair: str, text: str) -> Any:

@@ -15,20 +15,20 @@ _FITTING = Path(__file__).with_name("fitting.py")
 
 
 @functools.cache
-def fit_sources(model: type, backbone: bool = False) -> str:
-    """Hash of the sources that decide a fit: those that the model's module reaches, and the harness around it.
+def fit_sources(module: str, backbone: bool = False) -> str:
+    """Hash of the sources that decide a fit: those that the module of the model reaches, and the harness around it.
 
     Read once per process, so that an edit while a command works changes nothing for its further jobs.
 
     Args:
-        model: class of the model.
+        module: full name of the module that holds the model.
         backbone: whether it reads a language model that the harness loads.
 
     Returns:
         16 hex digits.
     """
-    modules = [model.__module__, *_HARNESS, *(["bench.ranker.backbone"] if backbone else [])]
-    return import_closure.source_hash(modules, _packages(model.__module__), [_FITTING])
+    modules = [module, *_HARNESS, *(["bench.ranker.backbone"] if backbone else [])]
+    return import_closure.source_hash(modules, _packages(module), [_FITTING])
 
 
 def builder_sources(build: Callable[..., Any]) -> str:

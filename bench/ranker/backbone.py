@@ -1,11 +1,10 @@
 """Language models for the models that need one: a pretrained T5 where the user has it, a small one built here otherwise.
 
-Which one a run uses is decided before the model is built (`resolve`) and is part of every result. Nothing is
-downloaded unless the user says so with `BENCH_DOWNLOAD=1`, and no name is ever replaced by another one behind the
-user's back.
+Which one a run uses is decided before the model is built (`backbone_names.resolve`) and is part of every result.
+Nothing is downloaded unless the user says so with `BENCH_DOWNLOAD=1`, and no name is ever replaced by another one behind
+the user's back.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +17,9 @@ from bench.data import hashing
 from bench.data.catalog import Catalog
 from bench.data.ragged import Ragged
 from bench.errors import RunError
+from bench.ranker.backbone_names import PRETRAINED, SMALL, absent, available, may_download
 from bench.ranker.context import Backbone
 
-SMALL = "small-t5"
-PRETRAINED = "google/flan-t5-base"
 # Checkpoints with the modules of a T5: t5, t5-v1.1 and flan-t5; mt5; umt5.
 FAMILY = ("t5", "mt5", "umt5")
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
@@ -44,36 +42,6 @@ SIZES = {
 # Standard deviation of its fresh word embeddings. T5's 1.0 is large beside the steps of an optimiser, so that words would
 # keep their random directions for long; much below 0.3 the logits are small again.
 WORD_STD = 0.3
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_TOKENIZERS = ("tokenizer.json", "spiece.model")
-
-
-def resolve(name: str) -> str:
-    """The backbone that `name` stands for: `auto` is flan-t5-base where this machine has it, else `small-t5`.
-
-    Raises:
-        RunError: a backbone was named that is not there.
-    """
-    if name == "auto":
-        return PRETRAINED if available(PRETRAINED) else SMALL
-    if not available(name) and not _may_download():
-        raise _absent(name)
-    return name
-
-
-def available(name: str) -> bool:
-    """Whether a backbone can be loaded without the network. Does not import torch's model code."""
-    if name == SMALL:
-        return True
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        has = {path.name for path in folder.iterdir()}
-        return "config.json" in has and bool(has & set(_WEIGHTS)) and bool(has & set(_TOKENIZERS))
-    return (
-        _in_cache(name, "config.json")
-        and any(_in_cache(name, f) for f in _WEIGHTS)
-        and any(_in_cache(name, f) for f in _TOKENIZERS)
-    )
 
 
 def load(name: str, catalog: Catalog, seed: int, texts: list[str]) -> Backbone:
@@ -158,9 +126,9 @@ def _pretrained(name: str) -> Backbone:
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
     source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-    local = not _may_download()
+    local = not may_download()
     if local and not available(name):
-        raise _absent(name)
+        raise absent(name)
     try:
         kind = AutoConfig.from_pretrained(source, local_files_only=local).model_type
         if kind not in FAMILY:
@@ -179,29 +147,6 @@ def _pretrained(name: str) -> Backbone:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(f"backbone '{name}' cannot be read ({first}); fetch it again: hf download {name}") from error
     return Backbone(name, model.eval(), tokenizer)
-
-
-def _absent(name: str) -> RunError:
-    from huggingface_hub import constants
-
-    return RunError(
-        f"backbone '{name}' is not on this machine: it is no folder, and the cache {constants.HF_HUB_CACHE} does not have "
-        f"it; fetch it (hf download {name}), allow it for this run (BENCH_DOWNLOAD=1), give a local folder, or choose {SMALL}"
-    )
-
-
-def _may_download() -> bool:
-    return os.environ.get("BENCH_DOWNLOAD", "") not in ("", "0") and os.environ.get("HF_HUB_OFFLINE", "") in ("", "0")
-
-
-def _in_cache(name: str, file: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return isinstance(try_to_load_from_cache(name, file), str)
-    except HFValidationError:
-        return False
 
 
 def _texts(text: np.ndarray, words: Ragged, names: np.ndarray) -> list[str]:

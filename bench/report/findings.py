@@ -3,12 +3,16 @@
 A finding stands under the table that it touches, in the report, in MLflow, and is printed by `bench audit`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
+from bench.evaluation.metrics import PRIMARY
 from bench.messages import comma_list, one_line
-from bench.report.comparison import Block, Note
+from bench.report.comparison import LEVEL, Block, Note
 
 Severity = Literal["severe", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("severe", "warning", "note")
@@ -49,10 +53,16 @@ _OF_NOTES: dict[str, tuple[Severity, str, str]] = {
 }
 
 
-def of_table(blocks: Iterable[Block]) -> list[Finding]:
+# A model that puts the clicked item above all negatives in this share of the rows has probably been told.
+_TOLD = 0.99
+# Share of rows with every candidate tied from which a scorer is called constant on the task.
+_CONSTANT = 0.99
+
+
+def of_table(blocks: Sequence[Block]) -> list[Finding]:
     """The findings that the records and ranks of a table's runs give, the gravest first."""
     found = [finding for block in blocks for finding in _of_block(block)]
-    return in_order(found)
+    return in_order([*found, *_sampled_against_full(blocks)])
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
@@ -63,6 +73,8 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 def _of_block(block: Block) -> Iterator[Finding]:
     for note in block.notes:
         yield _of_note(note)
+    yield from _degenerate(block)
+    yield from _seeds(block)
     for line in block.group.notes:
         if line.startswith("failed: "):
             place, _, reason = line.removeprefix("failed: ").partition(": ")
@@ -74,3 +86,80 @@ def _of_block(block: Block) -> Iterator[Finding]:
 def _of_note(note: Note) -> Finding:
     severity, check, fix = _OF_NOTES[note.kind]
     return Finding(severity, check, comma_list(note.rows), note.text, "", fix, note.rows)
+
+
+def _degenerate(block: Block) -> Iterator[Finding]:
+    """Scorers whose ranks no honest model gives: all candidates tied, or the clicked item always first."""
+    for task, by_row in block.ranks.items():
+        for number, runs in by_row.items():
+            row = block.group.rows[number]
+            constant = min(float((each.tied == each.candidates - 1).mean()) for each in runs)
+            if constant >= _CONSTANT and row.group != "trivial":
+                yield Finding(
+                    "severe",
+                    "constant scores",
+                    row.label,
+                    f"scores all candidates of a {task} row alike",
+                    f"{constant:.1%} of the rows",
+                    "look for inputs that do not reach the score, and for a diverged training",
+                    (row.label,),
+                )
+            first = min(float(((each.better == 0) & (each.tied == 0)).mean()) for each in runs)
+            if first >= _TOLD:
+                yield Finding(
+                    "severe",
+                    "always first",
+                    row.label,
+                    f"puts the clicked item first in nearly every {task} row, as a model does that is told which it is",
+                    f"{first:.1%} of the rows",
+                    "look for the target in the histories, the item texts and the candidates' order",
+                    (row.label,),
+                )
+
+
+def _seeds(block: Block) -> Iterator[Finding]:
+    """Rows of one seed, which say nothing of the methods."""
+    single = tuple(row.label for row in block.group.rows if not row.closed_form and len(row.seeds) == 1)
+    if single:
+        yield Finding(
+            "note",
+            "seeds",
+            comma_list(single),
+            "one seed: a difference is one of these trained models, not of the methods",
+            "",
+            "train at least three seeds with --seeds 0,1,2",
+            single,
+        )
+
+
+def _sampled_against_full(blocks: Sequence[Block]) -> Iterator[Finding]:
+    """Models that are separated among sampled candidates, and in the other order in the full ranking."""
+    for sampled in blocks:
+        for full in blocks:
+            same = sampled.group.dataset["fingerprint"] == full.group.dataset["fingerprint"]
+            if not same or full.group.candidates.strategy != "full" or sampled.group.candidates.strategy == "full":
+                continue
+            for task in set(sampled.tasks) & set(full.tasks):
+                yield from _reversed(sampled, full, task)
+
+
+def _reversed(sampled: Block, full: Block, task: str) -> Iterator[Finding]:
+    if (task, PRIMARY) not in sampled.moments or (task, PRIMARY) not in full.moments:
+        return
+    small, large = sampled.pairs(task), full.pairs(task)
+    times = Counter((*small.labels, *large.labels))
+    both = [label for label in small.labels if times[label] == 2]
+    for place, a in enumerate(both):
+        for b in both[place + 1 :]:
+            here, there = ((m.labels.index(a), m.labels.index(b)) for m in (small, large))
+            opposite = small.difference[here] * large.difference[there] < 0
+            if opposite and np.all([small.p_family[here] < LEVEL, large.p_family[there] < LEVEL]):
+                yield Finding(
+                    "severe",
+                    "sampled against full",
+                    f"{a}, {b}",
+                    f"the order on {task} among {sampled.group.candidates.label} is reversed in the full ranking",
+                    f"{PRIMARY} differs by {small.difference[here]:+.3f} and {large.difference[there]:+.3f}",
+                    "claim what the full ranking says",
+                    (a, b),
+                )

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -65,8 +66,8 @@ def code_version() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command as typed, with the program's name instead of its path."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command as it can be typed into a shell, with the program's name instead of its path."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _git(folder: Path, *words: str) -> str | None:

@@ -9,6 +9,7 @@
     <root>/<data set>/<run id>/ranks-<fp16>.parquet   per-query ranks on the candidates with that fingerprint
     <root>/<data set>/<run id>/lists-<fp16>.parquet   the ten best candidates of every query, where they were asked for
     <root>/.locks/<data set>/<run id>.lock       held by the process that works on the run
+    <root>/.settings/<model>-<key>.json          settings of models that were worked out before
 
 An unfinished run lives in `<run id>.part` and is moved into place when it is complete. Whatever is read back is compared
 with the checksum in its record: run.json and the commands carry a digest of themselves, run.json the sha256 of the files
@@ -288,12 +289,9 @@ def write_ranks(
     """
     meta = {"model": model, "candidates": candidates.fingerprint}
     path, beside = folder / ranks_name(candidates.fingerprint), folder / lists_name(candidates.fingerprint)
-    try:
-        replace(ranks, meta=meta).save(path)
-        if lists is not None:
-            replace(lists, meta=meta).save(beside)
-    except RunError as error:
-        raise RunError(f"{error}; {REMEDY}") from error
+    replace(ranks, meta=meta).save(path, REMEDY)
+    if lists is not None:
+        replace(lists, meta=meta).save(beside, REMEDY)
     return Evaluation(
         fingerprint=candidates.fingerprint,
         label=candidates.label,

@@ -19,7 +19,7 @@ from bench.models.gensr.prompt import NO, YES, Prompts, single_token, wording
 from bench.models.gensr.reader import Reader
 from bench.models.gensr.texts import TokenIds, padded, text_tokens, word_tokens, words_are_ids
 from bench.models.gensr.views import Alignment, Histories, IdleWeights, InterestView
-from bench.ranker.backbone import SMALL
+from bench.ranker.backbone_names import SMALL
 from bench.ranker.blocks.graph import TableConfig, click_table
 from bench.ranker.blocks.language import add_lora, lora_parameters
 from bench.ranker.blocks.pooling import masked_mean
@@ -60,7 +60,7 @@ class GenSR(TorchRanker):
         super().__init__(config, context)
         if config.backbone == "auto":
             raise UsageError(
-                "gensr.backbone is 'auto', which bench.ranker.backbone.resolve turns into a name; give that name"
+                "gensr.backbone is 'auto', which bench.ranker.backbone_names.resolve turns into a name; give that name"
             )
         self.wording = wording(config, self.catalog.item_kind if config.kind == "auto" else config.kind)
         backbone = context.backbone(config.backbone, self.wording.texts())

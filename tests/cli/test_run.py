@@ -80,7 +80,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and "mlflow" not in path.parts and not path.name.endswith(".lock")
+        if path.is_file() and not {"mlflow", ".settings"} & {*path.parts} and not path.name.endswith(".lock")
     }
 
 
@@ -97,6 +97,28 @@ def test_a_second_run_fits_nothing(results, monkeypatch) -> None:
     after = files(results.out)
     assert before.items() <= after.items()
     assert {Path(name).parts[0] for name in after.keys() - before.keys()} == {"commands"}
+
+
+def test_commands_that_find_everything_there_import_nothing_heavy(results) -> None:
+    words = ["--models", "popularity,matcher", "--no-trivial", "--threads", "1", "--data", str(results.data)]
+    heavy = {"torch", "scipy", "mlflow", "transformers", "recbole", "huggingface_hub", "matplotlib", "ray"}
+    commands: list[tuple[list[str], set[str]]] = [
+        (["run", *words], set()),
+        (["table"], {"scipy"}),  # the distribution of the t-test
+        (["models"], set()),
+        (["runs", "list"], set()),
+    ]
+    for command, needed in commands:
+        full = [*command, *([] if command == ["models"] else ["--out", str(results.out)])]
+        code = (
+            "import sys\nfrom bench.cli.main import main\n"
+            f"try:\n    main({full!r})\nexcept SystemExit as end:\n    print(end.code, *sys.modules, file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        status, *modules = done.stderr.splitlines()[-1].split()
+        assert status == "0" and heavy & set(modules) <= needed, (command, heavy & set(modules))
+        if command[0] == "run":
+            assert "2 finished (0 new), 0 failed" in done.stdout
 
 
 def test_quiet_says_nothing(results) -> None:
@@ -294,7 +316,7 @@ def test_a_category_stands_in_the_title_of_its_data() -> None:
     from bench.experiments.prepared_data import PreparedData
 
     def title(name: str) -> str:
-        return PreparedData(name, sources.entry(name), {}, None, None, None, None).title  # type: ignore[arg-type]
+        return PreparedData(name, sources.entry(name), {}, None, None).title  # type: ignore[arg-type]
 
     assert title("amazon:Musical_Instruments") != title("amazon:Video_Games")
     assert title("amazon:Video_Games").endswith(": Video_Games") and title("ml-100k") == sources.entry("ml-100k").title

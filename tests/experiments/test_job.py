@@ -106,4 +106,4 @@ def test_a_job_meant_for_something_else_is_refused(tmp_path, change, message):
     (job,) = jobs("popularity", tmp_path)
     with pytest.raises(RunError, match=message):
         execute(change(job))
-    assert not list(tmp_path.glob("*/popularity*"))
+    assert not list(tmp_path.glob("[!.]*/popularity*"))

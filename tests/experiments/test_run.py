@@ -98,7 +98,7 @@ def test_commands_at_once_wait_for_each_other_and_use_the_result(tmp_path, monke
     [
         ({"seeds": (-1,)}, "--seeds -1"),
         ({"seeds": (2**40,)}, "expected whole numbers from 0"),
-        ({"seeds": (3, 1, 3)}, "names 3 twice"),
+        ({"seeds": (3, 1, 3)}, "3 is there twice"),
         ({"seeds": ()}, "no seeds given"),
         ({"tracking_uri": " "}, "--tracking-uri is empty"),
         ({"validation_rows": -5}, "--validation-rows -5"),

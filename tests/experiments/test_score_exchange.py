@@ -7,8 +7,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from bench.data.batch import Batches
-from bench.data.catalog import Catalog
 from bench.data.log import TASKS, Log
 from bench.data.sources import SourceEntry
 from bench.data.split import split
@@ -26,7 +24,7 @@ from bench.store.results import Store, read_ranks
 def prepared_of(log: Log) -> PreparedData:
     chosen = split(log)
     entry = SourceEntry("random", "Random", "", "leave-one-out", "everything", "item", "", "bench")
-    return PreparedData("random", entry, {}, log, chosen, Batches(chosen), Catalog(log))
+    return PreparedData("random", entry, {}, log, chosen)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from bench.data.catalog import Catalog
 from bench.data.log import Entities, Log
 from bench.data.ragged import Ragged
 from bench.errors import RunError
-from bench.ranker import backbone
+from bench.ranker import backbone, backbone_names
 
 TEXTS = ["Would the user click it?", "Yes", "No"]
 
@@ -141,22 +141,22 @@ def test_a_saved_folder_loads_as_it_was(tmp_path, catalog, tied, half, capfd):
 
 
 def test_availability_and_what_auto_stands_for(tmp_path, catalog, monkeypatch):
-    monkeypatch.setattr(backbone, "available", lambda name: name == "small-t5")
-    assert backbone.resolve("auto") == "small-t5"
-    monkeypatch.setattr(backbone, "available", lambda name: True)
-    assert backbone.resolve("auto") == "google/flan-t5-base"
+    monkeypatch.setattr(backbone_names, "available", lambda name: name == "small-t5")
+    assert backbone_names.resolve("auto") == "small-t5"
+    monkeypatch.setattr(backbone_names, "available", lambda name: True)
+    assert backbone_names.resolve("auto") == "google/flan-t5-base"
     monkeypatch.undo()
-    assert backbone.available("small-t5") and backbone.resolve("small-t5") == "small-t5"
+    assert backbone_names.available("small-t5") and backbone_names.resolve("small-t5") == "small-t5"
     saved(tmp_path / "model", catalog)
-    assert backbone.available(str(tmp_path / "model"))
+    assert backbone_names.available(str(tmp_path / "model"))
     (tmp_path / "model" / "model.safetensors").unlink()
-    assert not backbone.available(str(tmp_path / "model"))
-    assert not backbone.available("nobody/no-such-model") and not backbone.available("not a name//at all")
+    assert not backbone_names.available(str(tmp_path / "model"))
+    assert not backbone_names.available("nobody/no-such-model") and not backbone_names.available("not a name//at all")
 
 
 def test_availability_does_not_import_transformers():
     program = (
-        "import sys; from bench.ranker import backbone; backbone.available('google/flan-t5-base'); "
+        "import sys; from bench.ranker import backbone_names; backbone_names.available('google/flan-t5-base'); "
         "print('transformers' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -164,7 +164,7 @@ def test_availability_does_not_import_transformers():
 
 
 @pytest.mark.parametrize(
-    "act", [lambda name, c: backbone.load(name, c, 0, TEXTS), lambda name, c: backbone.resolve(name)]
+    "act", [lambda name, c: backbone.load(name, c, 0, TEXTS), lambda name, c: backbone_names.resolve(name)]
 )
 def test_an_absent_backbone_is_one_clear_line(catalog, act):
     with pytest.raises(RunError) as caught:

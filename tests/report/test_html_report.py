@@ -13,13 +13,11 @@ import bench.api
 from bench.cli.main import main
 from bench.data.log import file_sha256
 from bench.evaluation.metrics import PRIMARY
-from bench.evaluation.significance import compare, mean_over_seeds
 from bench.evaluation.top_lists import DEPTH, TopLists
 from bench.report.detail.curves import curves
 from bench.report.detail.data import TableData, open_table_data
 from bench.report.detail.lists import task_lists
 from bench.report.detail.other_candidates import both_ways
-from bench.report.detail.pairwise import differences
 from bench.report.detail.single_rows import single_rows
 from bench.report.detail.strata import strata
 from bench.report.html.page import MOST_BYTES, Report
@@ -189,15 +187,20 @@ def test_single_rows_are_the_largest_losses_and_wins(block, data):
             assert (row["query"] != "") == (task == "search")
 
 
-def test_differences_are_those_of_the_paired_test(block):
-    found = differences(block, "search")
-    means = [mean_over_seeds([r.per_user(PRIMARY) for r in block.ranks["search"][n]]) for n in found.numbers]
-    for a in range(len(means)):
-        for b in range(len(means)):
-            if a != b:
-                expected = compare(means[a], means[b], 0)
-                got = found.difference[a, b], found.low[a, b], found.high[a, b]
-                assert got == pytest.approx((expected.difference, expected.low, expected.high), abs=1e-12)
+def test_pairs_and_findings_stand_in_the_page(report, block, folder):
+    (section,) = [each for each in report.blocks[0].sections if each.id == "pairs"]
+    for chart, task in zip(section.charts, TASKS, strict=True):
+        found = block.pairs(task)
+        cells = chart.spec["layer"][0].get("data", chart.spec.get("data"))["values"]
+        assert len(cells) == len(found.labels) * (len(found.labels) - 1)
+        place = {label: number for number, label in enumerate(found.labels)}
+        for cell in cells:
+            a, b = (place[cell[name].rstrip("†")] for name in ("row", "column"))
+            assert cell["difference"] == found.difference[a, b] and cell["clear"] == (found.p_family[a, b] < 0.05)
+    leak = {"zero:target in own history": 3}
+    folder.command(folder.run("leaky", draws(1), leaks=leak), folder.run("sound", draws(2)))
+    page = " ".join(Page(Report(table(folder.store)).html()).texts)
+    assert "severe" in page and "target in own history: 3" in page
 
 
 def test_sampled_and_full_ranking_are_those_of_two_tables(store, block):

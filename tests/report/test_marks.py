@@ -1,13 +1,17 @@
 """Which values carry a star, and what the line below the table says of it."""
 
+import json
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from bench.cli.main import main
 from bench.evaluation.metrics import PRIMARY, Metric
 from bench.report import findings
 from bench.report.table import table
 
-from .results_by_hand import USERS, draws, one, three
+from .results_by_hand import OTHER, USERS, draws, one, three
 
 
 def test_one_seed_speaks_of_trained_models(folder):
@@ -88,3 +92,39 @@ def test_findings_are_plain_data_with_the_gravest_first(folder):
     assert found[0].severity == "severe" and found[0].rows == ("B",) and "12" in found[0].sentence
     assert {each.check for each in found} >= {"leaks", "convergence", "failed"}
     assert all("\n" not in each.line() and each.fix for each in found)
+
+
+def checks(folder, **options):
+    return {each.check for each in findings.of_table(table(folder.store, **options).blocks)}
+
+
+def test_a_constant_scorer_and_one_that_is_told_are_found_and_their_sound_twins_are_not(folder):
+    folder.command(folder.run("flat", 0, tied=99), folder.run("told", 0), folder.run("sound", draws(1, 8)))
+    found = findings.of_table(table(folder.store).blocks)
+    named = {(each.check, each.rows) for each in found if each.severity == "severe" and each.check != "chance"}
+    assert named == {("constant scores", ("FLAT",)), ("always first", ("TOLD",))}
+
+
+def test_an_order_that_the_full_ranking_reverses_is_found(folder):
+    for model, few, many in (("a", 8, 60), ("b", 60, 8)):
+        folder.run(model, draws(1, few))
+        folder.run(model, draws(2, many), candidates=OTHER, label="full")
+    assert "sampled against full" in checks(folder, candidates="uniform-99,full")
+    assert "sampled against full" not in checks(folder, candidates="uniform-99")
+
+
+def test_an_order_that_the_full_ranking_keeps_is_not_found(folder):
+    for model, few, many in (("a", 8, 8), ("b", 60, 60)):
+        folder.run(model, draws(1, few))
+        folder.run(model, draws(2, many), candidates=OTHER, label="full")
+    assert "sampled against full" not in checks(folder, candidates="uniform-99,full")
+
+
+def test_the_command_ends_with_1_only_where_something_is_severe(folder):
+    folder.command(folder.run("sound", draws(1, 8)))
+    words = ["audit", "table", "--out", str(folder.store.root)]
+    calm = CliRunner().invoke(main, words)
+    assert calm.exit_code == 0 and "0 of them severe" in calm.output
+    folder.command(folder.run("told", 0))
+    alarmed = CliRunner().invoke(main, [*words, "--format", "json"])
+    assert alarmed.exit_code == 1 and json.loads(alarmed.output)[0]["check"] == "always first"

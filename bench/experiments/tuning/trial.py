@@ -102,7 +102,7 @@ def _fitted(trial: Trial, plan: TrialPlan, folder: Path, listener: Callable[[Che
 
     configure_torch(plan.threads)
     cls = registry.get(plan.model)
-    here = fit_sources(cls, "backbone" in trial.config)
+    here = fit_sources(cls.__module__, "backbone" in trial.config)
     if here != plan.code:
         raise BenchError(f"the search is meant for other sources ({plan.code}) than those of this process ({here})")
     fitting = Fitting(

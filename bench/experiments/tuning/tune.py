@@ -307,9 +307,8 @@ class _Search:
         """The complete config of a trial; None where the model refuses it."""
         own = Overrides({self.job.model: values}).over(self._request.overrides)
         try:
-            return settings.model_config(
-                self._cls, self.job.model, self._request.budget, own, self._published
-            ).model_dump()
+            config = settings.model_config(self._cls, self.job.model, self._request.budget, own, self._published)
+            return settings.on_this_machine(config.model_dump())
         except UsageError:
             return None
 

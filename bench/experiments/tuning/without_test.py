@@ -14,8 +14,6 @@ import numpy as np
 
 from bench.data import log as logs
 from bench.data import sources, split
-from bench.data.batch import Batches
-from bench.data.catalog import Catalog
 from bench.data.log import Log, WordBags
 from bench.data.ragged import Ragged
 from bench.data.split import PARTS, LogSplit
@@ -45,7 +43,7 @@ class SearchData:
             raise RunError(f"{self.folder} holds other data than the search is meant for; remove that folder")
         chosen = split.split(log, "given", allow_empty=True)
         entry = sources.entry(self.name)
-        return PreparedData(self.name, entry, self.options, log, chosen, Batches(chosen), Catalog(log), Path(self.root))
+        return PreparedData(self.name, entry, self.options, log, chosen, Path(self.root))
 
 
 def search_data(prepared: PreparedData) -> SearchData:

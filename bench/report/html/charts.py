@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.evaluation.metrics import PRIMARY
+from bench.report.comparison import LEVEL
 from bench.report.detail.costs import KINDS, Cost
 from bench.report.detail.curves import Point
 from bench.report.detail.other_candidates import BothWays
-from bench.report.detail.pairwise import Differences
 from bench.report.detail.strata import Strata
+from bench.report.pairs import PairMatrix
 from bench.store.studies import Study
 
 if TYPE_CHECKING:
@@ -101,17 +102,18 @@ def tuning_chart(studies: list[Study], labels: list[str]) -> Chart | None:
     return Chart("tuning", "Trials of the searches", note, _spec(lines + points.add_params(picked), 260))
 
 
-def pair_chart(differences: Differences, labels: list[str], task: str) -> Chart:
-    """Matrix of differences; a dot where the interval does not hold zero."""
+def pair_chart(pairs: PairMatrix, labels: list[str], task: str) -> Chart:
+    """Matrix of differences; a dot where a pair is clear among all pairs of the table."""
     import altair as alt
 
     values: list[dict[str, Any]] = [
         {
             "row": labels[a],
             "column": labels[b],
-            "difference": float(differences.difference[a, b]),
-            "interval": f"{differences.low[a, b]:+.4f} to {differences.high[a, b]:+.4f}",
-            "clear": bool(differences.low[a, b] > 0 or differences.high[a, b] < 0),
+            "difference": float(pairs.difference[a, b]),
+            "interval": f"{pairs.low[a, b]:+.4f} to {pairs.high[a, b]:+.4f}",
+            "p": float(pairs.p_family[a, b]),
+            "clear": bool(pairs.p_family[a, b] < LEVEL),
         }
         for a in range(len(labels))
         for b in range(len(labels))
@@ -121,7 +123,13 @@ def pair_chart(differences: Differences, labels: list[str], task: str) -> Chart:
     base = alt.Chart(_values(values)).encode(
         x=alt.X("column:N", sort=labels, title="against", axis=alt.Axis(labelAngle=-60, labelLimit=110)),
         y=alt.Y("row:N", sort=labels, title=None, axis=alt.Axis(labelLimit=130)),
-        tooltip=["row:N", "column:N", alt.Tooltip("difference:Q", format="+.4f"), "interval:N"],
+        tooltip=[
+            "row:N",
+            "column:N",
+            alt.Tooltip("difference:Q", format="+.4f"),
+            "interval:N",
+            alt.Tooltip("p:Q", title="p over all pairs", format=".3f"),
+        ],
     )
     scale = alt.Scale(scheme="redblue", domain=[-most, most])
     cells = base.mark_rect().encode(
@@ -129,7 +137,9 @@ def pair_chart(differences: Differences, labels: list[str], task: str) -> Chart:
     )
     dots = base.mark_circle(size=14, color="#111").transform_filter("datum.clear")
     height = max(160, 22 * len(labels))
-    note = "Row minus column; blue: the row is better. A dot: the 95 % interval of this pair alone does not hold 0."
+    note = (
+        f"Row minus column; blue: the row is better. A dot: p below {LEVEL:g} after Holm over all pairs of the table."
+    )
     return Chart(f"pairs-{task}", f"{task}: differences in {PRIMARY}", note, _spec(cells + dots, height))
 
 

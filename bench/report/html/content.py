@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from bench.evaluation.metrics import PRIMARY, Metric
-from bench.report.captions import caption, decimal, footnotes, row_name
+from bench.report.captions import caption, decimal, row_name, star_means
 from bench.report.comparison import Block
 from bench.report.detail.costs import KINDS, Cost, costs
 from bench.report.detail.curves import curves
 from bench.report.detail.data import TableData, open_table_data
 from bench.report.detail.lists import ListMeasures, list_measures, task_lists
 from bench.report.detail.other_candidates import BothWays, both_ways
-from bench.report.detail.pairwise import Differences, differences
 from bench.report.detail.single_rows import SingleRows, single_rows
 from bench.report.detail.strata import Strata, strata
 from bench.report.detail.tuning import searches
+from bench.report.findings import Finding, of_table
 from bench.report.html import charts as drawn
 from bench.report.html.charts import Chart
+from bench.report.pairs import PairMatrix
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class BlockContent:
     title: str
     caption: list[str]
     labels: list[str]
-    notes: list[str]
+    findings: list[Finding]
+    remarks: list[str]
     sections: list[Section]
     rows: dict[str, SingleRows]
     rows_note: str
@@ -117,7 +119,8 @@ def block_content(
         title=f"{block.group.dataset.get('title') or block.group.dataset['name']}, {block.group.candidates.label}",
         caption=caption(block),
         labels=labels,
-        notes=list(footnotes(block)),
+        findings=of_table([block]),
+        remarks=[note for note in block.group.notes if not note.startswith("failed: ")],
         sections=sections,
         rows=rows,
         rows_note=" ".join(each for each in (without and f"Texts and histories are missing: {without}", note) if each),
@@ -156,7 +159,7 @@ def _main(block: Block, task: str, metrics: Sequence[Metric], labels: list[str])
     header = ["model", "group", *map(str, metrics), f"{PRIMARY}, 95 %"]
     if several:
         header.append(f"{PRIMARY}, std over seeds")
-    note = "Bold: best; underlined: second; a star: see the notes. A number leads to the rows behind it."
+    note = f"Bold: best; underlined: second; *: {star_means([block])}. A number leads to the rows behind it."
     return Grid(task, tuple(header), tuple(lines), note, task)
 
 
@@ -207,18 +210,18 @@ def _tuning(block: Block, labels: list[str]) -> Section:
 def _pairs(block: Block, labels: list[str]) -> Section:
     section = Section("pairs", "Differences of all pairs")
     for task in block.tasks:
-        found = differences(block, task)
-        if len(found.numbers) < 2:
+        found, numbers = block.pairs(task), block.moments[task, PRIMARY].numbers
+        if len(numbers) < 2:
             continue
-        section.charts.append(drawn.pair_chart(found, [labels[number] for number in found.numbers], task))
-        section.grids.append(_pair_grid(found, labels, task))
+        section.charts.append(drawn.pair_chart(found, [labels[number] for number in numbers], task))
+        section.grids.append(_pair_grid(found, numbers, labels, task))
     if not section.charts:
         section.missing = "There is one model only."
     return section
 
 
-def _pair_grid(found: Differences, labels: list[str], task: str) -> Grid:
-    names = [labels[number] for number in found.numbers]
+def _pair_grid(found: PairMatrix, numbers: Sequence[int], labels: list[str], task: str) -> Grid:
+    names = [labels[number] for number in numbers]
     lines = [
         (
             Cell(names[a], names[a]),
@@ -229,8 +232,8 @@ def _pair_grid(found: Differences, labels: list[str], task: str) -> Grid:
                     f"{found.difference[a, b]:+.3f} ({found.low[a, b]:+.3f} to {found.high[a, b]:+.3f})",
                     float(found.difference[a, b]),
                     "",
-                    found.numbers[a],
-                    found.numbers[b],
+                    numbers[a],
+                    numbers[b],
                 )
                 for b in range(len(names))
             ),
@@ -238,7 +241,9 @@ def _pair_grid(found: Differences, labels: list[str], task: str) -> Grid:
         for a in range(len(names))
     ]
     title = f"{task}: {PRIMARY}, row minus column, with 95 % interval"
-    return Grid(title, ("model", *names), tuple(lines), found.note, task, folded=True)
+    over = "users and seeds" if found.methods.all() else "users; with one seed they are of these trained models only"
+    note = f"The interval of each pair alone, over {over}. The dots of the chart allow for looking at all pairs."
+    return Grid(title, ("model", *names), tuple(lines), note, task, folded=True)
 
 
 def _costs(block: Block, labels: list[str]) -> Section:

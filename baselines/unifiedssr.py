@@ -1,0 +1,387 @@
+"""UnifiedSSR: one encoder for the products of both scenarios and the queries of search (Xie et al., WWW 2024)."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.data.log import SEARCH
+from bench.ranker.blocks.attention import FeedForward, MultiHeadAttention
+from bench.ranker.blocks.dropout import Dropout
+from bench.ranker.blocks.encoder import sinusoidal
+from bench.ranker.blocks.pooling import masked_mean
+from bench.ranker.contract import (
+    Batch,
+    Context,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SequenceBatch,
+    Stream,
+    TorchRanker,
+    TrainConfig,
+    TrainData,
+)
+from bench.ranker.registry import register
+
+
+class UnifiedSSRConfig(TrainConfig):
+    """The authors' defaults, which they use on all of their data sets."""
+
+    d: PositiveInt = 32
+    """Width of products, words, users and states; even."""
+    heads: PositiveInt = 4
+    """Heads of a layer; they divide `d`."""
+    layers: PositiveInt = 2
+    """Layers, each with a network of width 2d."""
+    dropout: Fraction = 0.5
+    """Of what enters the encoder, and in its layers."""
+    attention_dropout: Fraction = 0.1
+    """Of attention weights."""
+    sessions: PositiveInt = 2
+    """Windows that a sequence is cut into."""
+    session_weight: NonNegativeFloat = 0.1
+    """Weight of what tells sessions apart and aligns those of products and queries."""
+    edge: PositiveFloat = 1.0
+    """Acts within which a window ends; a hard end would give its predictor no gradient."""
+    released: bool = False
+    """The three faults of the official code: see the model."""
+    initial_std: PositiveFloat = 0.02
+    """Standard deviation that products, words and users start with; Xavier's, which the authors use, depends on the table."""
+    history_rec: PositiveInt = 50
+    """Last recommendation clicks."""
+    history_search: PositiveInt = 50
+    """Last searches."""
+    batch_size: PositiveInt = 128
+    """Sequences of each task in a batch."""
+    lr: PositiveFloat = 2.8e-3
+    """The highest rate of the authors' schedule, 1 / sqrt(d * warmup)."""
+    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt"] = "inverse_sqrt"
+    """The authors' schedule (Vaswani et al., 2017)."""
+    warmup: NonNegativeInt = 4000
+    """Steps of linear warm-up, at most a tenth of the training."""
+    beta2: Fraction = 0.98
+    """Decay of Adam's second moment."""
+    steps_per_epoch: NonNegativeInt = 250
+    """A pass over the sequences is short."""
+    epochs: PositiveInt = 200
+    """Most epochs, 50,000 steps."""
+    patience: PositiveInt = 10
+    """Checks without a better one before the training stops."""
+
+
+@register("unifiedssr", title="UnifiedSSR", tasks=("rec", "search"), group="unified", cite="Xie et al., WWW 2024")
+class UnifiedSSR(TorchRanker):
+    """Two branches with the same weights: products attend to queries and queries to products; score = state . item.
+
+    A recommendation reads the user's recommendation clicks, by the product branch alone. A search reads his searches,
+    the products clicked in them by one branch, the queries up to the current one by the other; its score weighs the two
+    by a learnt number within [.1, .9]. Above the encoder each sequence is cut into windows whose place and width a
+    linear layer predicts; the mean of a window is added to its states. Windows of a sequence are pushed apart, those of
+    products and queries that belong together are aligned (`session_weight`).
+
+    Binary cross-entropy at every act against the sampled items. A step has sequences of each task. The authors train
+    such a model first and then fine-tune a copy for each task; here it serves both tasks as it is.
+
+    The official code (JennyXieJiayi/UnifiedSSR) contradicts this in ways that `released` reproduces:
+
+    - It has no causal mask, so that states that are trained to tell the next product have seen it. Here a state sees
+      what came before, and the windows at an act are those of the sequence that ends there.
+    - Each layer gets the input of the first, and only the last one's output is used. Here layers are stacked.
+    - Windows have hard ends, through which no gradient reaches their predictor: they stay where they start. Inside
+      them the state itself is added, not the mean. Here ends are soft (`edge`), and the mean is added.
+    - Weight 0 of the regulariser leaves out the windows as well.
+
+    Unlike there, the first place of each sequence holds the user alone, so that a first click and a first search are
+    trained and served, too; it is seen by later places. A search with several clicks is the mean over them.
+    """
+
+    Config = UnifiedSSRConfig
+    trains_on: ClassVar[Literal["events", "sequences"]] = "sequences"
+    uses_query = True
+    uses_history = True
+    uses_user = True
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 500, "steps_per_epoch": 100}
+    search_space: ClassVar[dict[str, Any]] = {
+        "d": [32, 64],
+        "layers": [1, 2, 3],
+        "heads": [1, 2, 4, 8],
+        "sessions": [1, 2, 3, 4],
+        "session_weight": [0.0, 0.01, 0.1, 1.0],
+        "dropout": [0.1, 0.3, 0.5],
+        "lr": ("loguniform", 3e-4, 1e-2),
+    }
+    config: UnifiedSSRConfig
+    sinusoids: Tensor
+    query_words: Tensor
+
+    def __init__(self, config: UnifiedSSRConfig, context: Context):
+        super().__init__(config, context)
+        catalog, d = self.catalog, config.d
+        self.length = max(config.history_rec, config.history_search) + 1  # acts of a training sequence
+        self.users = nn.Embedding(catalog.n_users + 1, d)
+        self.items = nn.Embedding(catalog.n_items + 1, d)
+        self.words = nn.Embedding(catalog.n_words + 1, d)
+        self.layers = nn.ModuleList(SiameseLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(d)
+        self.dropout = Dropout(config.dropout)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for table in (self.users, self.items, self.words):
+            nn.init.normal_(table.weight, std=config.initial_std)
+        self.sessions = Sessions(d, config.sessions, config.edge, config.released)
+        self.product_share = nn.Parameter(torch.tensor(0.5))
+        self.register_buffer("sinusoids", sinusoidal(self.length, d), persistent=False)
+        self.register_buffer("query_words", catalog.query_words, persistent=False)
+
+    def stream(self, train: TrainData) -> Stream:
+        """Windows of recommendation clicks and windows of searches, side by side."""
+        config = self.config
+        parts = [train.only(task) for task in train.tasks]
+        return Together(
+            [part.sequences(config.batch_size, length=self.length, negatives=config.negatives) for part in parts]
+        )
+
+    def states(
+        self, clicked: Tensor, queries: Tensor | None, user: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the encoder makes of T places, place 0 without products.
+
+        Args:
+            clicked: (B, T, C) products of the act before each place, 0 = none.
+            queries: (B, T) query at each place; None leaves out the query branch.
+            user: (B,).
+            mask: (B, T) bool, places in use.
+
+        Returns:
+            states of the product branch (B, T, d), and of the query branch.
+        """
+        around = self.users(user)[:, None] * math.sqrt(self.config.d) + self.sinusoids[: mask.shape[1]]  # (B, T, d)
+        products = self.dropout(masked_mean(self.item(clicked), clicked > 0) + around)
+        asked = None
+        if queries is not None:
+            # Each query is read once, however often it was asked.
+            distinct, place = torch.where(mask, queries, 0).unique(return_inverse=True)
+            words = self.query_words[distinct]
+            read = masked_mean(self.words(words), words > 0) * math.sqrt(self.config.d)
+            asked = self.dropout(F.embedding(place, read) + around)
+        seen = mask[:, None].expand(-1, mask.shape[1], -1)  # (B, T, T)
+        if not self.config.released:
+            seen = seen & torch.ones_like(seen[0]).tril()
+        for layer in [self.layers[-1]] if self.config.released else self.layers:
+            if asked is None:
+                products = layer(products, products, seen)
+            else:
+                products, asked = layer(products, asked, seen), layer(asked, products, seen)
+        return self.norm(products), None if asked is None else self.norm(asked)
+
+    def item(self, ids: Tensor) -> Tensor:
+        """(...) items -> (..., d)."""
+        return self.items(ids) * math.sqrt(self.config.d)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether states go through the sessions."""
+        return not (self.config.released and self.config.session_weight == 0)
+
+    def score(self, batch: Batch) -> Tensor:
+        """(B, K) scores."""
+        scores = torch.zeros(batch.cand.shape, device=batch.cand.device)
+        for search in (False, True):
+            rows = (batch.task == SEARCH) == search
+            if rows.any():
+                scores[rows] = self._of_task(batch.take(rows), search).float()
+        return scores
+
+    def _of_task(self, batch: Batch, search: bool) -> Tensor:
+        if search:
+            clicked, length = batch.search_items * batch.search_click_mask, batch.search_len
+            queries = F.pad(batch.search_query, (0, 1)).scatter(1, length[:, None], batch.query[:, None])
+        else:
+            clicked, length, queries = (batch.rec_items * batch.rec_mask)[..., None], batch.rec_len, None
+        clicked = F.pad(clicked, (0, 0, 1, 0))  # (B, L + 1, C)
+        mask = torch.arange(clicked.shape[1], device=length.device) <= length[:, None]
+        items = self.item(batch.cand)  # (B, K, d)
+        scores = []
+        for states in self.states(clicked, queries, batch.user, mask):
+            if states is not None:
+                at, length_ = length[:, None], length[:, None] + 1
+                state = self.sessions(states, length_, at)[0] if self.cuts else _pick(states, at)  # (B, 1, d)
+                scores.append((items * state).sum(-1))
+        return self._weighed(scores)
+
+    def _weighed(self, of_branches: list[Tensor]) -> Tensor:
+        """One value of the product branch, or of both by their learnt share."""
+        if len(of_branches) == 1:
+            return of_branches[0]
+        share = self.product_share.clamp(0.1, 0.9)
+        return share * of_branches[0] + (1 - share) * of_branches[1]
+
+    def loss(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses of the tasks, each with its sessions' part; without that at first (1 + negatives) ln 2 per task."""
+        with torch.no_grad():
+            self.product_share.clamp_(0.1, 0.9)  # beyond, it would get no gradient back
+        total = self.item(batch.items[:0]).sum()
+        parts: dict[str, Tensor] = {}
+        for search in (False, True):
+            rows = ((batch.tasks[:, 0] == SEARCH) == search).nonzero().squeeze(1)
+            if len(rows):
+                click, session = self._losses(_rows(batch, rows), search)
+                task = "search" if search else "rec"
+                parts |= {f"{task}/click": click, f"{task}/session": session}
+                total = total + click + self.config.session_weight * session
+        return total, parts
+
+    def _losses(self, batch: SequenceBatch, search: bool) -> tuple[Tensor, Tensor]:
+        """Of sequences of one task: binary cross-entropy, and the regulariser of the sessions."""
+        assert batch.negatives is not None
+        mask, target = batch.mask, batch.target  # (B, T)
+        clicked = F.pad(batch.clicks, (0, 0, 1, 0))[:, :-1]  # (B, T, C), of the act before
+        both = self.states(clicked, batch.queries if search else None, batch.user, mask)
+        place = torch.arange(mask.shape[1], device=mask.device)[None]  # (1, T)
+        losses, means = [], []
+        for states in both:
+            if states is None:
+                continue
+            if self.cuts:
+                whole = batch.length[:, None]
+                means.append(self.sessions(states, whole, whole - 1)[1].squeeze(1))  # (B, n, d)
+                states = self.sessions(states, whole if self.config.released else place + 1, place)[0]
+            states = states[target]  # (m, d)
+            clicks = (states * self.item(batch.items[target])).sum(-1)  # (m,)
+            others = torch.einsum("md,mnd->mn", states, self.item(batch.negatives[target]))
+            losses.append((F.softplus(-clicks) + F.softplus(others).sum(1)).sum() / target.sum().clamp(min=1))
+        return self._weighed(losses), session_regulariser(means)
+
+
+class SiameseLayer(nn.Module):
+    """Self-attention, attention to the other sequence, network; each normalises its input and is added to it."""
+
+    def __init__(self, config: UnifiedSSRConfig):
+        super().__init__()
+        d = config.d
+        self.own = MultiHeadAttention(d, config.heads, config.attention_dropout)
+        self.cross = MultiHeadAttention(d, config.heads, config.attention_dropout)
+        self.network = FeedForward(d, 2 * d, config.dropout)
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(d), nn.LayerNorm(d), nn.LayerNorm(d)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, other: Tensor, seen: Tensor) -> Tensor:
+        """`x`, `other` (B, T, d), `seen` (B, T, T) places of either that a place may attend to -> (B, T, d)."""
+        x = x + self.dropout(self.own(self.norm1(x), None, seen))
+        x = x + self.dropout(self.cross(self.norm2(x), other, seen))
+        return x + self.network(self.norm3(x))
+
+
+class Sessions(nn.Module):
+    """Windows of sequences. Window i of n is centred at (i + 1/2 + tanh(dx)) / n, its half-width is relu(tanh(dw)) / n.
+
+    Both are shares of the length; dx and dw come from the mean of the i-th of n equal parts. At first every window is
+    the middle half of its part.
+    """
+
+    def __init__(self, d: int, n: int, edge: float, hard: bool):
+        super().__init__()
+        self.n, self.edge, self.hard = n, edge, hard
+        self.offset = nn.Linear(d, 2, bias=False)
+        self.width = nn.Parameter(torch.tensor(5 / 3).sqrt().log())
+        nn.init.zeros_(self.offset.weight)
+
+    def forward(self, states: Tensor, length: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """For each of Q questions the state at a place with what its windows add, in the sequence cut to a length.
+
+        Args:
+            states: (B, T, d).
+            length: (B or 1, Q or 1) places that the windows lie in.
+            place: (B or 1, Q).
+
+        Returns:
+            (B, Q, d), and the means of the windows (B, Q or 1, n, d).
+        """
+        members = self.windows(states, length)  # (B, Q', n, T)
+        means = torch.einsum("bqnt,btd->bqnd", members, states) / (members.sum(-1, keepdim=True) + 1e-10)
+        rows, questions = len(states), place.shape[1]
+        at = place.expand(rows, -1)[:, :, None, None].expand(-1, -1, self.n, 1)  # (B, Q, n, 1)
+        own = members.expand(-1, questions, -1, -1).gather(3, at)  # (B, Q, n, 1)
+        state = _pick(states, place.expand(rows, -1))  # (B, Q, d)
+        if self.hard:
+            return state * (1 + own.amax(2)), means
+        return state + (own * means).sum(2), means
+
+    def windows(self, states: Tensor, length: Tensor) -> Tensor:
+        """(B, Q, n, T) how much each place belongs to each window, from 0 to 1."""
+        length = length[:, :, None, None]  # (B or 1, Q, 1, 1)
+        number = torch.arange(self.n, device=states.device)[:, None]  # (n, 1)
+        place = torch.arange(states.shape[1], device=states.device)  # (T,)
+        begin, end = number * length // self.n, -(-(number + 1) * length // self.n)
+        part = ((place >= begin) & (place < end)).to(states.dtype)  # (B or 1, Q, n, T)
+        part = (part / part.sum(-1, keepdim=True).clamp(min=1)).expand(len(states), -1, -1, -1)
+        dx, dw = self.offset(torch.relu(torch.einsum("bqnt,btd->bqnd", part, states))).unbind(-1)  # (B, Q, n)
+        centre = (number[:, 0] + 0.5 + torch.tanh(dx)) / self.n
+        half = torch.relu(torch.tanh(dw + self.width)) / self.n
+        left, right = (side.clamp(0, 1)[..., None] * length for side in (centre - half, centre + half))
+        if self.hard:
+            inside = ((left <= place) & (place <= right)).to(states.dtype)
+        else:
+            middle = place + 0.5
+            inside = torch.sigmoid((middle - left) / self.edge) * torch.sigmoid((right - middle) / self.edge)
+        return inside * (place < length)
+
+
+def session_regulariser(means: list[Tensor]) -> Tensor:
+    """Mean |cosine| of neighbouring windows, for each branch, minus the mean cosine of windows of the two branches.
+
+    Args:
+        means: (B, n, d) of each branch; none gives 0.
+    """
+    if not means:
+        return torch.zeros(())
+    total = means[0].sum() * 0
+    for each in means:
+        if each.shape[1] > 1:
+            total = total + F.cosine_similarity(each[:, 1:], each[:, :-1], dim=-1).abs().mean()
+    if len(means) > 1:
+        total = total - F.cosine_similarity(means[0], means[1], dim=-1).mean()
+    return total
+
+
+class Together:
+    """Streams of sequences as one: a step has the batches of all, row under row; a pass is the longest one's."""
+
+    def __init__(self, streams: list[Stream]):
+        self._streams = streams
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Batches in one pass over the longest stream."""
+        return max(stream.steps_per_pass for stream in self._streams)
+
+    def batches(self, start: int, count: int) -> Iterator[SequenceBatch]:
+        """Steps `start` to `start + count` (exclusive); the same step gives the same batch."""
+        for batches in zip(*(stream.batches(start, count) for stream in self._streams), strict=True):
+            width = max(batch.clicks.shape[2] for batch in batches)
+            for batch in batches:
+                batch.clicks = F.pad(batch.clicks, (0, width - batch.clicks.shape[2]))
+            yield SequenceBatch(**{name: torch.cat([getattr(b, name) for b in batches]) for name in _known(batches[0])})
+
+
+def _known(batch: SequenceBatch) -> list[str]:
+    """Names of the tensors that a batch has."""
+    return [each.name for each in fields(batch) if getattr(batch, each.name) is not None]
+
+
+def _rows(batch: SequenceBatch, rows: Tensor) -> SequenceBatch:
+    """Some rows of a batch."""
+    return SequenceBatch(**{name: getattr(batch, name)[rows] for name in _known(batch)})
+
+
+def _pick(states: Tensor, place: Tensor) -> Tensor:
+    """(B, T, d) at (B, Q) -> (B, Q, d)."""
+    return states.gather(1, place[..., None].expand(-1, -1, states.shape[2]))
