@@ -27,25 +27,42 @@ def answer(lm: Any, states: Tensor, mask: Tensor) -> Tensor:
         mask: (P, T) bool.
     """
     start = torch.full((len(states), 1), lm.config.decoder_start_token_id, device=states.device)
-    return decode(lm, lm.decoder.embed_tokens(start), states, mask)[:, 0]
+    out = lm.decoder(
+        input_ids=start, encoder_hidden_states=states, encoder_attention_mask=_attention(mask), use_cache=False
+    )
+    return out.last_hidden_state[:, 0] * head_scale(lm)
 
 
 def decode(lm: Any, vectors: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-    """Decoder outputs (P, S, d) for the output head, from decoder inputs (P, S, d).
+    """Decoder outputs for the output head, of K continuations of each prompt: teacher forcing of candidates.
+
+    What the encoder read is projected once per prompt, not once per continuation: in the cross-attention, which has no
+    positions, the continuations of a prompt stand in one line; in the self-attention they are rows of their own.
 
     Args:
         lm: a T5ForConditionalGeneration.
-        vectors: (P, S, d) embeddings of the start token and of what follows.
+        vectors: (P, K, S, d) embeddings of the start token and of what follows; right padding changes nothing before it.
         states: (P, T, d) of `encode`.
         mask: (P, T) bool.
+
+    Returns:
+        (P, K, S, d): at position s the vector that the head turns into the logits of the token after it.
     """
-    out = lm.decoder(
-        inputs_embeds=vectors,
-        encoder_hidden_states=states,
-        encoder_attention_mask=_attention(mask),
-        use_cache=False,
-    )
-    return out.last_hidden_state * head_scale(lm)
+    prompts, count, steps, width = vectors.shape
+    decoder, least = lm.decoder, torch.finfo(vectors.dtype).min
+    later = torch.full((steps, steps), least, dtype=vectors.dtype, device=vectors.device).triu(1)[None, None]
+    hidden_from = (~mask[:, None, None]).to(vectors.dtype) * least  # (P, 1, 1, T)
+    bias = cross_bias = None
+    hidden = decoder.dropout(vectors.flatten(0, 1))  # (P * K, S, d)
+    for block in decoder.block:
+        hidden, bias, _ = block.layer[0](hidden, attention_mask=later, position_bias=bias)
+        line = hidden.view(prompts, count * steps, width)
+        line, cross_bias, _ = block.layer[1](
+            line, key_value_states=states, attention_mask=hidden_from, position_bias=cross_bias
+        )
+        hidden = block.layer[-1](line.reshape(prompts * count, steps, width))
+    hidden = decoder.dropout(decoder.final_layer_norm(hidden))
+    return hidden.view(prompts, count, steps, width) * head_scale(lm)
 
 
 def head_scale(lm: Any) -> float:

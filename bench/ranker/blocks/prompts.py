@@ -80,14 +80,15 @@ class Prompt:
 class Template(nn.Module):
     """A prompt as text: `{name}` is a field that takes tokens, `<name>` a slot that takes one vector.
 
-    The pieces of text between them are tokenised apart, and the end-of-sequence token closes the prompt.
+    The pieces of text between them are tokenised apart.
 
     Args:
         tokenizer: of the language model.
         text: such as "Search for {query}"; each slot occurs once.
+        closed: whether the end-of-sequence token closes the prompt.
     """
 
-    def __init__(self, tokenizer: Any, text: str):
+    def __init__(self, tokenizer: Any, text: str, closed: bool = True):
         super().__init__()
         self.pad = tokenizer.pad_token_id
         self.slots: list[str] = []
@@ -103,7 +104,8 @@ class Template(nn.Module):
                 self._add([-1 - len(self.slots)])
                 self.slots.append(slot)
         self._piece(tokenizer, text[last:])
-        self._add([tokenizer.eos_token_id])
+        if closed:
+            self._add([tokenizer.eos_token_id])
 
     def _piece(self, tokenizer: Any, text: str) -> None:
         if text.strip():

@@ -11,6 +11,7 @@ from bench.ranker.blocks.language import (
     ExtraVocabulary,
     add_lora,
     answer,
+    decode,
     encode,
     label_token,
     lora_parameters,
@@ -58,6 +59,24 @@ def test_an_answer_gives_the_logits_of_transformers(lm, of):
     expected = lm(input_ids=ids, attention_mask=mask.long(), decoder_input_ids=start).logits[:, 0]
     said = answer(lm, encode(lm, lm.shared(ids), mask), mask)
     torch.testing.assert_close(said @ lm.get_output_embeddings().weight.T, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_continuations_of_a_prompt_are_decoded_as_if_each_stood_alone(lm, attention):
+    lm.set_attn_implementation(attention)
+    lm = scaled(lm)
+    ids, mask = prompts(lm)
+    following = torch.randint(3, 40, (4, 3, 5), generator=torch.Generator().manual_seed(2))
+    following[..., 0] = lm.config.decoder_start_token_id
+    said = decode(lm, lm.shared(following), encode(lm, lm.shared(ids), mask), mask)
+    for k in range(3):
+        expected = lm(input_ids=ids, attention_mask=mask.long(), decoder_input_ids=following[:, k]).logits
+        torch.testing.assert_close(said[:, k] @ lm.get_output_embeddings().weight.T, expected, atol=1e-5, rtol=1e-5)
+    # What stands behind a position does not reach it.
+    other = following.clone()
+    other[..., 3:] = 5
+    again = decode(lm, lm.shared(other), encode(lm, lm.shared(ids), mask), mask)
+    assert torch.equal(again[:, :, :3], said[:, :, :3]) and not torch.equal(again[:, :, 3:], said[:, :, 3:])
 
 
 @pytest.mark.parametrize("of", [lambda lm: lm, scaled, apart], ids=["tied", "scaled", "apart"])
