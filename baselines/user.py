@@ -84,7 +84,7 @@ class USER(TorchRanker):
     uses_query = True
     uses_history = True
     uses_user: ClassVar[Any] = ("rec",)
-    quick: ClassVar[dict[str, Any]] = {"max_steps": 300}
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 300, "steps_per_epoch": 100}
     search_space: ClassVar[dict[str, Any]] = {
         "d": [64, 100],
         "gap": [1800.0, 86_400.0],
