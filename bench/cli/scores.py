@@ -54,7 +54,7 @@ def import_(path: Path, name: str, seed: int, out: Path, **given: Any) -> None:
 def _where_shown(store: "Store", record: "RunRecord", out: Path) -> str:
     """The table that holds the scores: the one that `bench table` shows, or one on their own candidates."""
     from bench.errors import UsageError
-    from bench.report.selection import select
+    from bench.report.comparable import select
 
     fingerprint = next(iter(record.evaluations))
     dataset = f"--dataset {shell_word(record.dataset['name'])}"

@@ -15,9 +15,9 @@ from bench.errors import UsageError, unknown
 from bench.evaluation.metrics import DEFAULT, Metric, parse
 from bench.messages import flat_list
 from bench.report.captions import caption
-from bench.report.comparison import Block, Estimate, compared, synthetic
+from bench.report.comparable import select
+from bench.report.marks import Block, Estimate, compared, synthetic
 from bench.report.rows import Row
-from bench.report.selection import select
 from bench.store.results import Store
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def table(
     tasks: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> Table:
-    """The comparison table of finished runs; see `selection.select` for which ones.
+    """The comparison table of finished runs; see `comparable.select` for which ones.
 
     Args:
         store: the results folder; unread where `from_dirs` names others.
