@@ -145,5 +145,5 @@ def _view(
         pair = split_commas(compare)
         if len(pair) != 2:
             raise UsageError(f"--compare {compare}: expected two models, for example gensr,unisar")
-        return result.compare(*pair, margin)
+        return result.compare(pair[0], pair[1], margin)
     return result.layout(layout, paper=paper, details=details) if given else None

@@ -46,8 +46,8 @@ def narrow(blocks: list[Block], metrics: tuple[Metric, ...], paper: Published | 
             )
         )
         for task in block.tasks if details else ():
-            title, header, lines = tests_of(block, task, row_name)
-            section = Section("", tuple(tuple(map(Cell, line)) for line in lines))
+            title, header, facts = tests_of(block, task, row_name)
+            section = Section("", tuple(tuple(Cell(text) for text in line) for line in facts))
             groups = ("",) * len(header)
             sheets.append(Sheet(f"{_name(block)}-{task}", (one_line(title),), tuple(header), groups, (section,)))
     return sheets
