@@ -13,8 +13,8 @@ from bench.errors import UsageError
 from bench.messages import split_commas
 
 if TYPE_CHECKING:
-    from bench.report.sheet import View
     from bench.report.table import Table
+    from bench.report.view import View
 
 
 @click.command("table", short_help="Compare the models of the newest command, or of --from folders.")

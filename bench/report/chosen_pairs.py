@@ -11,7 +11,8 @@ from bench.messages import shortened
 from bench.report.captions import caption, decimal, footnotes, level_text, row_name
 from bench.report.comparison import LEVEL, Block
 from bench.report.row_choice import numbers_of
-from bench.report.sheet import Cell, Section, Sheet, View, plain
+from bench.report.sheet import Cell, Section, Sheet, plain
+from bench.report.view import View
 
 _METHODS = "on the methods: variance of users and seeds"
 _MODELS = "on these trained models, not the methods: a model has one seed"

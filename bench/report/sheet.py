@@ -1,14 +1,11 @@
-"""A table as cells, independent of the form in which it is written, and its forms for people.
+"""A table as cells, independent of the form in which it is written.
 
 What a view of the results says is decided once, in a `Sheet`; text, Markdown, LaTeX and HTML only differ in how they
 write it.
 """
 
-import csv
-import io
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -62,54 +59,6 @@ class Sheet:
         """The rows of all sections."""
         for section in self.sections:
             yield from section.rows
-
-
-@dataclass(frozen=True)
-class View:
-    """Sheets with the records behind them, which are made where they are asked for."""
-
-    sheets: list[Sheet]
-    make_records: Callable[[], list[dict[str, Any]]]
-
-    def records(self) -> list[dict[str, Any]]:
-        """Flat records; what does not exist is None."""
-        return self.make_records()
-
-    def text(self, width: int = 100, color: bool = False) -> str:
-        """For the terminal: columns that do not fit into `width` follow below."""
-        from bench.report.sheet_forms import text
-
-        return text(self.sheets, width, color)
-
-    def markdown(self) -> str:
-        """GitHub's tables."""
-        from bench.report.sheet_forms import markdown
-
-        return markdown(self.sheets)
-
-    def latex(self) -> str:
-        """One `table` environment a sheet; needs the package booktabs."""
-        from bench.report.sheet_forms import latex
-
-        return latex(self.sheets)
-
-    def html(self) -> str:
-        """A page that needs nothing but itself."""
-        from bench.report.html_table import html
-
-        return html(self.sheets)
-
-    def json(self) -> str:
-        """The records as a JSON list."""
-        return json.dumps(self.records(), indent=1)
-
-    def csv(self) -> str:
-        """The records as CSV with a header line; what does not exist is empty."""
-        stream, records = io.StringIO(), self.records()
-        writer = csv.DictWriter(stream, list(records[0]) if records else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        return stream.getvalue()
 
 
 def plain(value: Any) -> Any:

@@ -17,7 +17,8 @@ from bench.report.comparison import Block, Estimate, compared, synthetic
 from bench.report.row_choice import choose
 from bench.report.rows import Row
 from bench.report.selection import select
-from bench.report.sheet import View, plain
+from bench.report.sheet import plain
+from bench.report.view import View
 from bench.store.results import Store
 
 if TYPE_CHECKING:
