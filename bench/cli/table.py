@@ -96,7 +96,8 @@ def command(
     bench table --from results/local --from results/ml-100k
     bench table --baseline gensr
     bench table --compare gensr,unisar --margin .005
-    bench table --layout paper --paper --format latex
+    bench table --layout paper --format latex
+    bench table --dataset kuaisar --paper
     """
     from bench.report.table import table
     from bench.store.results import Store
