@@ -85,7 +85,7 @@ def table(out: str | Path = "results/local", **options: Any) -> "pd.DataFrame":
 
     Args:
         out: the results folder.
-        options: as `bench table`: from_dirs, dataset, candidates, budget, metrics, tasks, seeds.
+        options: as `bench table`: from_dirs, dataset, candidates, budget, metrics, tasks, seeds, models.
 
     Raises:
         bench.errors.UsageError: nothing fits the options, or what fits must not be compared.

@@ -43,7 +43,7 @@ def test_the_wheel_adds_only_bench(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"bench"}
     for folder, code in (
-        ("models", "gensr/model"),
+        ("models/gensr", "model"),
         ("baselines", "unisar"),
         ("datasets", "ml_100k"),
         ("testing", "conformance"),

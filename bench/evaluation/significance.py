@@ -56,6 +56,13 @@ class Comparison:
     p_seeds: float  # two-sided, with the variance of seeds where there are several; else p_t
     within: float  # smallest margin m such that |a - b| < m is shown at .05 (two one-sided tests)
     methods: bool = False  # whether the statement is on the methods; else on these trained models
+    wins: int = 0  # users for whom a is better
+    losses: int = 0  # users for whom b is better
+
+    @property
+    def ties(self) -> int:
+        """Users for whom the two are equal."""
+        return self.n - self.wins - self.losses
 
     @property
     def p(self) -> float:
@@ -84,6 +91,7 @@ def compare(a: PerUser, b: PerUser, seed: int, seeds: SeedVariance = NO_SEEDS) -
     n, nan = len(differences), float("nan")
     means = (float(first.mean()), float(second.mean())) if n else (nan, nan)
     known: dict[str, Any] = {"n": n, "mean_a": means[0], "mean_b": means[1], "methods": seeds.known}
+    known |= {"wins": int((differences >= _ROUNDING).sum()), "losses": int((differences <= -_ROUNDING).sum())}
     if n < 2:
         none: dict[str, Any] = dict.fromkeys(
             ("low", "high", "p_t", "p_randomisation", "effect", "detectable", "p_seeds", "within"), nan

@@ -115,7 +115,7 @@ def tests(block: Block, task: str, name: Callable[[Block, Row], str]) -> tuple[s
         against = estimate.against if number != order[0] else None
         facts = [""] * 8
         if against:
-            levels = [_level(p) for p in (against.p_t, against.p_randomisation, against.p_seeds, estimate.p_holm)]
+            levels = [level_text(p) for p in (against.p_t, against.p_randomisation, against.p_seeds, estimate.p_holm)]
             facts = [decimal(against.difference), *levels, f"{against.effect:.2f}", decimal(against.detectable)]
             facts.append(decimal(against.within))
         interval = f"{decimal(estimate.low)} to {decimal(estimate.high)}"
@@ -137,5 +137,6 @@ def decimal(value: float) -> str:
     return "" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}".replace("0.", ".", 1)
 
 
-def _level(p: float) -> str:
+def level_text(p: float) -> str:
+    """A p-value; empty where there is none."""
     return "" if math.isnan(p) else "<.001" if p < 0.001 else decimal(p)

@@ -50,13 +50,13 @@ def _environment(block: Block, metrics: tuple[Metric, ...]) -> str:
         for number, row in members:
             estimates = [block.estimates.get((number, *column)) for column in columns(block, metrics)]
             cells = [marked(estimate, _MARKS, "$^{*}$") for estimate in estimates]
-            lines.append(" & ".join([_cell(row_name(block, row)), *cells]) + r" \\")
+            lines.append(" & ".join([first_cell(row_name(block, row)), *cells]) + r" \\")
     legend = rf"\textbf{{best}}, \underline{{second}} over all rows; $^{{*}}$ {escaped(star_means([block]))}"
     notes = [escaped(note) for note in footnotes(block)]
     lines += [r"\bottomrule", r"\end{tabular}", "", r"\footnotesize " + ". ".join([legend, *notes]) + "."]
     return "\n".join([*lines, r"\end{table}"])
 
 
-def _cell(text: str) -> str:
+def first_cell(text: str) -> str:
     """A first cell: at the start of a line LaTeX would read [ as a length and * as a variant of the line break."""
     return ("{}" if text[:1] in "[*" else "") + escaped(text)

@@ -6,6 +6,7 @@ of these relations by more than rounding holds a wrong number, whatever the mode
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -86,6 +87,11 @@ def read_published(path: Path) -> Iterator[PublishedRow]:
         decimals = min(len(text.partition(".")[2]) for text in values.values())
         numbers = {metric: float(text) for metric, text in values.items()}
         yield PublishedRow(dataset, task, model, numbers, 0.5 * 10.0**-decimals)
+
+
+def broken_metrics(row: ImpossibleRow) -> set[Metric]:
+    """The metrics that the broken relations of a row are on; at least one of their values is wrong."""
+    return {parse(name) for name in re.findall(r"[RN]@[0-9]+|MRR|AUC", row.relation)}
 
 
 def _impossible(row: PublishedRow) -> ImpossibleRow | None:

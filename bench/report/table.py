@@ -1,4 +1,4 @@
-"""`bench table`: the comparison of models as records, and as text, Markdown, LaTeX, CSV and JSON."""
+"""`bench table`: the comparison of models as records, and as text, Markdown, LaTeX, HTML, CSV and JSON."""
 
 import csv
 import io
@@ -8,16 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bench.data.log import TASKS
 from bench.errors import UsageError, unknown
-from bench.evaluation.metrics import DEFAULT, Metric, parse
+from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, parse
 from bench.messages import flat_list
 from bench.report.captions import caption
 from bench.report.comparable import select
 from bench.report.marks import Block, Estimate, compared, synthetic
+from bench.report.row_choice import choose
 from bench.report.rows import Row
+from bench.report.sheet import plain
+from bench.report.view import View
 from bench.store.results import Store
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Table:
 
     def records(self) -> list[dict[str, Any]]:
         """One flat record for each data set, candidates, task, model and metric; what does not exist is None."""
-        return [{key: _plain(value) for key, value in record.items()} for record in self._records]
+        return [{key: plain(value) for key, value in record.items()} for record in self._records]
 
     def frame(self) -> "pd.DataFrame":
         """The records as a DataFrame; numbers that do not exist are NaN."""
@@ -100,6 +101,72 @@ class Table:
         self._test(self.shown)
         return latex(self.blocks, self.shown)
 
+    def html(self, details: bool = False) -> str:
+        """One page without scripts; `details` as for `text`."""
+        return self.layout("narrow", details=details).html()
+
+    def layout(self, name: str, *, paper: bool = False, details: bool = False) -> View:
+        """The table in a layout; its records gain `published` and `impossible` where published values are asked for.
+
+        Args:
+            name: "narrow", models as rows, or "paper", models as columns.
+            paper: whether the values of the GenSR paper stand below ours.
+            details: as for `text`; in the narrow layout only.
+
+        Raises:
+            UsageError: published values are asked for and there are none for these data sets.
+        """
+        from bench.report import layouts
+        from bench.report.published import published
+
+        values = published() if paper else None
+        self._test(self.shown, details)
+        if name == "paper":
+            sheets = layouts.as_in_papers(self.blocks, self.shown, values)
+        else:
+            sheets = layouts.narrow(self.blocks, self.shown, values, details)
+        return View(sheets, lambda: self._with_published() if paper else self.records())
+
+    def against(self, baseline: str) -> View:
+        """One model against all others, on the chosen metrics, else on the primary one.
+
+        Args:
+            baseline: registered name of the model, or what the table calls its row.
+
+        Raises:
+            UsageError: there is no such row, several, or nothing to compare it with.
+        """
+        from bench.report.chosen_pairs import against_all
+
+        return against_all(self.blocks, baseline, self.shown if self.shown is not SHOWN else (PRIMARY,))
+
+    def compare(self, first: str, second: str, margin: float = 0.01) -> View:
+        """Two models with everything that is known of their difference.
+
+        Args:
+            first: registered name of a model, or what the table calls its row.
+            second: the other one.
+            margin: differences below it do not matter to the reader.
+
+        Raises:
+            UsageError: a name fits no row or several, or nothing was evaluated with both.
+        """
+        from bench.report.chosen_pairs import in_full
+
+        return in_full(self.blocks, first, second, self.shown, margin)
+
+    def _with_published(self) -> list[dict[str, Any]]:
+        """The records with the published value of each, and whether it is impossible."""
+        from bench.report.published import published
+
+        values, found = published(), []
+        for record in self.records():
+            key, metric = (record["dataset"], record["task"], record["model"]), parse(record["metric"])
+            printed = values.values.get(key, {}).get(metric)
+            impossible = None if printed is None else (key, metric) in values.impossible
+            found.append(record | {"published": printed, "impossible": impossible})
+        return found
+
     def _test(self, metrics: tuple[Metric, ...], every_row: bool = False) -> None:
         for block in self.blocks:
             block.test(metrics)
@@ -117,6 +184,7 @@ def table(
     metrics: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
+    models: Sequence[str] | None = None,
 ) -> Table:
     """The comparison table of finished runs; see `comparable.select` for which ones.
 
@@ -129,6 +197,7 @@ def table(
         metrics: names such as `R@20`; by default R and N at 5 and 10 are printed, the records also hold MRR and AUC.
         tasks: "rec", "search" or both.
         seeds: only runs with these seeds.
+        models: rows in this order, by registered name, by what the table calls them, or by group; all by default.
 
     Raises:
         UsageError: nothing fits, or what fits must not be compared.
@@ -147,6 +216,8 @@ def table(
         tasks=tasks,
         seeds=seeds,
     )
+    if models:
+        groups = choose(groups, models)
     blocks = [compared(group, chosen, tuple(tasks or TASKS)) for group in groups]
     blocks = [block for block in blocks if block.estimates]
     if not blocks:
@@ -184,6 +255,9 @@ def _record(block: Block, row: Row, task: str, metric: Metric, estimate: Estimat
         "p_seeds": against.p_seeds if against else nan,
         "p_holm": estimate.p_holm,
         "effect": against.effect if against else nan,
+        "wins": against.wins if against else None,
+        "ties": against.ties if against else None,
+        "losses": against.losses if against else None,
         "smallest_detectable": against.detectable if against else nan,
         "equivalent_within": against.within if against else nan,
         "candidates": group.candidates.label,
@@ -198,8 +272,3 @@ def _record(block: Block, row: Row, task: str, metric: Metric, estimate: Estimat
         "notes": "; ".join(about),
         "runs": flat_list([run.record.id for run in row.runs]),
     }
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -28,7 +28,7 @@ _GAP = 1  # columns between two numbers; two tasks have one more
 
 def text(blocks: list[Block], metrics: tuple[Metric, ...], width: int, color: bool, details: bool) -> str:
     """See `Table.text`."""
-    page = _Page(width, color)
+    page = Page(width, color)
     for block in blocks:
         first, *rest = caption(block)
         page.prose(first, "bold")
@@ -51,7 +51,7 @@ def text(blocks: list[Block], metrics: tuple[Metric, ...], width: int, color: bo
     return page.text()
 
 
-class _Page:
+class Page:
     """Collects what is printed, within a width in terminal columns."""
 
     def __init__(self, width: int, color: bool):
@@ -68,9 +68,11 @@ class _Page:
         )
 
     def blank(self) -> None:
+        """An empty line."""
         self._console.print()
 
     def print(self, table: Table, width: int) -> None:
+        """A table of at most `width` columns."""
         self._console.print(table, width=width)
 
     def prose(self, line: str, style: str = "") -> None:

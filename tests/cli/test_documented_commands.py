@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
 # server and are parsed in tests/test_docs.py.
 QUICK = {("table",), ("models",), ("doctor",), ("runs",), ("data",), ("data", "list"), ("data", "stats"), ("evaluate",)}
 STAND_IN = {"RUN": "popularity-s0", "unisar-s0": "matcher-s0", "NAME": "ml-100k"}
+STAND_IN |= {"gensr": "popularity", "gensr,unisar": "popularity,matcher"}
 
 
 def quick_commands() -> list[list[str]]:
