@@ -23,7 +23,7 @@ from bench.evaluation.metrics import PRIMARY, PerUser
 from bench.models.gensr.config import RELEASED
 from bench.store.results import Store, read_ranks
 
-# Setting -> row of the dossier's table of differences in words, and what is expected of the released value.
+# Setting -> difference between paper and released code in words, and what is expected of the released value.
 DIFFERENCES: dict[str, tuple[str, str]] = {
     "query_in_prompt": ("the search prompt holds the query", "search falls to about the level of recommendation"),
     "third_segment": ("the third segment is its own text", "small"),
