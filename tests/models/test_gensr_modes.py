@@ -211,7 +211,7 @@ def test_the_released_contrast_is_over_every_candidate(world):
 
 
 def test_parameters_beyond_flan_t5_base_are_those_of_the_released_log(world):
-    """255,369,728 in all with an untied head; 7,791,872 beyond the language model (dossier of the release's log)."""
+    """255,369,728 in all with an untied head; 7,791,872 beyond the language model."""
     shape = T5Config(
         d_model=768, d_kv=64, num_heads=12, d_ff=2048, num_layers=12, vocab_size=32128, feed_forward_proj="gated-gelu",
         decoder_start_token_id=0, tie_word_embeddings=False,
