@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from bench.errors import NothingToReadError, RunError
 from bench.ranker.backbone import SMALL, item_texts
 from bench.ranker.blocks.graph import TableConfig, click_table
-from bench.ranker.blocks.language import add_lora, decode, encode, label_token, lora_parameters, word_scale
+from bench.ranker.blocks.language import decode, encode, label_token, word_scale
+from bench.ranker.blocks.lora import add_lora, lora_parameters
 from bench.ranker.blocks.losses import bce
+from bench.ranker.blocks.pooling import masked_mean
 from bench.ranker.blocks.prompts import Template, Tokens, embed
 from bench.ranker.contract import (
     Batch,
@@ -20,6 +22,7 @@ from bench.ranker.contract import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Representation,
     Stage,
     TorchRanker,
     TrainConfig,
@@ -262,8 +265,16 @@ class CoLLM(TorchRanker):
         logits = self._logits(batch, torch.cat([batch.item[:, None], batch.negatives], 1), collaborative)
         return bce(logits[:, 0], logits[:, 1:])
 
+    def represent(self, batch: Batch) -> Representation:
+        """Mean of what the past was read as beside the mean of the question, (B, K, 2 width); the state that answers."""
+        return Representation(*self._read(batch, batch.cand, bool(self.reads_table)))
+
     def _logits(self, batch: Batch, items: Tensor, collaborative: bool) -> Tensor:
         """Logits of Yes for items (B, K)."""
+        return self._read(batch, items, collaborative)[1] @ self.lm.get_output_embeddings().weight[self.yes]
+
+    def _read(self, batch: Batch, items: Tensor, collaborative: bool) -> tuple[Tensor, Tensor]:
+        """Summary of the prompt (B, K, 2 width) and the state that answers it (B, K, width) for items (B, K)."""
         before, after = self.whole if collaborative else self.plain
         past = before(len(items), titles=self.past(batch.rec_items.where(batch.rec_mask, 0), batch.rec_mask))
         offer = after(items.numel(), item=self.titles(items.flatten()))
@@ -273,8 +284,9 @@ class CoLLM(TorchRanker):
         asked = torch.cat([self.words(start), embed(offer, self.words, item)], 1).unflatten(0, items.shape)
         said = decode(self.lm, asked, states, past.mask)  # (B, K, 1 + S, width)
         last = offer.mask.sum(1).view(*items.shape, 1, 1).expand(-1, -1, 1, said.shape[-1])
-        yes = self.lm.get_output_embeddings().weight[self.yes]
-        return said.gather(2, last)[:, :, 0] @ yes
+        question = masked_mean(asked[:, :, 1:], offer.mask.unflatten(0, items.shape))  # (B, K, width)
+        summary = torch.cat([masked_mean(states, past.mask)[:, None].expand_as(question), question], -1)
+        return summary, said.gather(2, last)[:, :, 0]
 
     def _soft_tokens(self, user: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """What stands in the slots of the users (B, 1, width) and of the items (B * K, 1, width)."""

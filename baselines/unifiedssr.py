@@ -22,6 +22,7 @@ from bench.ranker.contract import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Representation,
     SequenceBatch,
     Stream,
     TorchRanker,
@@ -197,10 +198,24 @@ class UnifiedSSR(TorchRanker):
         for search in (False, True):
             rows = (batch.task == SEARCH) == search
             if rows.any():
-                scores[rows] = self._of_task(batch.take(rows), search).float()
+                items = self.item(batch.cand[rows])  # (b, K, d)
+                states = self._of_task(batch.take(torch.nonzero(rows).flatten()), search)
+                scores[rows] = self._weighed([(items * state).sum(-1) for state in states]).float()
         return scores
 
-    def _of_task(self, batch: Batch, search: bool) -> Tensor:
+    def represent(self, batch: Batch) -> Representation:
+        """The states of both branches beside the candidate, and their products; zero for a branch that does not serve."""
+        items = self.item(batch.cand)  # (B, K, d)
+        states = items.new_zeros(*items.shape[:2], 2 * items.shape[2])
+        for search in (False, True):
+            rows = torch.nonzero((batch.task == SEARCH) == search).flatten()
+            if len(rows):
+                found = torch.cat(self._of_task(batch.take(rows), search), -1)  # (b, 1, d or 2d)
+                states[rows, :, : found.shape[-1]] = found
+        return Representation(torch.cat([states, items], -1), states * items.repeat(1, 1, 2))
+
+    def _of_task(self, batch: Batch, search: bool) -> list[Tensor]:
+        """The state of each branch at the row's own act, (b, 1, d); rows of one task."""
         if search:
             clicked, length = batch.search_items * batch.search_click_mask, batch.search_len
             queries = F.pad(batch.search_query, (0, 1)).scatter(1, length[:, None], batch.query[:, None])
@@ -208,14 +223,12 @@ class UnifiedSSR(TorchRanker):
             clicked, length, queries = (batch.rec_items * batch.rec_mask)[..., None], batch.rec_len, None
         clicked = F.pad(clicked, (0, 0, 1, 0))  # (B, L + 1, C)
         mask = torch.arange(clicked.shape[1], device=length.device) <= length[:, None]
-        items = self.item(batch.cand)  # (B, K, d)
-        scores = []
+        found = []
         for states in self.states(clicked, queries, batch.user, mask):
             if states is not None:
                 at, length_ = length[:, None], length[:, None] + 1
-                state = self.sessions(states, length_, at)[0] if self.cuts else _pick(states, at)  # (B, 1, d)
-                scores.append((items * state).sum(-1))
-        return self._weighed(scores)
+                found.append(self.sessions(states, length_, at)[0] if self.cuts else _pick(states, at))  # (B, 1, d)
+        return found
 
     def _weighed(self, of_branches: list[Tensor]) -> Tensor:
         """One value of the product branch, or of both by their learnt share."""

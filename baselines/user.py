@@ -19,6 +19,7 @@ from bench.ranker.contract import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    Representation,
     TorchRanker,
     TrainConfig,
 )
@@ -84,7 +85,7 @@ class USER(TorchRanker):
     uses_query = True
     uses_history = True
     uses_user: ClassVar[Any] = ("rec",)
-    quick: ClassVar[dict[str, Any]] = {"max_steps": 300}
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 300, "steps_per_epoch": 100}
     search_space: ClassVar[dict[str, Any]] = {
         "d": [64, 100],
         "gap": [1800.0, 86_400.0],
@@ -110,11 +111,19 @@ class USER(TorchRanker):
 
     def score(self, batch: Batch) -> Tensor:
         """(B, K) scores before the tanh, which would not change their order but tie the highest."""
+        return self.out(self._matched(batch)[1]).squeeze(-1).float()
+
+    def represent(self, batch: Batch) -> Representation:
+        """Both intents and both sides of the candidate, (B, K, 4d), and their four cosines, (B, K, 4)."""
+        return Representation(*self._matched(batch))
+
+    def _matched(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `_match`, for the whole batch."""
         parts = [(rows, part.merged(max(1, part.merged_task.shape[1]))) for rows, part in by_length(batch)]
         texts, searches = self._encode(batch, [past for _, past in parts])
         of_query = self._query_text(batch.query.where(batch.task == SEARCH, 0))  # (B,)
         now = torch.where((batch.task == SEARCH)[:, None], texts.vector(of_query), self.user(batch.user))  # (B, d)
-        scores = []
+        found = []
         for rows, past in parts:
             acts = torch.where(
                 (past.tasks == SEARCH)[..., None],
@@ -126,8 +135,10 @@ class USER(TorchRanker):
             going_on = (pause <= self.config.gap * 1000)[:, None]  # the last session is the current one
             current = past.mask & (sessions == sessions.amax(1, keepdim=True)) & going_on  # (b, L)
             candidates = texts.vector(batch.cand[rows])  # (b, K, d)
-            scores.append(self._match(acts, past.mask, sessions, current, now[rows], candidates))
-        return torch.cat(scores)[torch.cat([rows for rows, _ in parts]).argsort()].float()
+            found.append(self._match(acts, past.mask, sessions, current, now[rows], candidates))
+        back = torch.cat([rows for rows, _ in parts]).argsort()
+        vectors, cosines = (torch.cat(each)[back] for each in zip(*found, strict=True))
+        return vectors, cosines
 
     def _encode(self, batch: Batch, pasts: list[MergedHistory]) -> tuple["Texts", "Texts"]:
         """Each text that the batch speaks of once, and each pair of a query and an item clicked in its search."""
@@ -149,8 +160,8 @@ class USER(TorchRanker):
 
     def _match(
         self, acts: Tensor, mask: Tensor, sessions: Tensor, current: Tensor, now: Tensor, candidates: Tensor
-    ) -> Tensor:
-        """Scores (b, K).
+    ) -> tuple[Tensor, Tensor]:
+        """What is compared, (b, K, 4d), and its cosines, (b, K, 4): two intents by two sides of each candidate.
 
         Args:
             acts: (b, L, d) vectors of the past acts.
@@ -182,7 +193,8 @@ class USER(TorchRanker):
         intents = F.normalize(torch.cat([intent, found[:, :1]], 1), dim=-1)  # (b, 2, d)
         sides = F.normalize(torch.stack([candidates, found[:, 1:]], 2), dim=-1)  # (b, K, 2, d)
         cosines = torch.einsum("bid,bkcd->bkic", intents, sides).flatten(2)  # (b, K, 4)
-        return self.out(cosines).squeeze(-1)
+        whole = intents.flatten(1)[:, None].expand(-1, sides.shape[1], -1)  # (b, K, 2d)
+        return torch.cat([whole, sides.flatten(2)], -1), cosines
 
     def _ask(self, asking: Tensor, encoded: Tensor, past: Tensor) -> Tensor:
         """The history layer at each of (b, n, d) vectors, which see themselves and the history (b, L, d), not each other."""

@@ -7,7 +7,8 @@
 A table has one task. A method's value for a user is: what the user is like + how the method suits the user + what the
 seed does to the model (the same for all users, with the standard deviation in question) + what this model gives this
 user. Values are those of N@10: they lie on its 11 levels, so that many are tied, and a third of the users have three rows.
-Whether a table has a star is decided by `bench.report.comparison.Block.test`, the code of `bench table`.
+Whether a table has a star is decided by the rule of `bench.report.marks.Block.test`, repeated here for one task
+on the same statistics.
 
 The share of users' variance that changes with the seed (--inner) is .1 by default; .5 is a hard case.
 """

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from bench import import_closure
-from bench.experiments.source_keys import builder_sources, module_sources
+from bench.experiments.code_hash import builder_sources, module_sources
 from bench.ranker.blocks import graph
 
 FOLDERS = {"": "bench", "models": "bench.models", "baselines": "bench.baselines", "datasets": "bench.datasets"}
 # Prints the keys of all models by name: of the tree as it is, and with each of the given files edited.
 CODE = """
 import json, pathlib, sys
-from bench.experiments.source_keys import fit_sources
+from bench.experiments.code_hash import fit_sources
 from bench.ranker import registry
 
 def keys():

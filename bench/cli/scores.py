@@ -79,7 +79,7 @@ def export(run: str, folder: Path, candidates: str | None, form: str, out: Path,
 def _where_shown(store: "Store", record: "RunRecord", out: Path) -> str:
     """The table that holds the scores: the one that `bench table` shows, or one on their own candidates."""
     from bench.errors import UsageError
-    from bench.report.selection import select
+    from bench.report.comparable import select
 
     fingerprint = next(iter(record.evaluations))
     dataset = f"--dataset {shell_word(record.dataset['name'])}"

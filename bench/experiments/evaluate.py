@@ -103,9 +103,9 @@ def open_run(
     Raises:
         RunError: the data set is now another one.
     """
+    from bench.experiments.code_hash import fit_sources
     from bench.experiments.fitting import Fitting
     from bench.experiments.process import configure_torch
-    from bench.experiments.source_keys import fit_sources
 
     prepared = data_of(record, opened, data)
     configure_torch(record.threads)

@@ -22,10 +22,10 @@ from bench.evaluation.candidates import CandidateSet
 from bench.evaluation.ranks import Ranks
 from bench.evaluation.scoring import RowValidation, rank
 from bench.evaluation.top_lists import TopCollector, TopLists
-from bench.experiments.fit_files import Curve, DiskCheckpoints
+from bench.experiments.checkpoints import Curve, DiskCheckpoints
+from bench.experiments.code_hash import builder_sources
 from bench.experiments.prepared_data import PreparedData
 from bench.experiments.progress import FitView
-from bench.experiments.source_keys import builder_sources
 from bench.files import write_atomically
 from bench.messages import first_line
 from bench.ranker import backbone

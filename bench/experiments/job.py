@@ -218,8 +218,8 @@ def fitting_of(job: Job, folder: Path) -> "Fitting":
     from bench.experiments.process import configure_torch
 
     configure_torch(job.threads)
+    from bench.experiments.code_hash import fit_sources
     from bench.experiments.fitting import Fitting
-    from bench.experiments.source_keys import fit_sources
     from bench.ranker import registry
 
     cls = registry.get(job.model)

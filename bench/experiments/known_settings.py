@@ -15,8 +15,8 @@ from typing import Any
 from bench import import_closure
 from bench.errors import RunError
 from bench.experiments import settings
+from bench.experiments.code_hash import fit_sources
 from bench.experiments.settings import Overrides
-from bench.experiments.source_keys import fit_sources
 from bench.files import write_atomically
 from bench.plugins import TREE
 from bench.ranker import registry

@@ -16,8 +16,8 @@ from bench.data.log import TASKS, Log
 from bench.data.split import LogSplit
 from bench.errors import RunError, UsageError
 from bench.evaluation.candidates import SEARCH_ONLY, CandidateSet, draw
+from bench.experiments.code_hash import module_sources
 from bench.experiments.settings import Overrides
-from bench.experiments.source_keys import module_sources
 from bench.files import write_atomically
 from bench.store.records import DatasetFacts
 

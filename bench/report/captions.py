@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from bench.evaluation.metrics import PRIMARY, Metric
 from bench.messages import comma_list, flat_list, one_line, shortened
-from bench.report.comparison import LEVEL, MANY_TIES, Block, Estimate, synthetic
+from bench.report.marks import LEVEL, MANY_TIES, Block, Estimate, synthetic
 from bench.report.rows import Row
 
 LIMIT_MARK = "†"

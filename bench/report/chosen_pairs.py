@@ -9,7 +9,7 @@ from bench.evaluation.metrics import PRIMARY, Metric
 from bench.evaluation.significance import Comparison
 from bench.messages import shortened
 from bench.report.captions import caption, decimal, footnotes, level_text, row_name
-from bench.report.comparison import LEVEL, Block
+from bench.report.marks import LEVEL, Block
 from bench.report.row_choice import numbers_of
 from bench.report.sheet import Cell, Section, Sheet, plain
 from bench.report.view import View

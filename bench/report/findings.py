@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.evaluation.metrics import PRIMARY
 from bench.messages import comma_list, one_line
-from bench.report.comparison import LEVEL, Block, Note
+from bench.report.marks import LEVEL, Block, Note
 
 Severity = Literal["severe", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("severe", "warning", "note")

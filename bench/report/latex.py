@@ -6,7 +6,7 @@ from itertools import groupby
 from bench.evaluation.metrics import Metric
 from bench.messages import one_line
 from bench.report.captions import LIMIT_MARK, caption, columns, footnotes, marked, row_name, star_means
-from bench.report.comparison import Block
+from bench.report.marks import Block
 
 _MARKS = {1: (r"\textbf{", "}"), 2: (r"\underline{", "}")}
 _SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"}

@@ -8,7 +8,7 @@ from bench.evaluation.metrics import Metric
 from bench.messages import comma_list, one_line, shortened
 from bench.report.captions import LIMIT_MARK, caption, columns, decimal, footnotes, row_name, star_means
 from bench.report.captions import tests as tests_of
-from bench.report.comparison import Block
+from bench.report.marks import Block
 from bench.report.published import SOURCE, Published
 from bench.report.rows import Row
 from bench.report.sheet import IMPOSSIBLE, Cell, Section, Sheet, cell

@@ -8,7 +8,7 @@ from tabulate import tabulate
 from bench.evaluation.metrics import Metric
 from bench.messages import one_line
 from bench.report.captions import caption, columns, footnotes, marked, row_name, star_means, tests
-from bench.report.comparison import Block
+from bench.report.marks import Block
 from bench.report.rows import Row
 
 _MARKS = {1: ("**", "**"), 2: ("<u>", "</u>")}

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from bench.report.captions import decimal
-from bench.report.comparison import Estimate
+from bench.report.marks import Estimate
 
 IMPOSSIBLE = "?"  # behind a number that no ranking can have
 

@@ -13,10 +13,10 @@ from bench.errors import UsageError, unknown
 from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, parse
 from bench.messages import flat_list
 from bench.report.captions import caption
-from bench.report.comparison import Block, Estimate, compared, synthetic
+from bench.report.comparable import select
+from bench.report.marks import Block, Estimate, compared, synthetic
 from bench.report.row_choice import choose
 from bench.report.rows import Row
-from bench.report.selection import select
 from bench.report.sheet import plain
 from bench.report.view import View
 from bench.store.results import Store
@@ -186,7 +186,7 @@ def table(
     seeds: Sequence[int] | None = None,
     models: Sequence[str] | None = None,
 ) -> Table:
-    """The comparison table of finished runs; see `selection.select` for which ones.
+    """The comparison table of finished runs; see `comparable.select` for which ones.
 
     Args:
         store: the results folder; unread where `from_dirs` names others.

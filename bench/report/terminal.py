@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bench.evaluation.metrics import Metric
 from bench.report.captions import Column, caption, columns, decimal, footnotes, row_name, star_means, tests
-from bench.report.comparison import Block, Estimate
+from bench.report.marks import Block, Estimate
 
 _NAME_WIDTH = 40  # longer names take several lines
 _STYLES = {1: "bold", 2: "underline"}

@@ -21,7 +21,7 @@ from bench.models.gensr.texts import TokenIds, padded, text_tokens, word_tokens,
 from bench.models.gensr.views import Alignment, Histories, IdleWeights, InterestView
 from bench.ranker.backbone_names import SMALL
 from bench.ranker.blocks.graph import TableConfig, click_table
-from bench.ranker.blocks.language import add_lora, lora_parameters
+from bench.ranker.blocks.lora import add_lora, lora_parameters
 from bench.ranker.blocks.pooling import masked_mean
 from bench.ranker.contract import Batch, Context, Representation, Stream, TorchRanker, TrainData
 from bench.ranker.registry import register

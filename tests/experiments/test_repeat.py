@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench.experiments.fit_files import DiskCheckpoints
+from bench.experiments.checkpoints import DiskCheckpoints
 from bench.store.results import Store
 
 recbole = pytest.importorskip("recbole", reason="ml-100k comes with RecBole (pip install --no-deps recbole==1.2.1)")

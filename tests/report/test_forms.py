@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 
-from bench.report.comparison import Estimate, Note
+from bench.report.marks import Estimate, Note
 from bench.report.table import Table, table
 
 from .results_by_hand import FIRST, cells, draws, one, three

@@ -192,7 +192,7 @@ def test_a_trained_model_at_chance_is_named(folder):
 
 
 def test_texts_test_only_what_they_show(folder, monkeypatch):
-    import bench.report.comparison as comparison
+    import bench.report.marks as comparison
 
     calls = []
     monkeypatch.setattr(comparison, "compare", lambda *given, true=comparison.compare: calls.append(1) or true(*given))

@@ -1,7 +1,7 @@
 """Jobs as tasks of a Ray cluster; a task keeps its job in a process of its own, as on this machine.
 
-Results and checkpoints lie in the results folder, which every node sees: a task of a lost node goes on elsewhere from the
-last checkpoint. A node that does not see them works on copies, see `node_files`.
+Results and checkpoints lie in the results folder, which every node must see: a task of a lost node goes on elsewhere from
+the last checkpoint.
 """
 
 import os

@@ -95,9 +95,9 @@ def clean(folder: Path) -> None:
 
 def _fitted(trial: Trial, plan: TrialPlan, folder: Path, listener: Callable[[Check], None]) -> float:
     """Fit and return the validation metric of the selected state."""
+    from bench.experiments.code_hash import fit_sources
     from bench.experiments.fitting import Fitting
     from bench.experiments.process import configure_torch
-    from bench.experiments.source_keys import fit_sources
     from bench.ranker import registry
 
     configure_torch(plan.threads)
@@ -128,7 +128,7 @@ def _opened(data: str) -> PreparedData:
 
 def _before_checkpoint(folder: Path) -> list[dict[str, Any]]:
     """Lines of the curve that the checkpoint has behind it, which no listener hears of again."""
-    from bench.experiments.fit_files import DiskCheckpoints
+    from bench.experiments.checkpoints import DiskCheckpoints
 
     curve, state = folder / "curve.jsonl", DiskCheckpoints(folder / "checkpoint.pt").load()
     if state is None or "stages" not in state or not curve.exists():

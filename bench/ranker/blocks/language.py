@@ -1,4 +1,4 @@
-"""T5 models inside a ranker: answers of one step, labels of one token, new tokens, LoRA.
+"""T5 models inside a ranker: answers of one step, labels of one token, new tokens.
 
 P prompts of T tokens each, width d, V words.
 """
@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from bench.ranker.context import Context
 
 
 def encode(lm: Any, vectors: Tensor, mask: Tensor) -> Tensor:
@@ -105,32 +103,6 @@ class ExtraVocabulary(nn.Module):
         self.first = len(words)
         self.input = nn.Parameter(_like(words, size, generator))  # (N, d)
         self.output = self.input if head is words else nn.Parameter(_like(head, size, generator))  # (N, d)
-
-
-def add_lora(lm: Any, context: Context, *, rank: int, alpha: int, dropout: float, targets: list[str]) -> None:
-    """Put low-rank adapters into a language model, in place (Hu et al., ICLR 2022; `peft`). At first they change nothing.
-
-    The weights of the language model get no gradient any more; `lora_parameters` are those that do.
-
-    Args:
-        lm: the language model.
-        context: of the model; the start derives from its seed.
-        rank: of the adapters.
-        alpha: their products are scaled by alpha / rank.
-        dropout: of what they read.
-        targets: names of the linear layers, such as "q" and "v".
-    """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, bias="none")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.generator("lora").initial_seed())
-        inject_adapter_in_model(config, lm)
-
-
-def lora_parameters(lm: Any) -> list[nn.Parameter]:
-    """The weights of the adapters."""
-    return [parameter for name, parameter in lm.named_parameters() if "lora_" in name]
 
 
 def _attention(mask: Tensor) -> Tensor | None:

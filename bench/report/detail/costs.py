@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bench.report.comparison import Block
+from bench.report.marks import Block
 from bench.report.rows import RankedRun
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.errors import RunError
 from bench.messages import first_line
-from bench.report.comparison import Block
+from bench.report.marks import Block
 from bench.store.results import CURVE, checked_file
 
 MOST_POINTS = 120  # of one curve; more cannot be told apart on a page

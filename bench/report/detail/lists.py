@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from bench.errors import RunError
 from bench.evaluation.beyond_accuracy import BeyondAccuracy, agreement, beyond_accuracy
 from bench.evaluation.top_lists import TopLists
-from bench.report.comparison import Block
 from bench.report.detail.data import TableData, task_code
+from bench.report.marks import Block
 from bench.store.results import read_lists
 
 

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 
 from bench.evaluation.metrics import PRIMARY
-from bench.report.comparison import Block
+from bench.report.marks import Block
 from bench.store.results import read_ranks
 
 

@@ -16,8 +16,8 @@ from bench.evaluation.metrics import PRIMARY
 from bench.evaluation.ranks import Ranks
 from bench.evaluation.top_lists import TopLists
 from bench.messages import shortened
-from bench.report.comparison import Block
 from bench.report.detail.data import TableData
+from bench.report.marks import Block
 
 HISTORY = 12  # last events that are shown
 _TEXT = 70  # letters of an item's text

@@ -10,8 +10,8 @@ from bench.data.history import Window
 from bench.evaluation.metrics import PRIMARY
 from bench.evaluation.ranks import Ranks
 from bench.evaluation.significance import mean_over_seeds
-from bench.report.comparison import Block
 from bench.report.detail.data import TableData
+from bench.report.marks import Block
 
 _EDGES = (0, 1, 5, 20, 100)
 _COUNTS = ("0", "1 to 4", "5 to 19", "20 to 99", "100 or more")

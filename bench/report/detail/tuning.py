@@ -1,6 +1,6 @@
 """Searches of settings behind a table: those of its models on its data, with every trial that is over."""
 
-from bench.report.comparison import Block
+from bench.report.marks import Block
 from bench.store.results import Store
 from bench.store.studies import Study, studies
 

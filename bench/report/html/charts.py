@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.evaluation.metrics import PRIMARY
-from bench.report.comparison import LEVEL
 from bench.report.detail.costs import KINDS, Cost
 from bench.report.detail.curves import Point
 from bench.report.detail.other_candidates import BothWays
 from bench.report.detail.strata import Strata
+from bench.report.marks import LEVEL
 from bench.report.pairs import PairMatrix
 from bench.store.studies import Study
 

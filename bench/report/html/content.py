@@ -7,7 +7,6 @@ from typing import Any
 
 from bench.evaluation.metrics import PRIMARY, Metric
 from bench.report.captions import caption, decimal, row_name, star_means
-from bench.report.comparison import Block
 from bench.report.detail.costs import KINDS, Cost, costs
 from bench.report.detail.curves import curves
 from bench.report.detail.data import TableData, open_table_data
@@ -19,6 +18,7 @@ from bench.report.detail.tuning import searches
 from bench.report.findings import Finding, of_table
 from bench.report.html import charts as drawn
 from bench.report.html.charts import Chart
+from bench.report.marks import Block
 from bench.report.pairs import PairMatrix
 
 

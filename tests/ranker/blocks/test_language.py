@@ -9,14 +9,13 @@ from bench.data.catalog import Catalog
 from bench.ranker import backbone
 from bench.ranker.blocks.language import (
     ExtraVocabulary,
-    add_lora,
     answer,
     decode,
     encode,
     label_token,
-    lora_parameters,
     word_scale,
 )
+from bench.ranker.blocks.lora import add_lora, lora_parameters
 from bench.ranker.contract import Context
 
 
