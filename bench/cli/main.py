@@ -31,7 +31,7 @@ COMMANDS = {
     "models": "List the models, or check one against the contract.",
     "data": "List, fetch, check, prepare and describe data sets.",
     "candidates": "Export the candidate lists, or import your own.",
-    "scores": "Import scores that were computed elsewhere on the same candidates.",
+    "scores": "Import scores that were computed elsewhere; export best lists.",
     "audit": "Find numbers that cannot be right.",
     "analyze": "Mutual information, parameter space, gradients, ablation, sweep.",
     "runs": "List and remove finished runs.",

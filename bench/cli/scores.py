@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from bench.store.results import Store
 
 
-@click.group(
-    "scores", cls=options.Group, short_help="Import scores that were computed elsewhere on the same candidates."
-)
+@click.group("scores", cls=options.Group, short_help="Import scores that were computed elsewhere; export best lists.")
 def command() -> None:
     """Scores of models outside bench."""
 
@@ -31,6 +29,8 @@ def command() -> None:
 @options.debug
 def import_(path: Path, name: str, seed: int, out: Path, **given: Any) -> None:
     """Rank somebody's own scores: columns row, item and score, one line for every line of `bench candidates export`.
+
+    A file that ends in .trec is read as a TREC run (query Q0 document rank score name) with rows as queries.
 
     Give the options of the export. Where the file has rows of one task only, the model serves that task.
 
@@ -49,6 +49,31 @@ def import_(path: Path, name: str, seed: int, out: Path, **given: Any) -> None:
     record = import_scores(store, prepared, candidates, path, name, seed, tasks=tasks)
     served = " and ".join(record.tasks)
     print(f"{record.id}: {one_line(name)} on {candidates.label} ({served}); {_where_shown(store, record, out)}")
+
+
+@command.command("export", short_help="Write a run's best lists for trec_eval, ir_measures or ranx.")
+@click.argument("run", metavar="RUN")
+@click.option("--to", "folder", required=True, type=options.PATH, metavar="DIR", help="Folder for the two files.")
+@click.option("--candidates", type=options.Text(), metavar="KIND", help="Where lists on several are kept.")
+@click.option("--format", "form", type=click.Choice(["trec"]), default="trec", show_default=True, help="Of the files.")
+@options.out
+@options.data
+@options.debug
+def export(run: str, folder: Path, candidates: str | None, form: str, out: Path, data: Path | None) -> None:
+    """Write run.trec, the ten best candidates of every row, and qrels.trec, the clicked items.
+
+    The run must keep its lists: `bench run --top-lists`, or `bench evaluate RUN --candidates uniform --top-lists`.
+    Metrics up to the cut-off 10 computed from the files are those of `bench table`, but for rows with ties at the
+    clicked item: there a list keeps one order, and the table has the mean over all of them.
+
+    \b
+    bench scores export popularity-s0 --to exported
+    """
+    from bench.experiments.trec_export import JUDGEMENTS, RUN, export_run
+    from bench.store.results import Store
+
+    record, evaluation, rows = export_run(Store(out), run, folder, candidates, data)
+    print(f"{record.id} on {evaluation.label}: {rows:,} rows in {folder / RUN} and {folder / JUDGEMENTS} ({form})")
 
 
 def _where_shown(store: "Store", record: "RunRecord", out: Path) -> str:

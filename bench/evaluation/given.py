@@ -25,6 +25,7 @@ from bench.errors import RunError
 from bench.evaluation.candidates import CandidateSet
 
 SUFFIXES = (".parquet", ".csv")
+TREC = ".trec"  # of a run in the format of trec_eval
 _ID_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer)
 
 
@@ -39,7 +40,9 @@ class LongTable:
         return len(next(iter(self.columns.values())))
 
     def place(self, index: int) -> str:
-        """Where an entry stands: line of a CSV (the header is line 1), entry of a Parquet file (from 0)."""
+        """Where an entry stands: line of a CSV (the header is line 1) or a TREC run, entry of a Parquet file (from 0)."""
+        if self.path.suffix == TREC:
+            return f"line {index + 1}"
         return f"line {index + 2}" if self.path.suffix == ".csv" else f"entry {index}"
 
     def codes(self, column: str, known: pd.Index) -> np.ndarray:
@@ -119,9 +122,14 @@ def read_lists(path: Path, split: LogSplit, tasks: tuple[str, ...]) -> Candidate
 def row_ids(split: LogSplit, rows: np.ndarray) -> np.ndarray:
     """(R,) str: a name for each event row that other programs can carry; `rows` ascending, whole tasks of a part."""
     events = split.log.events
-    task = pd.Series(np.asarray(TASKS, dtype=object)[events.task[rows]])
-    user = pd.Series(np.asarray(split.log.users.id, dtype=object)[events.user[rows]])
-    names = task + ":" + user + ":" + pd.Series(events.event_id[rows]).astype(str)
+    return row_names(split, events.task[rows], events.user[rows], events.event_id[rows])
+
+
+def row_names(split: LogSplit, task: np.ndarray, user: np.ndarray, event_id: np.ndarray) -> np.ndarray:
+    """`row_ids` from the columns of ranks, (R,) each, in the order in which the rows were ranked."""
+    tasks = pd.Series(np.asarray(TASKS, dtype=object)[task])
+    users = pd.Series(np.asarray(split.log.users.id, dtype=object)[user])
+    names = tasks + ":" + users + ":" + pd.Series(event_id).astype(str)
     repeat = names.groupby(names, sort=False).cumcount()
     return names.where(repeat == 0, names + ":" + (repeat + 1).astype(str)).to_numpy(object)
 

@@ -107,7 +107,7 @@ def open_run(
     from bench.experiments.fitting import Fitting
     from bench.experiments.process import configure_torch
 
-    prepared = _data_of(record, opened, data)
+    prepared = data_of(record, opened, data)
     configure_torch(record.threads)
     cls = registry.get(record.model)
     code = fit_sources(cls.__module__, "backbone" in record.config)
@@ -126,7 +126,7 @@ def open_run(
     )
 
 
-def _data_of(record: RunRecord, opened: "dict[str, PreparedData]", root: str | Path | None) -> "PreparedData":
+def data_of(record: RunRecord, opened: "dict[str, PreparedData]", root: str | Path | None) -> "PreparedData":
     """The data that a run was fitted on, opened once.
 
     Raises:

@@ -12,8 +12,9 @@ import numpy as np
 from bench.data.log import TASKS, file_sha256
 from bench.errors import RunError, UsageError
 from bench.evaluation.candidates import CandidateSet
-from bench.evaluation.given import LongTable, as_numbers, read_long, row_codes, row_ids
+from bench.evaluation.given import TREC, LongTable, as_numbers, read_long, row_codes, row_ids
 from bench.evaluation.ranks import Ranks
+from bench.evaluation.trec import read_run
 from bench.experiments.candidate_export import keys
 from bench.experiments.prepared_data import PreparedData
 from bench.messages import one_line
@@ -57,7 +58,7 @@ def import_scores(
     *,
     tasks: tuple[str, ...] | None = None,
 ) -> RunRecord:
-    """Rank a file of scores (columns row, item, score) and keep the ranks as a run.
+    """Rank a file of scores (columns row, item, score, or a TREC run) and keep the ranks as a run.
 
     Within a task every (row, item) of the candidates must be there exactly once. Without `tasks` the file may leave out
     a task as a whole; with them it must have those tasks, and lines of another one are left aside. Scores are compared
@@ -135,7 +136,7 @@ def rank_scores(
     path: Path, prepared: PreparedData, candidates: CandidateSet, tasks: tuple[str, ...] | None = None
 ) -> Ranks:
     """Ranks of a file of scores; see `import_scores`."""
-    table = read_long(path, ("row", "item", "score"), numbers=("score",))
+    table = read_run(path) if path.suffix == TREC else read_long(path, ("row", "item", "score"), numbers=("score",))
     split, events, width = prepared.split, prepared.log.events, len(prepared.log.items) + 1
     row, item = row_codes(table, split, candidates.rows)
     score, broken = as_numbers(table, "score")
@@ -216,6 +217,7 @@ def _mismatch(
     missing = pair[np.minimum(np.searchsorted(pair, expected), len(pair) - 1)] != expected
     if missing.any():
         problems.append(
-            f"{int(missing.sum()):,} (row, item) pairs have no score, first {name(int(expected[missing][0]))}"
+            f"{int(missing.sum()):,} (row, item) pairs have no score, first {name(int(expected[missing][0]))}; a list of "
+            "the best alone does not say where the clicked item stands when it is not among them"
         )
     return problems

@@ -43,7 +43,7 @@ def _table(sheet: Sheet) -> str:
     if sheet.grouped:
         spans = sheet.spans(columns[sheet.stubs :])
         groups = "".join(f'<th class="group" colspan="{count}">{escape(title)}</th>' for title, count in spans)
-        lines.append("<tr>" + '<th class="name"></th>' * sheet.stubs + groups + "</tr>")
+        lines.append("<tr>" + "<td></td>" * sheet.stubs + groups + "</tr>")
     stubs, numbers = sheet.header[: sheet.stubs], sheet.header[sheet.stubs :]
     names = [f'<th scope="col" class="name">{escape(title)}</th>' for title in stubs]
     names += [f'<th scope="col">{escape(title)}</th>' for title in numbers]

@@ -68,6 +68,39 @@ def test_scores_on_other_candidates_name_the_table_that_shows_them(results, benc
     assert first.endswith("split leave-one-out, mode disjoint, seed 0") and "budget" not in first
 
 
+def test_exported_lists_have_the_figures_of_the_ranks_in_ir_measures(results, bench) -> None:
+    ir_measures = pytest.importorskip("ir_measures", reason="ir_measures is not installed (pip install -e .[dev])")
+    from bench.evaluation.metrics import parse
+    from bench.store.results import Store, read_ranks
+
+    words = ("scores", "export", "popularity-s0", "--to", "exported", "--data", results.data)
+    refused = results.bench(*words)
+    assert refused.exit_code == 2 and "--top-lists" in refused.stderr
+    done = results.bench(
+        "evaluate", "popularity-s0", "--candidates", "uniform", "--top-lists", "--data", results.data, "--quiet"
+    )
+    assert done.exit_code == 0, done.output
+    done = results.bench(*words)
+    assert done.exit_code == 0 and "1,886 rows" in done.stdout, done.output
+    folder, record = Store(results.out).find("popularity-s0")
+    ranks = read_ranks(folder, next(each for each in record.evaluations.values() if each.lists))
+    run = list(ir_measures.read_trec_run("exported/run.trec"))
+    judgements = list(ir_measures.read_trec_qrels("exported/qrels.trec"))
+    assert len(run) == 18_860 and len(judgements) == 1_886
+    rows = [each.query_id for each in judgements]
+    assert [row.split(":")[0] for row in rows] == [("rec", "search")[code] for code in ranks.task]
+    names = {"R@5": ir_measures.R @ 5, "R@10": ir_measures.R @ 10, "N@10": ir_measures.nDCG @ 10}
+    found = {name: {} for name in names}
+    by_measure = {str(measure): name for name, measure in names.items()}
+    for each in ir_measures.iter_calc(list(names.values()), judgements, run):
+        found[by_measure[str(each.measure)]][each.query_id] = each.value
+    clear = ranks.tied == 0
+    assert clear.sum() > 900
+    for name in names:
+        theirs = np.array([found[name][row] for row in rows])
+        assert np.abs(theirs - ranks.values(parse(name)))[clear].max() < 1e-9
+
+
 def test_lists_of_ones_own_are_kept_and_ranked(results, bench) -> None:
     selection = ("--dataset", "ml-100k", "--data", results.data)
     assert bench("candidates", "export", *selection, "--tasks", "rec", "--out", "lists.parquet").exit_code == 0

@@ -66,6 +66,32 @@ def test_ranks_of_a_file_are_those_of_the_scores(prepared, lists, tmp_path: Path
     assert (ranks.candidates == 10).all()
 
 
+def test_a_trec_run_with_every_candidate_has_the_ranks_of_its_scores(prepared, lists, tmp_path: Path) -> None:
+    table = exported(prepared, lists, tmp_path / "lists.csv")
+    scores = np.random.default_rng(1).normal(size=lists.items.shape)
+    # The rank is wrong on purpose: as in trec_eval the score orders.
+    lines = [
+        f"{row} Q0 {item} 1 {score!r} theirs"
+        for row, item, score in zip(table["row"], table["item"], scores.ravel().tolist(), strict=True)
+    ]
+    path = tmp_path / "theirs.trec"
+    path.write_text("\n".join(lines) + "\n")
+    ranks = rank_scores(path, prepared, lists)
+    better, tied = count(scores.astype(np.float32), lists.position)
+    assert np.array_equal(ranks.better, better) and not tied.any() and not ranks.tied.any()
+    path.write_text("\n".join(line for number, line in enumerate(lines) if number % 10) + "\n")
+    with pytest.raises(RunError, match="a list of the best alone does not say where the clicked item stands"):
+        rank_scores(path, prepared, lists)
+    for bad, words in (
+        ("a Q0 b 1 .5", "line 2: 5 fields"),
+        ("a Q0 b 1 high x", "could not convert string to float: 'high'"),
+        ("a Q0 b 1 nan x", "no finite number|row"),
+    ):
+        path.write_text(lines[0] + "\n" + bad + "\n")
+        with pytest.raises(RunError, match=words):
+            rank_scores(path, prepared, lists)
+
+
 def test_differences_below_float32_make_no_ties(prepared, lists, tmp_path: Path) -> None:
     table = exported(prepared, lists, tmp_path / "lists.parquet")
     scored(table, 1 + np.tile(np.arange(10), len(lists)) * 1e-12).to_csv(tmp_path / "s.csv", index=False)

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from scipy import stats
 
 from bench.cli.main import main
@@ -18,6 +19,7 @@ from bench.report.published import _VALUES, published
 from bench.report.table import table
 
 from .results_by_hand import draws, three
+from .test_forms import HOSTILE
 
 KINDLE = "amazon-kindle"
 
@@ -254,3 +256,20 @@ def test_every_view_has_every_form(folder, capsys, words, form):
         assert not caught.code
     shown = capsys.readouterr().out
     assert "N@10" in shown and ("\\begin" in shown) == (form == "latex") and ("<html" in shown) == (form == "html")
+
+
+def test_hostile_names_come_out_as_typed_in_every_view(folder):
+    runs = [folder.run(f"m{i}", draws(i, 9), title=f"{i}. {title}") for i, title in enumerate(HOSTILE)]
+    folder.command(*runs)
+    result = table(folder.store)
+    for view in (result.layout("paper"), result.layout("narrow"), result.against("m3"), result.compare("m3", "m7")):
+        for color in (False, True):
+            text = re.sub(r"\033\[[0-9;]*m", "", view.text(60, color))
+            assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+            assert max(cell_len(line) for line in text.splitlines()) <= 60
+        lines = [line for line in view.markdown().splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+        latex = view.latex()
+        assert r"\input{" not in latex and not re.search(r"(?m)^[\[*]", latex)
+        assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
+        assert "<img" not in view.html() + view.markdown()
