@@ -1,7 +1,5 @@
 """A job: one fit and its ranking as plain data, carried out by `execute` in any process that sees the folders."""
 
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import BenchError, RunError
+from bench.experiments.fit_key import fit_key
 from bench.experiments.prepared_data import CandidateChoice, DataChoice, candidates_of, open_choice
 from bench.experiments.progress import FitView, Reporter
 from bench.store import environment
@@ -47,21 +46,8 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Identity of the fit, 64 hex digits: everything that its result depends on, and nothing else."""
-        parts = {
-            "data": self.data.fingerprint,
-            "split": self.data.split,
-            "validation rows": self.validation_rows,
-            "model": self.model,
-            "config": self.config,
-            "tasks": self.tasks,
-            "budget": self.budget,
-            "device": self.device.partition(":")[0],
-            "threads": self.threads,
-            "seed": self.seed,
-            "code": self.code,
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+        """Identity of the fit, see `fit_key`."""
+        return fit_key(self)
 
     @property
     def id(self) -> str:
