@@ -46,7 +46,7 @@ def small(make_log) -> LogSplit:
     return split(make_log(n_users=20, n_items=130, length=16))
 
 
-def made(name: str, sp: LogSplit, seed: int = 0, **config: Any) -> Ranker:
+def build_model(name: str, sp: LogSplit, seed: int = 0, **config: Any) -> Ranker:
     cls = registry.get(name)
     return cls(
         cls.Config(**{"batch_size": 64, "history_rec": 6} | config), Context(Catalog(sp.log), seed=seed, tasks=("rec",))
@@ -55,7 +55,7 @@ def made(name: str, sp: LogSplit, seed: int = 0, **config: Any) -> Ranker:
 
 def ready(name: str, sp: LogSplit, **config: Any) -> Ranker:
     """Built and with random weights, biases included, so that nothing is equal because it is zero."""
-    model = made(name, sp, **config)
+    model = build_model(name, sp, **config)
     train = TrainData(Batches(sp), ("rec",), 0)
     model.precompute(train)
     if name == "recbole:Pop":
@@ -163,7 +163,7 @@ def test_a_single_row_is_no_batch_for_batch_normalisation(small):
 @needs_recbole
 def test_fresh_losses(small):
     def fresh(name: str, **config: Any) -> float:
-        model = made(name, small, **config)
+        model = build_model(name, small, **config)
         model.precompute(TrainData(Batches(small), ("rec",), 0))
         torch.manual_seed(0)
         result = model.train().loss(training(model, small))
@@ -251,7 +251,7 @@ def test_propagated_embeddings_do_not_outlive_their_weights(name, small):
 @pytest.mark.parametrize("name", [*SEQUENTIAL, *GENERAL, "recbole:NCEPLRec", "recbole:NNCF"])
 def test_state_restores_the_scores(name, small):
     model = ready(name, small)
-    fresh = made(name, small, seed=7)
+    fresh = build_model(name, small, seed=7)
     fresh.load_state({key: value.clone() for key, value in model.state().items()})
     batch = exam(model, small)
     assert torch.equal(scores(model, batch), scores(fresh.eval(), batch))
@@ -262,14 +262,14 @@ def test_state_restores_the_scores(name, small):
 def test_fit_learns_and_repeats_itself(name, small):
     def fit() -> tuple[Ranker, dict[str, Any]]:
         settings = {"epochs": 2, "patience": 2}
-        model = made(name, small, **settings)
+        model = build_model(name, small, **settings)
         valid = RowValidation(Batches(small), ("rec",), model.window) if name != "recbole:Pop" else None
         return model, model.fit(TrainData(Batches(small), ("rec",), 0), valid)
 
     (one, facts), (two, _) = fit(), fit()
     assert facts["epochs"] in (1, 2)
     assert all(torch.equal(a, b) for a, b in zip(one.state().values(), two.state().values(), strict=True))
-    fresh = made(name, small)
+    fresh = build_model(name, small)
     fresh.precompute(TrainData(Batches(small), ("rec",), 0))
     before, after = fresh.state(), one.state()
     assert before.keys() != after.keys() or any(not torch.equal(before[key], after[key]) for key in before)
@@ -277,7 +277,7 @@ def test_fit_learns_and_repeats_itself(name, small):
 
 @needs_recbole
 def test_pop_counts_the_training_clicks(small):
-    model = made("recbole:Pop", small)
+    model = build_model("recbole:Pop", small)
     model.fit(TrainData(Batches(small), ("rec",), 0), None)
     counts = np.bincount(small.log.events.item[small.rows("train", "rec")], minlength=len(small.log.items) + 1)
     # RecBole adds 1 to an item once a batch, however often it was clicked in it.
@@ -291,14 +291,14 @@ def test_shipped_defaults_and_options(small):
     assert shipped["layer_norm_eps"] == 1e-12 and isinstance(shipped["layer_norm_eps"], float)
     assert recbole_data.settings("LightGCN", {"n_layers": 3})["n_layers"] == 3
     assert recbole_data.settings("LightGCN", {})["absent"] is None
-    model = made("recbole:SASRec", small, options={"hidden_size": 32, "n_heads": 4})
+    model = build_model("recbole:SASRec", small, options={"hidden_size": 32, "n_heads": 4})
     assert model.net.item_embedding.weight.shape == (len(small.log.items) + 1, 32)
     evidence = json.loads(json.dumps(model.evidence()))
     assert (evidence["recbole"], evidence["recbole settings"]["hidden_size"]) == ("1.2.1", 32)
     with pytest.raises(UsageError, match="'hidden_sise'; did you mean hidden_size"):
-        made("recbole:SASRec", small, options={"hidden_sise": 32})
+        build_model("recbole:SASRec", small, options={"hidden_sise": 32})
     with pytest.raises(UsageError, match="history_rec must be at least 2"):
-        made("recbole:BERT4Rec", small, history_rec=1)
+        build_model("recbole:BERT4Rec", small, history_rec=1)
     with pytest.raises(UsageError, match="needs negatives"):
         model = ready("recbole:BPR", small)
         batch = training(model, small)
@@ -336,7 +336,7 @@ def test_without_recbole_one_line_says_what_to_install(small, monkeypatch):
     try:
         for name in ("recbole:SASRec", "sasrec"):
             with pytest.raises(RunError) as caught:
-                made(name, small)
+                build_model(name, small)
             line = str(caught.value)
             assert "pip install --no-deps recbole==1.2.1" in line and "bench[recbole]" in line and "\n" not in line
     finally:

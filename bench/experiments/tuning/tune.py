@@ -265,7 +265,7 @@ class _Search:
                     self._request.validation_rows,
                 ),
                 self._next,
-                self._told,
+                self._tell_proposals,
                 self._over,
                 most=self._request.trials + self._request.spread,
                 at_once=self._request.jobs,
@@ -338,7 +338,7 @@ class _Search:
             vars(stored) if stored is not None else None,
         )
 
-    def _told(self, number: int, value: float | None) -> None:
+    def _tell_proposals(self, number: int, value: float | None) -> None:
         if number >= 0:
             self._proposals.tell(number, value)
 
