@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.evaluation.finding import Finding
 from bench.evaluation.metrics import PRIMARY, Metric
 from bench.report.captions import caption, decimal, row_name, star_means
 from bench.report.detail.costs import KINDS, Cost, costs
@@ -15,7 +16,7 @@ from bench.report.detail.other_candidates import BothWays, both_ways
 from bench.report.detail.single_rows import SingleRows, single_rows
 from bench.report.detail.strata import Strata, strata
 from bench.report.detail.tuning import searches
-from bench.report.findings import Finding, of_table
+from bench.report.findings import of_table
 from bench.report.html import charts as drawn
 from bench.report.html.charts import Chart
 from bench.report.marks import Block
