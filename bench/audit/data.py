@@ -70,7 +70,7 @@ def copies(prepared: PreparedData, candidates: CandidateSet) -> Iterator[Finding
                 f"in {own.mean():.1%} of {len(own):,} test rows; copying the history has R@10 {hit:.3f}, chance {chance:.3f}",
                 "give the twin events of one act the same event id, and remove repeated pairs of user and item",
             )
-        elif hit < chance - 4 * deviation:
+        elif hit < chance - 3 * deviation:
             yield Finding(
                 "warning",
                 "copies",

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.audit.data import popularity_ranks
 from bench.data.batch import Batch
 from bench.errors import UsageError
-from bench.evaluation.candidates import NEGATIVES, CandidateSet, draw, seen_items
+from bench.evaluation.candidates import CandidateSet, draw
 from bench.evaluation.finding import Finding
 from bench.evaluation.metrics import PRIMARY, PerUser
 from bench.evaluation.ranks import Ranks
@@ -45,9 +45,11 @@ class Measured:
 
     def __init__(self, fitting: "Fitting", model: Ranker, rows: int, strategy: str = "uniform", seed: int = 0):
         self.fitting, self.model, self.rows, self.seed = fitting, model, rows, seed
-        split = fitting.prepared.split
-        left = len(split.log.items) - seen_items(split).count(split.log.events.user).max(initial=0)
-        self.strategy = strategy if left >= NEGATIVES else "full"
+        self.strategy = strategy
+        try:
+            draw(fitting.prepared.split, "test", fitting.tasks, strategy, seed, limit=rows)
+        except UsageError:
+            self.strategy = "full"
         self._true: dict[str, Ranks] = {}
 
     def candidates(self, task: str, part: str = "test", seed: int | None = None) -> CandidateSet:

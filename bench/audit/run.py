@@ -131,7 +131,7 @@ def examined(fitting: "Fitting", model: "Ranker", record: RunRecord, rows: int) 
         strategy, drawn = "uniform", False
     measured = inputs.Measured(fitting, model, rows, strategy, evaluation.seed if drawn else 0)
     try:
-        if drawn:
+        if drawn and measured.strategy == strategy:
             yield from _reproduced(measured, fitting.folder, evaluation, label)
         yield from inputs.findings(measured, label, run.reads)
     except RunError as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.evaluation.finding import Finding, Severity, in_order, of_record
 from bench.evaluation.metrics import PRIMARY
-from bench.messages import comma_list
+from bench.messages import comma_list, one_line
 from bench.report.marks import LEVEL, Block, Note
 
 # How each kind of remark under a table reads as a finding: severity, name of the check, what to do.
@@ -41,6 +41,23 @@ def of_table(blocks: Sequence[Block], audits: bool = True) -> list[Finding]:
     if audits:
         found += [finding for block in blocks for finding in of_audits(block)]
     return in_order([*found, *_sampled_against_full(blocks)])
+
+
+def attach(blocks: Sequence[Block]) -> None:
+    """Give each block the findings that stand under it beside its remarks: those of audits, ranks and other candidates."""
+    reversed_orders = list(_sampled_against_full(blocks))
+    for block in blocks:
+        labels = {row.label for row in block.group.rows}
+        across = [each for each in reversed_orders if set(each.rows) <= labels]
+        own = [*_degenerate(block), *of_audits(block), *across]
+        block.findings = in_order(finding for finding in own if finding.severity != "note")
+
+
+def of_row(block: Block, label: str) -> str:
+    """What stands under a block of one of its rows, the remarks and the findings, for a record."""
+    remarks = [note.text for note in block.notes if label in note.rows]
+    found = [f"{each.severity}: {each.sentence}" for each in block.findings if label in each.rows]
+    return one_line("; ".join([*remarks, *found]))
 
 
 def of_audits(block: Block) -> list[Finding]:

@@ -14,6 +14,7 @@ from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, parse
 from bench.messages import flat_list
 from bench.report.captions import caption
 from bench.report.comparable import select
+from bench.report.findings import attach, of_row
 from bench.report.marks import Block, Estimate, compared, synthetic
 from bench.report.row_choice import choose
 from bench.report.rows import Row
@@ -220,6 +221,7 @@ def table(
         groups = choose(groups, models)
     blocks = [compared(group, chosen, tuple(tasks or TASKS)) for group in groups]
     blocks = [block for block in blocks if block.estimates]
+    attach(blocks)
     if not blocks:
         raise UsageError(f"no finished run has rows for {' or '.join(tasks or TASKS)}; see `bench runs list`")
     return Table(blocks, chosen, chosen if metrics else SHOWN)
@@ -232,7 +234,6 @@ def markdown(store: Store) -> str:
 
 def _record(block: Block, row: Row, task: str, metric: Metric, estimate: Estimate) -> dict[str, Any]:
     group, against, nan = block.group, estimate.against, float("nan")
-    about = [note.text for note in block.notes if row.label in note.rows]
     return {
         "dataset": group.dataset["name"],
         "task": task,
@@ -269,6 +270,6 @@ def _record(block: Block, row: Row, task: str, metric: Metric, estimate: Estimat
         "seeds": flat_list(row.seeds),
         "budget": flat_list(sorted({run.record.budget for run in row.runs})),
         "synthetic": synthetic(group.dataset),
-        "notes": "; ".join(about),
+        "notes": of_row(block, row.label),
         "runs": flat_list([run.record.id for run in row.runs]),
     }

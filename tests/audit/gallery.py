@@ -102,9 +102,14 @@ class CopiesTheHistory(Sound):
 USERS, CLUSTERS, EACH, LENGTH = 110, 6, 30, 14
 
 
-def tastes(days: bool = False, twins: float = 0.0) -> Log:
+def tastes(days: bool = False, again: float = 0.0) -> Log:
     """A log that is learnt within seconds: users keep to a cluster of items in half of their acts, the query of a search
-    names the cluster of its item."""
+    names the cluster of its item.
+
+    Args:
+        days: cut the times to weeks, so that many events share one.
+        again: share of users whose last recommendation and last search are on items that they touched before.
+    """
     rng = np.random.default_rng(0)
     n_items = CLUSTERS * EACH
     user = np.repeat(np.arange(USERS), LENGTH)
@@ -115,6 +120,10 @@ def tastes(days: bool = False, twins: float = 0.0) -> Log:
         order = rng.permutation(LENGTH)
         items.append(np.concatenate([own, search])[order])
         tasks.append((np.arange(LENGTH) >= len(own)).astype(int)[order])
+        if each < again * USERS:
+            for kind in (0, 1):
+                places = np.flatnonzero(tasks[-1] == kind)
+                items[-1][places[-1]] = items[-1][places[0]]
     item, task = np.concatenate(items), np.concatenate(tasks)
     time = np.tile(np.arange(LENGTH), USERS) * 1_000_000 + user
     if days:

@@ -5,8 +5,6 @@ import shutil
 import pytest
 
 from bench.audit.run import examined
-from bench.data.sources import SourceEntry
-from bench.data.split import split
 from bench.evaluation.candidates import draw
 from bench.experiments.fitting import Fitting
 from bench.experiments.prepared_data import PreparedData
@@ -25,11 +23,7 @@ from ..broken_twins import (
     Sound,
 )
 from . import gallery
-
-
-def prepared_of(log) -> PreparedData:
-    entry = SourceEntry("tastes", "Tastes", "", "leave-one-out", "", "item", "", "bench")
-    return PreparedData("tastes", entry, {}, log, split(log))
+from .prepared import loud, prepared_of
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +35,7 @@ def prepared() -> PreparedData:
 def trained(prepared, tmp_path_factory):
     """The sound twin, fitted once; every other one has its weights."""
     folder = tmp_path_factory.mktemp("sound")
-    config = Sound.Config(epochs=12, batch_size=64, patience=99, lr=3e-2)
+    config = Sound.Config(epochs=10, batch_size=64, patience=99, lr=3e-2)
     fitting = Fitting("sound", Sound, config, ("rec", "search"), 0, prepared, "cpu", 1, folder)
     model, facts, evidence = fitting.fit(FitView())
     return model.state(), facts, evidence, checksums(folder), config, folder
@@ -69,13 +63,8 @@ def twin(cls, prepared, trained, folder):
     return fitting, model, record
 
 
-def loud(findings):
-    """Checks that found something grave, in the order of the findings."""
-    return [finding.check for finding in findings if finding.severity != "note"]
-
-
 def audited(cls, prepared, trained, folder):
-    return list(examined(*twin(cls, prepared, trained, folder), rows=110))
+    return list(examined(*twin(cls, prepared, trained, folder), rows=80))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.evaluation.finding import Finding
+from bench.evaluation.finding import Finding, in_order
 from bench.evaluation.metrics import PRIMARY, Metric
 from bench.report.captions import caption, decimal, row_name, star_means
 from bench.report.detail.costs import KINDS, Cost, costs
@@ -120,7 +120,7 @@ def block_content(
         title=f"{block.group.dataset.get('title') or block.group.dataset['name']}, {block.group.candidates.label}",
         caption=caption(block),
         labels=labels,
-        findings=of_table([block]),
+        findings=in_order([*of_table([block]), *block.findings]),
         remarks=[note for note in block.group.notes if not note.startswith("failed: ")],
         sections=sections,
         rows=rows,
