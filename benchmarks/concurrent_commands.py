@@ -72,7 +72,7 @@ def run_on_ray(folder: Path, workers: int, model: str) -> list[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
     place = tempfile.mkdtemp(prefix="rt", dir="/tmp")  # short, for the paths of sockets
     start = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", f"--num-cpus={workers}"]
     start += ["--node-ip-address=127.0.0.1", "--object-store-memory=200000000", f"--temp-dir={place}", "--block"]
