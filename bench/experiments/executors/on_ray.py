@@ -194,21 +194,20 @@ def _work(
 ) -> JobResult | apart.Returned | BenchError:
     """The task: one job, its messages, and its end as a value."""
     messages: list[tuple[int, Message]] = []
-    sent = time.monotonic()
+    flushed = time.monotonic()
 
     def hear(message: Message) -> None:
-        nonlocal sent
         messages.append((number, message))
         # Rare ones at once, the steps of a training together.
-        if message[0] not in ("step", "ranking") or time.monotonic() - sent > _POLL:
+        if message[0] not in ("step", "ranking") or time.monotonic() - flushed > _POLL:
             flush()
 
     def flush() -> None:
-        nonlocal sent
+        nonlocal flushed
         if messages:
             mailbox.put.remote(messages.copy())
             messages.clear()
-        sent = time.monotonic()
+        flushed = time.monotonic()
 
     granted = {name: os.environ[name] for name in _GRANTED if name in os.environ}
     away = sent is not None and not sent.folders.seen()
