@@ -142,7 +142,7 @@ def cluster(address: str | None, cores: int) -> Iterator[Any]:
         else:
             del quiet["include_dashboard"]
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones, too, where a node does not start in time
         raise RunError(f"no Ray cluster at {address or 'this machine'}: {first_line(error)}") from error
     try:
         if main:  # Ray has put its own handler there, which ends the process without a word
