@@ -60,9 +60,9 @@ class IDGenRec(TorchRanker):
     uses_user = True
     quick: ClassVar[dict[str, Any]] = {
         "backbone": SMALL,
+        "rounds": 1,
         "copy_max_steps": 300,
-        "generator_max_steps": 50,
-        "round_max_steps": 740,
+        "generator_max_steps": 100,
         "max_steps": 2960,
     }
     search_space: ClassVar[dict[str, Any]] = {
@@ -217,7 +217,9 @@ class IDGenRec(TorchRanker):
         greedy = diverse_beams(generator, prompt, self.banned, groups=1, penalty=0.0, least=1, most=steps)  # (n, 1, S)
         states = encode(generator, embed(prompt, generator.get_input_embeddings()), prompt.mask)
         said = decode(generator, shifted(generator, greedy), states, prompt.mask)[:, 0]  # (n, S, d)
-        chances = (said @ generator.get_output_embeddings().weight.T).softmax(-1)  # (n, S, V)
+        logits = (said @ generator.get_output_embeddings().weight.T).masked_fill(self.banned, -torch.inf)  # (n, S, V)
+        logits[:, 0, self.end] = -torch.inf  # no name is empty
+        chances = logits.softmax(-1)
         return chances @ self.recommender.get_input_embeddings().weight, ~self.wordless[greedy[:, 0]]
 
     # Names
@@ -244,18 +246,24 @@ class IDGenRec(TorchRanker):
     def _written(self, describe: Describe) -> Iterator[Wave]:
         """Candidates by diverse beams, with rising penalties, then longer ones."""
         for least in range(1, 1 + LENGTHS * self.config.id_tokens, self.config.id_tokens):
-            for penalty in PENALTIES:
-                yield partial(self._beamed, describe, least, float(penalty))
+            # The first penalty is enough for most texts; the others are tried at once.
+            yield partial(self._beamed, describe, least, PENALTIES[:1])
+            yield partial(self._beamed, describe, least, PENALTIES[1:])
 
-    def _beamed(self, describe: Describe, least: int, penalty: float, rows: np.ndarray) -> list[list[str]]:
+    def _beamed(self, describe: Describe, least: int, penalties: range, rows: np.ndarray) -> list[list[str]]:
         groups, most = self.config.beams, least - 1 + self.config.id_tokens
+        device, each = self.item_names.device, len(penalties)
         found: list[str] = []
-        for some in torch.from_numpy(rows).to(self.item_names.device).split(TEXTS):
+        for some in torch.from_numpy(rows).to(device).split(max(1, TEXTS // each)):
+            prompt = describe(some.repeat_interleave(each))
+            penalty = torch.tensor([*penalties], dtype=torch.float32, device=device).repeat(len(some))[
+                :, None
+            ]  # (P, 1)
             tokens = diverse_beams(
-                self.generator, describe(some), self.banned, groups=groups, penalty=penalty, least=least, most=most
+                self.generator, prompt, self.banned, groups=groups, penalty=penalty, least=least, most=most
             )
             found += self.tokenizer.batch_decode(tokens.flatten(0, 1).tolist(), skip_special_tokens=True)
-        return [found[low : low + groups] for low in range(0, len(found), groups)]
+        return [found[low : low + each * groups] for low in range(0, len(found), each * groups)]
 
     def _random(self, generator: torch.Generator, rows: np.ndarray) -> list[list[str]]:
         """Words of the vocabulary, half as many as a name may have."""

@@ -33,7 +33,7 @@ def wordless_tokens(lm: Any, tokenizer: Any) -> Tensor:
 
 @torch.no_grad()
 def diverse_beams(
-    lm: Any, prompt: Prompt, banned: Tensor, *, groups: int, penalty: float, least: int, most: int
+    lm: Any, prompt: Prompt, banned: Tensor, *, groups: int, penalty: Tensor | float, least: int, most: int
 ) -> Tensor:
     """Diverse beam search with groups of one beam (Vijayakumar et al., AAAI 2018).
 
@@ -45,7 +45,7 @@ def diverse_beams(
         prompt: P prompts.
         banned: (V,) bool, tokens that are never written; not the end token.
         groups: G.
-        penalty: in units of log-probability.
+        penalty: in units of log-probability; one for all prompts, or (P, 1).
         least: tokens before the end token may come.
         most: tokens at most, the end token among them.
 
@@ -86,7 +86,7 @@ def as_words(text: str) -> str:
 def distinct(tokenizer: Any, rows: np.ndarray, waves: Iterable[Wave], width: int) -> tuple[list[list[int]], int]:
     """One name for each row, as tokens with the end token; no two are equal.
 
-    In each wave the rows that have no name yet take, one after the other, the first of their candidates that no one has.
+    In each wave the rows that have no name yet take, one after the other, the first of their candidates that no row has.
     Rows that are left after the last wave take their first candidate with a number behind it.
 
     Args:
