@@ -183,7 +183,7 @@ class IDGenRec(TorchRanker):
         """The same loss with soft names in the history, which carry the gradient to the generator."""
         items, place = batch.rec_items.where(batch.rec_mask, 0).unique(return_inverse=True)  # (n,), (B, L)
         soft, real = self._soft_names(items)  # (n, S, d), (n, S)
-        rows, length, steps = *place.shape, soft.shape[1]
+        rows, length, steps = len(place), place.shape[1], soft.shape[1]
         # Slots of the prompt stand for soft words, the separator behind each name is a word.
         slots = (-1 - torch.arange(length * steps, device=place.device)).view(1, length, steps).expand(rows, -1, -1)
         tokens = F.pad(slots, (0, 1), value=self.separator)
@@ -345,7 +345,8 @@ class IDGenRec(TorchRanker):
         tables = []
         for rows in torch.arange(len(states), device=states.device).split(max(1, CHUNK // beams)):
             step = next_tokens(self.recommender, states[rows], mask[rows])
-            tables.append(found_scores(*beam_search(trie, step, len(rows), beams), self.catalog.n_items, MISSED))
+            items, found = beam_search(trie, step, len(rows), beams)
+            tables.append(found_scores(items, found, self.catalog.n_items, MISSED))
         return torch.cat(tables)
 
     def _paths(self) -> Trie:

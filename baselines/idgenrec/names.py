@@ -111,8 +111,8 @@ def distinct(tokenizer: Any, rows: np.ndarray, waves: Iterable[Wave], width: int
             if free is not None:
                 names[row] = free
                 used.add(tuple(free))
-    left = [row for row in rows.tolist() if row not in names]
-    for row in left:
+    numbered = [row for row in rows.tolist() if row not in names]
+    for row in numbered:
         number = 1
         while row not in names:
             number += 1
@@ -121,7 +121,7 @@ def distinct(tokenizer: Any, rows: np.ndarray, waves: Iterable[Wave], width: int
             if tuple(name) not in used:
                 names[row] = name
                 used.add(tuple(name))
-    return [[*names[row], tokenizer.eos_token_id] for row in rows.tolist()], len(left)
+    return [[*names[row], tokenizer.eos_token_id] for row in rows.tolist()], len(numbered)
 
 
 def _tokenised(tokenizer: Any, candidates: list[list[str]], limit: int) -> list[list[list[int]]]:
