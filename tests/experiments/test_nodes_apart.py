@@ -25,6 +25,9 @@ from bench.experiments.run import RunRequest
 from .faulty_models import write_log
 
 
+_HEAD, _WORKER = "0a" * 28, "0b" * 28  # ids of nodes, as Ray has them
+
+
 class OtherNode:
     """The part of Ray that the executor uses; every task runs with the environment of a second node."""
 
@@ -35,10 +38,10 @@ class OtherNode:
         self.objects: list[Any] = []
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"NodeID": name, "Alive": True, "Resources": {"CPU": 1}} for name in ("head", "worker")]
+        return [{"NodeID": name, "Alive": True, "Resources": {"CPU": 1}} for name in (_HEAD, _WORKER)]
 
     def get_runtime_context(self) -> Any:
-        return SimpleNamespace(get_node_id=lambda: "head")
+        return SimpleNamespace(get_node_id=lambda: _HEAD)
 
     def put(self, value: Any) -> int:
         self.objects.append(value)
