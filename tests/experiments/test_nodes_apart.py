@@ -24,7 +24,6 @@ from bench.experiments.run import RunRequest
 
 from .faulty_models import write_log
 
-
 _HEAD, _WORKER = "0a" * 28, "0b" * 28  # ids of nodes, as Ray has them
 
 
