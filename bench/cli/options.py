@@ -1,5 +1,6 @@
 """Options that several commands share, with the same words and the same meaning everywhere."""
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,40 @@ def top_lists(command: F) -> F:
         "Also keep the ten best candidates of every row; `bench report` shows them and measures coverage and novelty."
     )
     return click.option("--top-lists", is_flag=True, help=text)(command)
+
+
+def selection_of_runs(command: F) -> F:
+    """The options that choose the runs of a table; the command takes them as `chosen`, arguments of `bench.report.table.table`."""
+
+    @functools.wraps(command)
+    def with_chosen(**given: Any) -> Any:
+        chosen = {
+            name: given.pop(name) or None for name in ("dataset", "candidates", "budget", "metrics", "tasks", "models")
+        }
+        chosen |= {"from_dirs": given.pop("from_dirs"), "seeds": given.pop("seeds")}
+        return command(chosen=chosen, **given)
+
+    kinds = "A kind, a label or the start of a fingerprint."
+    rows = "Only these rows, in this order: models or groups."
+    decorated: Any = with_chosen
+    for option in (
+        click.option(
+            "--from", "from_dirs", multiple=True, type=PATH, metavar="DIR", help="Results to read; repeatable."
+        ),
+        _comma_option("--dataset", "NAMES", "Only these data sets."),
+        _comma_option("--candidates", "KINDS", kinds),
+        click.option("--budget", type=click.Choice(["quick", "full"]), help="Only runs with this budget."),
+        _comma_option("--metrics", "NAMES", "Such as N@10,R@20,MRR,AUC."),
+        tasks,
+        click.option("--seeds", callback=seeds, metavar="N,N", help="Only runs with these seeds."),
+        _comma_option("--models", "NAMES", rows),
+    )[::-1]:
+        decorated = option(decorated)
+    return decorated
+
+
+def _comma_option(name: str, metavar: str, text: str) -> Callable[[F], F]:
+    return click.option(name, multiple=True, callback=comma_list, metavar=metavar, help=text)
 
 
 def one_selection(command: F) -> F:

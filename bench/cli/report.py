@@ -1,6 +1,7 @@
 """`bench report`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,41 +15,14 @@ from bench.cli import options
     default=True,
     help="Also write every chart as PNG and PDF, beside the file (default).",
 )
-@click.option(
-    "--from",
-    "from_dirs",
-    multiple=True,
-    type=options.PATH,
-    metavar="DIR",
-    help="Results to read; repeatable.",
-)
-@click.option("--dataset", multiple=True, callback=options.comma_list, metavar="NAMES", help="Only these data sets.")
-@click.option(
-    "--candidates",
-    multiple=True,
-    callback=options.comma_list,
-    metavar="KINDS",
-    help="A kind, a label or the start of a fingerprint.",
-)
-@click.option("--budget", type=click.Choice(["quick", "full"]), help="Only runs with this budget.")
-@click.option(
-    "--metrics", multiple=True, callback=options.comma_list, metavar="NAMES", help="Such as N@10,R@20,MRR,AUC."
-)
-@options.tasks
-@click.option("--seeds", callback=options.seeds, metavar="N,N", help="Only runs with these seeds.")
+@options.selection_of_runs
 @options.data
 @options.out
 @options.debug
 def command(
     to: Path | None,
     figures: bool,
-    from_dirs: tuple[Path, ...],
-    dataset: tuple[str, ...],
-    candidates: tuple[str, ...],
-    budget: str | None,
-    metrics: tuple[str, ...],
-    tasks: tuple[str, ...],
-    seeds: tuple[int, ...] | None,
+    chosen: dict[str, Any],
     data: Path | None,
     out: Path,
 ) -> None:
@@ -66,20 +40,7 @@ def command(
     from bench.store.environment import command_line
     from bench.store.results import Store
 
-    made = Report(
-        table(
-            Store(out),
-            from_dirs=from_dirs,
-            dataset=dataset or None,
-            candidates=candidates or None,
-            budget=budget,
-            metrics=metrics or None,
-            tasks=tasks or None,
-            seeds=seeds,
-        ),
-        data,
-        command_line(),
-    )
+    made = Report(table(Store(out), **chosen), data, command_line())
     path = to or out / "report.html"
     made.save(path)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,35 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("table", short_help="Compare the models of the newest command, or of --from folders.")
-@click.option(
-    "--from",
-    "from_dirs",
-    multiple=True,
-    type=options.PATH,
-    metavar="DIR",
-    help="Results to read; repeatable.",
-)
-@click.option("--dataset", multiple=True, callback=options.comma_list, metavar="NAMES", help="Only these data sets.")
-@click.option(
-    "--candidates",
-    multiple=True,
-    callback=options.comma_list,
-    metavar="KINDS",
-    help="A kind, a label or the start of a fingerprint.",
-)
-@click.option("--budget", type=click.Choice(["quick", "full"]), help="Only runs with this budget.")
-@click.option(
-    "--metrics", multiple=True, callback=options.comma_list, metavar="NAMES", help="Such as N@10,R@20,MRR,AUC."
-)
-@options.tasks
-@click.option("--seeds", callback=options.seeds, metavar="N,N", help="Only runs with these seeds.")
-@click.option(
-    "--models",
-    multiple=True,
-    callback=options.comma_list,
-    metavar="NAMES",
-    help="Only these rows, in this order: models or groups.",
-)
+@options.selection_of_runs
 @click.option("--baseline", type=options.Text(), metavar="MODEL", help="This model against all others.")
 @click.option("--compare", type=options.Text(), metavar="A,B", help="Two models in full.")
 @click.option(
@@ -70,14 +42,7 @@ if TYPE_CHECKING:
 @options.out
 @options.debug
 def command(
-    from_dirs: tuple[Path, ...],
-    dataset: tuple[str, ...],
-    candidates: tuple[str, ...],
-    budget: str | None,
-    metrics: tuple[str, ...],
-    tasks: tuple[str, ...],
-    seeds: tuple[int, ...] | None,
-    models: tuple[str, ...],
+    chosen: dict[str, Any],
     baseline: str | None,
     compare: str | None,
     margin: float,
@@ -102,17 +67,7 @@ def command(
     from bench.report.table import table
     from bench.store.results import Store
 
-    result = table(
-        Store(out),
-        from_dirs=from_dirs,
-        dataset=dataset or None,
-        candidates=candidates or None,
-        budget=budget,
-        metrics=metrics or None,
-        tasks=tasks or None,
-        seeds=seeds,
-        models=models or None,
-    )
+    result = table(Store(out), **chosen)
     view = _view(result, baseline, compare, margin, layout, paper, details)
     if form == "text":
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -22,13 +22,13 @@ def command(ctx: click.Context, port: int, rebuild: bool, tracking_uri: str | No
     Where the store does not show what the results folder holds, it is made anew first.
     """
     from bench.cli.child_process import run_until_signal
-    from bench.store import mlflow_view
+    from bench.store import mlflow_ui, mlflow_view
     from bench.store.results import Store
 
     store = Store(out)
-    words = mlflow_view.ui_command(store, tracking_uri, port)
+    words = mlflow_ui.ui_command(store, tracking_uri, port)
     if rebuild or (tracking_uri is None and mlflow_view.is_stale(store)):
         count = mlflow_view.rebuild(store, tracking_uri)
         print(f"{count} runs in the MLflow store")
-    print(f"{mlflow_view.ui_address(store, tracking_uri, port)}  (Ctrl-C ends it)", flush=True)
+    print(f"{mlflow_ui.ui_address(store, tracking_uri, port)}  (Ctrl-C ends it)", flush=True)
     ctx.exit(run_until_signal(words))

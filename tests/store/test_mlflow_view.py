@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bench.errors import UsageError
 from bench.evaluation.metrics import DEFAULT, PRIMARY
 from bench.evaluation.ranks import Ranks
-from bench.store import mlflow_view
+from bench.store import mlflow_ui, mlflow_view
 from bench.store.metric_names import from_mlflow_name, mlflow_name
 from bench.store.mlflow_content import allowed_name, run_content
 from bench.store.mlflow_database import quiet
@@ -117,7 +117,7 @@ def test_a_command_is_a_parent_with_a_child_per_run_and_its_table(store, make_ru
 
 def test_the_address_leads_to_the_models_of_the_newest_command(store, make_run, make_command, complete):
     complete(store, make_command(store), [make_run(store, "one", 0), make_run(store, "two", 0)])
-    address = urlsplit(mlflow_view.ui_address(store, None, 5123).replace("/#/", "/"))
+    address = urlsplit(mlflow_ui.ui_address(store, None, 5123).replace("/#/", "/"))
     experiment = client_of(store).get_experiment_by_name("toy")
     assert address.path == f"/experiments/{experiment.experiment_id}/runs"
     key = parse_qs(address.query)["viewStateShareKey"][0]
@@ -354,12 +354,12 @@ def test_another_store_is_added_to_and_never_replaced(store, tmp_path, migrated,
 
 
 def test_ui_command(store):
-    words = mlflow_view.ui_command(store, None, 5123)
+    words = mlflow_ui.ui_command(store, None, 5123)
     assert words[0] == sys.executable and words[words.index("--port") + 1] == "5123"
     assert words[words.index("--backend-store-uri") + 1] == f"sqlite:///{store.root}/mlflow/mlflow.db"
-    assert mlflow_view.ui_address(store, None, 5123) == "http://127.0.0.1:5123"
+    assert mlflow_ui.ui_address(store, None, 5123) == "http://127.0.0.1:5123"
     with pytest.raises(UsageError, match="browser"):
-        mlflow_view.ui_command(store, "https://host:5000", 5123)
+        mlflow_ui.ui_command(store, "https://host:5000", 5123)
 
 
 def test_a_command_with_nothing_new_does_not_import_mlflow(store, make_run, make_command, complete):
