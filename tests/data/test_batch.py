@@ -74,6 +74,17 @@ def test_interleaved_units_are_query_click_click(batch, length):
         assert not any(column[row, n:].any() for column in columns)
 
 
+@pytest.mark.parametrize("length", [1, 6, 40])
+def test_last_clicks_are_clicked_items_with_their_queries(batch, length):
+    clicks = batch.merged(9).last_clicks(length)
+    for row in range(len(batch)):
+        wanted = [(item, query) for _, query, items, _ in units_of(batch, row)[-9:] for item in items][-length:]
+        n = len(wanted)
+        assert clicks.length[row] == n
+        assert list(zip(clicks.items[row, :n].tolist(), clicks.queries[row, :n].tolist(), strict=True)) == wanted
+        assert not clicks.items[row, n:].any() and not clicks.queries[row, n:].any()
+
+
 @given(
     pauses=st.lists(st.integers(0, 50), min_size=1, max_size=12),
     gap=st.integers(0, 60),
