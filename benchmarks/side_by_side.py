@@ -3,11 +3,12 @@
     python benchmarks/side_by_side.py --jobs 8 --at-once 2
 
 Prints the seconds of each way (the middle of --rounds, which take turns), the share of the bare processes' throughput, and
-what the Ray executor adds to a run on a warm worker. Loading the libraries is part of every bare
-process; Ray's own start is measured apart.
+what the Ray executor adds to a run on a warm worker, with the load of the machine. Loading the libraries is part of every
+bare process; Ray's own start is not measured.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def main() -> int:
     parser.add_argument("--model", default="unisar")
     parser.add_argument("--dataset", default="ml-100k")
     options = parser.parse_args()
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
     seconds: dict[str, list[float]] = {"bare": [], "processes": [], "ray": []}
     with tempfile.TemporaryDirectory() as folder, cluster(None, options.at_once) as ray:
         address = ray.get_runtime_context().gcs_address
@@ -88,11 +90,15 @@ def main() -> int:
         on_ray = Placement("ray", options.at_once, address).make()
         assert isinstance(on_ray, OnRay)
         on_ray.connected = ray  # a cluster that stays between the rounds
-        timed(on_ray, jobs("warm"))
+        timed(on_ray, jobs("warm")[: options.at_once])
         for number in range(options.rounds):
             seconds["bare"].append(bare(jobs(f"bare{number}"), options.at_once, Path(folder)))
             seconds["processes"].append(timed(Processes(options.at_once, Limits()), jobs(f"processes{number}")))
             seconds["ray"].append(timed(on_ray, jobs(f"ray{number}")))
+            print(
+                f"round {number + 1}: " + ", ".join(f"{name} {each[-1]:.1f} s" for name, each in seconds.items()),
+                flush=True,
+            )
         # What Ray adds: one job on a warm worker beside the same job in a process that the driver forks.
         alone, through = [], []
         for number in range(2 * options.rounds):
@@ -101,12 +107,15 @@ def main() -> int:
             supervise(job, Limits(), lambda message: None)
             alone.append(time.perf_counter() - started)
             through.append(timed(on_ray, [replace(job, out=str(Path(folder) / f"through{number}"))]))
+    print(f"load {os.getloadavg()[0]:.1f}")
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in middle.items():
         listed = ", ".join(f"{each:.1f}" for each in seconds[name])
         print(f"{name:<10} {value:7.1f} s ({listed}); throughput {middle['bare'] / value:.0%} of bare processes")
+    added = statistics.median(b - a for a, b in zip(alone, through, strict=True))
     print(
-        f"one run: {statistics.median(alone):.2f} s in a process, {statistics.median(through):.2f} s through Ray (warm)"
+        f"one run: {statistics.median(alone):.2f} s in a process, {statistics.median(through):.2f} s through Ray (warm); "
+        f"Ray adds {added:.2f} s (middle of {len(alone)} pairs)"
     )
     return 0
 

@@ -95,7 +95,8 @@ def start(**given: Any) -> None:
     bench tune --models unisar,sasrec --dataset ml-100k --trials 8
     """
     from bench.experiments.settings import Overrides
-    from bench.experiments.tuning.tune import TuneRequest, tune
+    from bench.experiments.tuning.request import TuneRequest
+    from bench.experiments.tuning.tune import tune
     from bench.store.mlflow_studies import StudyTracker
     from bench.store.results import Store
 

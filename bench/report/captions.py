@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from bench.evaluation.metrics import PRIMARY, Metric
 from bench.messages import comma_list, flat_list, one_line, shortened
 from bench.report.marks import LEVEL, MANY_TIES, Block, Estimate, synthetic
-from bench.report.rows import Row
+from bench.report.rows import Row, UnfinishedRow
+from bench.report.unfinished import name as unfinished_name
+from bench.report.unfinished import notes as unfinished_notes
 
 LIMIT_MARK = "†"
 Column = tuple[str, Metric]
@@ -83,11 +85,14 @@ def footnotes(block: Block) -> Iterator[str]:
         yield one_line(f"{meaning}: {'; '.join(ties)}")
     if any(len(row.seeds) > 1 for row in block.group.rows if not row.closed_form):
         yield "several seeds: means over them; the details show their spread"
+    yield from unfinished_notes(block.group)
     yield from map(one_line, block.group.notes)
 
 
-def row_name(block: Block, row: Row) -> str:
-    """A row's label on one line of at most 80 characters, with a dagger where the budget stopped the model."""
+def row_name(block: Block, row: Row | UnfinishedRow) -> str:
+    """A row's label on one line: at most 80 characters, a dagger where the budget stopped the model, `did not finish`."""
+    if isinstance(row, UnfinishedRow):
+        return unfinished_name(row)
     stopped = any(note.kind == "limit" and row.label in note.rows for note in block.notes)
     return shortened(row.label) + (LIMIT_MARK if stopped else "")
 
@@ -123,10 +128,10 @@ def tests(block: Block, task: str, name: Callable[[Block, Row], str]) -> tuple[s
     return title, header, lines
 
 
-def marked(estimate: Estimate | None, marks: dict[int, tuple[str, str]], star: str) -> str:
-    """A number between the marks of its rank (1 = best, 2 = second), with a star where it is significant; `-` for none."""
-    if estimate is None:
-        return "-"
+def marked(estimate: Estimate | str | None, marks: dict[int, tuple[str, str]], star: str) -> str:
+    """What `Block.shown` gives: a number between the marks of its rank (1 = best, 2 = second) and a star; `-` for none."""
+    if not isinstance(estimate, Estimate):
+        return "-" if estimate is None else estimate
     left, right = marks.get(estimate.rank, ("", ""))
     return left + decimal(estimate.mean) + right + (star if estimate.significant else "")
 

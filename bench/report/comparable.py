@@ -8,8 +8,8 @@ from pathlib import Path
 from bench.errors import UsageError, unknown
 from bench.experiments.settings import BUDGETS
 from bench.messages import comma_list, split_commas
-from bench.ranker.registry import GROUPS
-from bench.report.rows import ComparableRuns, RankedRun, Row
+from bench.report.rows import ComparableRuns, RankedRun, Row, position
+from bench.report.unfinished import without_numbers
 from bench.store.records import CommandRecord, Evaluation, RunRecord
 from bench.store.results import Store
 
@@ -48,7 +48,7 @@ def select(
     names, draws = _listed(dataset), _listed(candidates)
     matching = _filtered(entries, names, draws, budget, tasks, seeds)
     order: list[str] = []
-    failed: dict[str, str] = {}
+    asked: list[CommandRecord] = []  # whose unfinished runs are shown
     if from_dirs:
         chosen = matching
         anchors = list({(entry.source, entry.scope, entry.record.model): entry for entry in matching}.values())
@@ -66,16 +66,20 @@ def select(
             anchors += leading
             budgets |= {entry.scope: command.budget if command else entry.record.budget for entry in leading}
             order += command.datasets if command else []
-            failed |= _failures(store.commands(), command, {entry.folder for entry in entries}, store)
+            # A later command without a finished run was also asked for.
+            asked += [each for each in store.commands() if command is None or each.started >= command.started]
         chosen = [e for e in matching if e.scope in budgets and (e.any_budget or e.record.budget == budgets[e.scope])]
     _refuse_mixture(chosen)
     found: dict[tuple[str, ...], list[RankedRun]] = {}
     for entry in chosen:
         found.setdefault(entry.scope, []).append(entry)
-    groups = [_group(part, anchors, failed) for part in found.values()]
-    position = {name: number for number, name in enumerate(dict.fromkeys(order))}
+    groups = []
+    for scope, part in found.items():
+        there = {f"{entry.record.dataset['name']}/{entry.record.id}" for entry in entries if entry.scope == scope}
+        groups.append(without_numbers(_group(part, anchors), asked, there, tasks, seeds))
+    first = {name: number for number, name in enumerate(dict.fromkeys(order))}
     return sorted(
-        groups, key=lambda g: (position.get(g.dataset["name"], len(position)), g.dataset["name"], g.candidates.label)
+        groups, key=lambda g: (first.get(g.dataset["name"], len(first)), g.dataset["name"], g.candidates.label)
     )
 
 
@@ -153,15 +157,6 @@ def _newest(
     return None, trained[-1:]
 
 
-def _failures(
-    commands: list[CommandRecord], since: CommandRecord | None, folders: set[Path], store: Store
-) -> dict[str, str]:
-    """What failed in a command or after it and is still not there: place -> reason."""
-    later = [command for command in commands if since is None or command.started >= since.started]
-    failed = {place: line for command in later for place, line in command.failed.items()}
-    return {place: line for place, line in failed.items() if store.folder(*place.rsplit("/", 1)) not in folders}
-
-
 def _refuse_mixture(entries: list[RankedRun]) -> None:
     """Raise UsageError where a data set would mix data, or one kind of candidates several draws, or budgets."""
     for name in dict.fromkeys(entry.record.dataset["name"] for entry in entries):
@@ -189,11 +184,10 @@ def _refuse_mixture(entries: list[RankedRun]) -> None:
             raise UsageError(f"{name}: these runs had different budgets ({comma_list(budgets)}); choose {choices}")
 
 
-def _group(entries: list[RankedRun], anchors: list[RankedRun], failed: dict[str, str]) -> ComparableRuns:
+def _group(entries: list[RankedRun], anchors: list[RankedRun]) -> ComparableRuns:
     """The rows of entries that share a scope (oldest first)."""
     rows: list[Row] = []
-    name = entries[-1].record.dataset["name"]
-    notes = [f"failed: {place}: {line}" for place, line in failed.items() if place.rsplit("/", 1)[0] == name]
+    notes = []
     used = 0
     for model in dict.fromkeys(entry.record.model for entry in entries):
         own = [entry for entry in entries if entry.record.model == model]
@@ -241,9 +235,7 @@ def _distinct(rows: list[Row]) -> list[Row]:
 
 def _ordered(rows: list[Row]) -> list[Row]:
     """By group, the trivial models last, then by name."""
-    first = [name for name in GROUPS if name != "trivial"]
-    position = {name: number for number, name in enumerate(first)} | {"trivial": len(first) + 1}
-    return sorted(rows, key=lambda row: (position.get(row.group, len(first)), row.group, row.label.casefold()))
+    return sorted(rows, key=lambda row: (position(row.group), row.label.casefold()))
 
 
 def _is_called(evaluation: Evaluation, name: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from bench.evaluation.metrics import PRIMARY
 from bench.messages import comma_list, one_line
 from bench.report.marks import LEVEL, Block, Note
+from bench.report.unfinished import all_of
 
 Severity = Literal["severe", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("severe", "warning", "note")
@@ -75,12 +76,9 @@ def _of_block(block: Block) -> Iterator[Finding]:
         yield _of_note(note)
     yield from _degenerate(block)
     yield from _seeds(block)
-    for line in block.group.notes:
-        if line.startswith("failed: "):
-            place, _, reason = line.removeprefix("failed: ").partition(": ")
-            yield Finding(
-                "warning", "failed", place, "the run failed and is missing in the table", reason, "repeat the command"
-            )
+    for row in all_of(block.group):
+        for line in row.lines():
+            yield Finding("warning", "failed", row.label, "did not finish", line, "repeat the command")
 
 
 def _of_note(note: Note) -> Finding:

@@ -45,11 +45,10 @@ def _environment(block: Block, metrics: tuple[Metric, ...]) -> str:
         " & ".join(["", *(rf"\multicolumn{{{count}}}{{c}}{{{task}}}" for task, count in spans)]) + r" \\",
         " & ".join(["model", *(str(metric) for _, metric in columns(block, metrics))]) + r" \\",
     ]
-    for _, members in groupby(enumerate(group.rows), key=lambda pair: pair[1].group):
+    for _, members in groupby(group.printed(), key=lambda pair: pair[1].group):
         lines.append(r"\midrule")
         for number, row in members:
-            estimates = [block.estimates.get((number, *column)) for column in columns(block, metrics)]
-            cells = [marked(estimate, _MARKS, "$^{*}$") for estimate in estimates]
+            cells = [marked(block.shown(number, *column), _MARKS, "$^{*}$") for column in columns(block, metrics)]
             lines.append(" & ".join([first_cell(row_name(block, row)), *cells]) + r" \\")
     legend = rf"\textbf{{best}}, \underline{{second}} over all rows; $^{{*}}$ {escaped(star_means([block]))}"
     notes = [escaped(note) for note in footnotes(block)]

@@ -10,9 +10,10 @@ from bench.report.captions import LIMIT_MARK, caption, columns, decimal, footnot
 from bench.report.captions import tests as tests_of
 from bench.report.marks import Block
 from bench.report.published import SOURCE, Published
-from bench.report.rows import Row
+from bench.report.rows import Row, UnfinishedRow
 from bench.report.sheet import IMPOSSIBLE, Cell, Section, Sheet, cell
 
+UNFINISHED = "dnf"  # where models are columns, and a cell has no room for words
 _TASKS = {"rec": "Recommendation", "search": "Search"}
 _GROUPS = _TASKS | {"unified": "Joint search and recommendation", "trivial": "Trivial"}
 
@@ -24,9 +25,9 @@ def narrow(blocks: list[Block], metrics: tuple[Metric, ...], paper: Published | 
     for block in blocks:
         across = columns(block, metrics)
         by_group: dict[str, list[tuple[Cell, ...]]] = {}
-        for number, row in enumerate(block.group.rows):
+        for number, row in block.group.printed():
             lines = by_group.setdefault(row.group, [])
-            lines.append((Cell(row_name(block, row)), *(cell(block.estimates.get((number, *c))) for c in across)))
+            lines.append((Cell(row_name(block, row)), *(cell(block.shown(number, *c)) for c in across)))
             theirs = [_theirs(paper, block, row, task, metric) for task, metric in across]
             if any(each.text for each in theirs):
                 lines.append((Cell(f"{shortened(row.label, 60)}, published"), *theirs))
@@ -71,6 +72,8 @@ def as_in_papers(blocks: list[Block], metrics: tuple[Metric, ...], paper: Publis
         stopped = {row.label for block in own for row in block.group.rows if row_name(block, row).endswith(LIMIT_MARK)}
         notes = [". ".join(caption(block)) for block in own]
         notes += dict.fromkeys(note for block in own for note in footnotes(block))
+        if any(block.group.unfinished for block in own):
+            notes.append(f"{UNFINISHED} did not finish")
         sheets.append(
             Sheet(
                 f"{'-'.join(block.group.dataset['name'] for block in own)}-{task}",
@@ -90,14 +93,13 @@ def _lines(
     block: Block, task: str, metrics: tuple[Metric, ...], models: dict[str, str], title: str, paper: Published | None
 ) -> Iterator[tuple[Cell, ...]]:
     """The rows of a data set: ours, and below each metric what the paper prints."""
-    numbers = {row.label: number for number, row in enumerate(block.group.rows)}
+    rows = {row.label: (number, row) for number, row in block.group.printed()}
     for metric in metrics:
-        found = [block.estimates.get((numbers.get(label, -1), task, metric)) for label in models]
-        yield Cell(title), Cell(str(metric)), *map(cell, found)
+        found = [block.shown(rows[label][0], task, metric) if label in rows else None for label in models]
+        yield Cell(title), Cell(str(metric)), *(cell(UNFINISHED if each == "" else each) for each in found)
         title = ""
         theirs = [
-            _theirs(paper, block, block.group.rows[numbers[label]], task, metric) if label in numbers else Cell("")
-            for label in models
+            _theirs(paper, block, rows[label][1], task, metric) if label in rows else Cell("") for label in models
         ]
         if any(each.text for each in theirs):
             yield Cell(""), Cell(f"{metric} published"), *theirs
@@ -108,21 +110,23 @@ def _models(blocks: list[Block], task: str) -> dict[str, str]:
     found = {
         row.label: row.group
         for block in blocks
-        for number, row in enumerate(block.group.rows)
-        if number in block.ranks[task]
+        for number, row in block.group.printed()
+        if (task in row.tasks if isinstance(row, UnfinishedRow) else number in block.ranks[task])
     }
     order = list(dict.fromkeys(found.values()))
     return dict(sorted(found.items(), key=lambda pair: order.index(pair[1])))
 
 
-def value(paper: Published, block: Block, row: Row, task: str, metric: Metric) -> tuple[float, bool] | None:
+def value(
+    paper: Published, block: Block, row: Row | UnfinishedRow, task: str, metric: Metric
+) -> tuple[float, bool] | None:
     """What the paper prints for a cell of ours, and whether it is impossible; None where it prints nothing."""
     key = (block.group.dataset["name"], task, row.model)
     printed = paper.values.get(key, {}).get(metric)
     return None if printed is None else (printed, (key, metric) in paper.impossible)
 
 
-def _theirs(paper: Published | None, block: Block, row: Row, task: str, metric: Metric) -> Cell:
+def _theirs(paper: Published | None, block: Block, row: Row | UnfinishedRow, task: str, metric: Metric) -> Cell:
     found = value(paper, block, row, task, metric) if paper else None
     return Cell(decimal(found[0]) + (IMPOSSIBLE if found[1] else "")) if found else Cell("")
 

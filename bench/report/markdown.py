@@ -9,7 +9,7 @@ from bench.evaluation.metrics import Metric
 from bench.messages import one_line
 from bench.report.captions import caption, columns, footnotes, marked, row_name, star_means, tests
 from bench.report.marks import Block
-from bench.report.rows import Row
+from bench.report.rows import Row, UnfinishedRow
 
 _MARKS = {1: ("**", "**"), 2: ("<u>", "</u>")}
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
@@ -25,9 +25,9 @@ def markdown(blocks: list[Block], metrics: tuple[Metric, ...], details: bool) ->
         rows = [
             [
                 _name(block, row),
-                *(marked(block.estimates.get((number, *column)), _MARKS, "\\*") for column in columns(block, metrics)),
+                *(marked(block.shown(number, *column), _MARKS, "\\*") for column in columns(block, metrics)),
             ]
-            for number, row in enumerate(block.group.rows)
+            for number, row in block.group.printed()
         ]
         parts += [f"**{first}**", *rest, _table(header, rows)]
         if notes := [f"- {escaped(note)}" for note in footnotes(block)]:
@@ -52,7 +52,7 @@ def escaped(text: str) -> str:
     return _AUTOLINK.sub(lambda match: f"{match[1]}<!-- -->{match[2]}" if match[1] else "&#64;", text)
 
 
-def _name(block: Block, row: Row) -> str:
+def _name(block: Block, row: Row | UnfinishedRow) -> str:
     return escaped(row_name(block, row))
 
 

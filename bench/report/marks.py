@@ -90,6 +90,10 @@ class Block:
         """Level of a mark: the tasks share that of the table."""
         return LEVEL / max(1, len(self.tasks))
 
+    def shown(self, number: int | None, task: str, metric: Metric) -> Estimate | str | None:
+        """What stands in a cell: None where the row does not serve the task, empty text where it did not finish."""
+        return "" if number is None else self.estimates.get((number, task, metric))
+
     def ordered(self, task: str, metric: Metric) -> list[int]:
         """Numbers of the rows that have the metric, the best first; rows with equal means in the table's order."""
         numbers = [number for number in self.ranks[task] if (number, task, metric) in self.estimates]

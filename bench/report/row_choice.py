@@ -6,6 +6,7 @@ from dataclasses import replace
 from bench.errors import UsageError, unknown
 from bench.messages import comma_list, one_line, shortened
 from bench.report.rows import ComparableRuns, Row
+from bench.report.unfinished import named, refusal
 
 
 def choose(groups: Sequence[ComparableRuns], names: Sequence[str]) -> list[ComparableRuns]:
@@ -15,10 +16,10 @@ def choose(groups: Sequence[ComparableRuns], names: Sequence[str]) -> list[Compa
     tested either; a note says what that is.
 
     Raises:
-        UsageError: a name that no group has.
+        UsageError: a name that no group has, or only models that did not finish.
     """
     for name in names:
-        if not any(_named(group.rows, name) for group in groups):
+        if not any(_named(group.rows, name) or named(group.unfinished, name) for group in groups):
             raise unknown("model", name, _known(groups), "(among these runs)")
     kept = []
     for group in groups:
@@ -28,8 +29,14 @@ def choose(groups: Sequence[ComparableRuns], names: Sequence[str]) -> list[Compa
             *group.notes,
             *([f"rows chosen by name; not shown and not tested: {comma_list(rest)}"] if rest else []),
         )
+        without = tuple(dict.fromkeys(row.model for name in names for row in named(group.unfinished, name)))
+        unfinished = tuple(row for row in group.unfinished if row.model in without)
+        labels = {row.label for row in rows}
+        missing = tuple(row for row in group.seeds_missing if row.label in labels)
         if rows:
-            kept.append(replace(group, rows=rows, notes=notes))
+            kept.append(replace(group, rows=rows, notes=notes, unfinished=unfinished, seeds_missing=missing))
+    if not kept:
+        raise UsageError(f"none of these rows has numbers; {refusal(groups, names)}")
     return kept
 
 
@@ -54,6 +61,8 @@ def numbers_of(groups: Sequence[ComparableRuns], name: str) -> list[int | None]:
     """
     numbers = [number_of(group, name) for group in groups]
     if all(number is None for number in numbers):
+        if why := refusal(groups, [name]):
+            raise UsageError(why)
         raise unknown("model", name, _known(groups), "(among these runs)")
     return numbers
 
@@ -72,4 +81,4 @@ def _named(rows: Sequence[Row], name: str) -> list[Row]:
 
 
 def _known(groups: Sequence[ComparableRuns]) -> list[str]:
-    return list(dict.fromkeys(row.model for group in groups for row in group.rows))
+    return list(dict.fromkeys(row.model for group in groups for _, row in group.printed()))

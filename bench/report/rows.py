@@ -1,9 +1,12 @@
 """What stands in a table: a run with one of its evaluations, a row of runs, and the rows that may be compared."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.messages import flat_list
+from bench.ranker.registry import GROUPS
 from bench.store.records import DatasetFacts, Evaluation, RunRecord
 
 
@@ -64,11 +67,50 @@ class Row:
 
 
 @dataclass(frozen=True)
+class UnfinishedRow:
+    """One model with runs that a command asked for and that reached a limit or failed. It has no numbers."""
+
+    model: str
+    label: str
+    group: str
+    tasks: tuple[str, ...]
+    reasons: dict[int, str]  # by seed
+    runs: tuple[str, ...]  # their ids
+
+    def lines(self) -> Iterator[str]:
+        """Each reason, after the seeds that it ended."""
+        for reason in dict.fromkeys(self.reasons.values()):
+            seeds = [seed for seed, each in self.reasons.items() if each == reason]
+            yield f"seed{'s' if len(seeds) > 1 else ''} {flat_list(seeds)}: {reason}"
+
+
+@dataclass(frozen=True)
 class ComparableRuns:
-    """The rows of one data set on one candidate set, in the order in which they are printed."""
+    """The rows of one data set on one candidate set, in the order in which they are printed.
+
+    Numbers, marks and tests come from `rows` alone. `unfinished` are the models without any finished run, `seeds_missing`
+    the unfinished runs of models that also have finished ones.
+    """
 
     dataset: DatasetFacts
     candidates: Evaluation  # label, seed and fingerprint of the candidates
     budget: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    unfinished: tuple[UnfinishedRow, ...] = ()
+    seeds_missing: tuple[UnfinishedRow, ...] = ()
+
+    def printed(self) -> list[tuple[int | None, Row | UnfinishedRow]]:
+        """The rows with their numbers, and the unfinished ones without, each after the last row of its group."""
+        lines: list[tuple[int | None, Row | UnfinishedRow]] = list(enumerate(self.rows))
+        for each in self.unfinished:
+            before = [at for at, (_, row) in enumerate(lines) if position(row.group) <= position(each.group)]
+            lines.insert(before[-1] + 1 if before else 0, (None, each))
+        return lines
+
+
+def position(group: str) -> tuple[int, str]:
+    """Where a group stands in a table: as in the registry, then those of other packages, the trivial models last."""
+    first = [name for name in GROUPS if name != "trivial"]
+    known = {name: number for number, name in enumerate(first)} | {"trivial": len(first) + 1}
+    return known.get(group, len(first)), group

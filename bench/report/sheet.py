@@ -66,8 +66,8 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def cell(estimate: Estimate | None) -> Cell:
-    """A mean with its marks; `-` where the task is not served."""
-    if estimate is None:
-        return Cell("-")
+def cell(estimate: Estimate | str | None) -> Cell:
+    """What `Block.shown` gives: a mean with its marks; `-` where the task is not served."""
+    if not isinstance(estimate, Estimate):
+        return Cell("-" if estimate is None else estimate)
     return Cell(decimal(estimate.mean), estimate.rank if estimate.rank < 3 else 0, estimate.significant)

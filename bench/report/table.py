@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from bench.data.log import TASKS
 from bench.errors import UsageError, unknown
 from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, parse
-from bench.messages import flat_list
 from bench.report.captions import caption
 from bench.report.comparable import select
-from bench.report.marks import Block, Estimate, compared, synthetic
+from bench.report.marks import Block, compared
+from bench.report.records import records
 from bench.report.row_choice import choose
-from bench.report.rows import Row
 from bench.report.sheet import plain
 from bench.report.view import View
 from bench.store.results import Store
@@ -49,17 +48,13 @@ class Table:
     @cached_property
     def _records(self) -> list[dict[str, Any]]:
         self._test(self.metrics, every_row=True)
-        return [
-            _record(block, row, task, metric, block.estimates[number, task, metric])
-            for block in self.blocks
-            for task in block.tasks
-            for number, row in enumerate(block.group.rows)
-            for metric in self.metrics
-            if (number, task, metric) in block.estimates
-        ]
+        return records(self.blocks, self.metrics)
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat record for each data set, candidates, task, model and metric; what does not exist is None."""
+        """One flat record for each data set, candidates, task, model and metric; what does not exist is None.
+
+        A model that did not finish has records without numbers, with the reason as `did_not_finish`.
+        """
         return [{key: plain(value) for key, value in record.items()} for record in self._records]
 
     def frame(self) -> "pd.DataFrame":
@@ -228,47 +223,3 @@ def table(
 def markdown(store: Store) -> str:
     """The comparison table of the newest command of a results folder, as Markdown."""
     return table(store).markdown()
-
-
-def _record(block: Block, row: Row, task: str, metric: Metric, estimate: Estimate) -> dict[str, Any]:
-    group, against, nan = block.group, estimate.against, float("nan")
-    about = [note.text for note in block.notes if row.label in note.rows]
-    return {
-        "dataset": group.dataset["name"],
-        "task": task,
-        "model": row.model,
-        "title": row.label,
-        "group": row.group,
-        "metric": str(metric),
-        "mean": estimate.mean,
-        "std": estimate.std,
-        "low": estimate.low,
-        "high": estimate.high,
-        "users": estimate.users,
-        "rows": estimate.rows,
-        "rank": estimate.rank,
-        "significant": estimate.significant,
-        "claim": ("methods" if estimate.methods else "trained models") if estimate.significant else "",
-        "difference": against.difference if against else nan,
-        "p": against.p_t if against else nan,
-        "p_randomisation": against.p_randomisation if against else nan,
-        "p_seeds": against.p_seeds if against else nan,
-        "p_holm": estimate.p_holm,
-        "effect": against.effect if against else nan,
-        "wins": against.wins if against else None,
-        "ties": against.ties if against else None,
-        "losses": against.losses if against else None,
-        "smallest_detectable": against.detectable if against else nan,
-        "equivalent_within": against.within if against else nan,
-        "candidates": group.candidates.label,
-        "candidate_seed": group.candidates.seed,
-        "fingerprint": group.candidates.fingerprint,
-        "data": group.dataset["fingerprint"],
-        "split": group.dataset["split"],
-        "mode": group.dataset.get("mode", ""),
-        "seeds": flat_list(row.seeds),
-        "budget": flat_list(sorted({run.record.budget for run in row.runs})),
-        "synthetic": synthetic(group.dataset),
-        "notes": "; ".join(about),
-        "runs": flat_list([run.record.id for run in row.runs]),
-    }

@@ -106,7 +106,7 @@ def _needed(panel: list[Column]) -> int:
 
 
 def _name_width(block: Block, width: int) -> int:
-    names = [text for row in block.group.rows for text in (row_name(block, row), _group_title(row.group))]
+    names = [text for _, row in block.group.printed() for text in (row_name(block, row), _group_title(row.group))]
     return min(max(map(cell_len, ["model", *names])), _NAME_WIDTH, width // 2)
 
 
@@ -125,21 +125,21 @@ def _panel(block: Block, panel: list[Column], width: int, color: bool) -> Table:
         above = f" {task}" if task != previous else ""
         table.add_column(Text(f"{above}\n{metric!s:>{_DIGITS}}"), width=_CELL_WIDTH, no_wrap=True)
         previous = task
-    for group, members in groupby(enumerate(block.group.rows), key=lambda pair: pair[1].group):
+    for group, members in groupby(block.group.printed(), key=lambda pair: pair[1].group):
         table.add_row(Text(_group_title(group), "dim" if color else ""))
         for number, row in members:
             cells: list[Text] = []
             for task, each in groupby(panel, key=lambda column: column[0]):
                 cells.append(Text())
-                cells += [_cell(block.estimates.get((number, task, metric)), color) for _, metric in each]
+                cells += [_cell(block.shown(number, task, metric), color) for _, metric in each]
             table.add_row(Text(row_name(block, row)), *cells)
     return table
 
 
-def _cell(estimate: Estimate | None, color: bool) -> Text:
+def _cell(estimate: Estimate | str | None, color: bool) -> Text:
     """A number with its marks; the last digits of all numbers stand below each other."""
-    if estimate is None:
-        return Text("-".rjust(_DIGITS))
+    if not isinstance(estimate, Estimate):
+        return Text(("-" if estimate is None else estimate).rjust(_DIGITS))
     number, star = decimal(estimate.mean), "*" if estimate.significant else ""
     if color:
         return Text(" " * (_DIGITS - len(number))).append(number, _STYLES.get(estimate.rank, "")).append(star)

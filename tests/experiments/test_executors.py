@@ -19,6 +19,7 @@ from bench.experiments.progress import PlainReporter, Reporter
 from bench.experiments.run import RunRequest, run
 from bench.experiments.settings import Overrides
 from bench.ranker import registry
+from bench.report.table import table
 
 from .faulty_models import write_log, write_package
 
@@ -102,6 +103,9 @@ def test_faults_and_limits_stay_with_their_run(log, tmp_path):
     assert "SIGKILL" in reasons["killed"] and reasons["killed"].endswith("2 times")
     assert reasons["greedy"].startswith("did not finish: more than") and "--memory-limit" in reasons["greedy"]
     assert {record.model for record in outcome.runs.values()} == {"fine", "killed-once"}
+    shown = {each["model"]: each["did_not_finish"] for each in table(outcome.store).records()}
+    assert set(shown) == {*reasons, "fine", "killed-once"} and shown["fine"] == ""
+    assert all(reasons[model].removeprefix("did not finish: ") in shown[model] for model in reasons)
     assert sum("once more" in line for line in lines.warnings) == 2
     assert not [p for p in psutil.Process().children(recursive=True) if "faulty" in " ".join(p.cmdline())]
 

@@ -16,7 +16,7 @@ from .faulty_models import write_log, write_package
 from .two_nodes import two_nodes
 
 pytestmark = pytest.mark.slow
-LIMIT = 300  # seconds that a command may take here
+LIMIT = 900  # seconds that a command may take here
 
 
 @pytest.fixture(scope="module")

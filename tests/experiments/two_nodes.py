@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_OPEN_TELEMETRY": "0"}
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_OPEN_TELEMETRY": "0", "RAY_worker_niceness": "0"}
 
 
 @dataclass

@@ -118,7 +118,7 @@ class Folder:
         self.store.write(folder, record)
         return f"{dataset}/{record.id}"
 
-    def command(self, *runs, candidates=(FIRST,), budget="quick", failed=None):
+    def command(self, *runs, candidates=(FIRST,), budget="quick", failed=None, models=()):
         started = self.tick()
         self.store.write_command(
             CommandRecord(
@@ -128,7 +128,7 @@ class Folder:
                 budget=budget,
                 candidates=list(candidates),
                 datasets=list(dict.fromkeys(run.rpartition("/")[0] for run in runs)),
-                models=[],
+                models=list(models),
                 seeds=[0],
                 runs=list(runs),
                 failed=failed or {},

@@ -23,7 +23,13 @@ from bench.messages import first_line
 _POLL = 0.1  # seconds between two looks at the messages
 _RETRIES = 2  # of a task whose process or node is lost
 _STORE_BYTES = 200_000_000  # of a cluster that is started here: jobs and messages are small
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray's own default is 15: on a busy machine its runs would wait for everything else.
+    "RAY_worker_niceness": "0",
+}
 # Variables by which Ray tells a task what it may use.
 _GRANTED = ("CUDA_VISIBLE_DEVICES",)
 
@@ -115,7 +121,7 @@ def cluster(address: str | None, cores: int) -> Iterator[Any]:
     Raises:
         RunError: there is no cluster at the address.
     """
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import logging
 
@@ -131,7 +137,7 @@ def cluster(address: str | None, cores: int) -> Iterator[Any]:
         else:
             del quiet["include_dashboard"]
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones, too, where a node does not start in time
         raise RunError(f"no Ray cluster at {address or 'this machine'}: {first_line(error)}") from error
     try:
         if main:  # Ray has put its own handler there, which ends the process without a word

@@ -120,7 +120,7 @@ def block_content(
         caption=caption(block),
         labels=labels,
         findings=of_table([block]),
-        remarks=[note for note in block.group.notes if not note.startswith("failed: ")],
+        remarks=list(block.group.notes),
         sections=sections,
         rows=rows,
         rows_note=" ".join(each for each in (without and f"Texts and histories are missing: {without}", note) if each),
@@ -156,6 +156,10 @@ def _main(block: Block, task: str, metrics: Sequence[Metric], labels: list[str])
             known = primary.std == primary.std
             cells.append(Cell(decimal(primary.std), primary.std) if known else Cell("-", None, "missing"))
         lines.append(tuple(cells))
+    empty = [Cell("", None, "missing")] * (len(metrics) + 1 + several)
+    for each in block.group.unfinished:
+        if task in each.tasks:
+            lines.append((Cell(row_name(block, each), each.label), Cell(each.group, each.group), *empty))
     header = ["model", "group", *map(str, metrics), f"{PRIMARY}, 95 %"]
     if several:
         header.append(f"{PRIMARY}, std over seeds")
