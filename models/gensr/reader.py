@@ -183,7 +183,7 @@ class _Normalise(torch.autograd.Function):
         return scaled * weight
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         scaled, factor, weight = context.saved_tensors
         product = (gradient * scaled).flatten(0, -2)  # (n, d)
         along = (product @ weight).div_(-len(weight)).view(factor.shape)
