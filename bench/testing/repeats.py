@@ -18,8 +18,8 @@ def repeated_rows(loss: Tensor) -> list[tuple[int, ...]]:
         waiting += [before for before, _ in node.next_functions]
         if node.name() == "IndexBackward0":
             # Masks choose every entry once at most.
-            places = [part for part in node._saved_indices if part is not None and part.dtype != torch.bool]  # type: ignore[attr-defined]
+            places = [part for part in node._saved_indices if part is not None and part.dtype != torch.bool]
             together = torch.stack(torch.broadcast_tensors(*places), -1).flatten(0, -2) if places else torch.empty(0, 1)
             if len(together.unique(dim=0)) < len(together):
-                found.append(tuple(node._saved_self_sym_sizes))  # type: ignore[attr-defined]
+                found.append(tuple(node._saved_self_sym_sizes))
     return found
