@@ -4,9 +4,9 @@
     python benchmarks/table_scale.py --step 0           # two models that do not differ: all sign flips are drawn
     python benchmarks/table_scale.py --models 25 --seeds 5 --users 68223 --step 0.05
 
-It writes a results folder into a temporary place and calls `bench table` on it in a process of its own, once as text
-and once as JSON, which also computes the tests of the metrics that the text does not show. Printed are seconds of CPU,
-seconds on the clock and the peak of the memory.
+It writes a results folder into a temporary place and calls `bench table` on it in a process of its own, once in each
+format. CSV and JSON also hold the tests of the metrics that the text does not show. Printed are seconds of CPU, seconds
+on the clock and the peak of the memory.
 """
 
 import argparse
@@ -132,7 +132,7 @@ def measure(root: Path, form: str, save: Path | None) -> str:
         (save / f"table.{form}").write_bytes(output)
     # The counters add up over all children, so the caller forks a process for each measurement.
     cpu = used.ru_utime + used.ru_stime
-    return f"{form:<5} {cpu:6.1f} s CPU {clock:6.1f} s clock {used.ru_maxrss / 2**20:5.2f} GB"
+    return f"{form:<8} {cpu:6.1f} s CPU {clock:6.1f} s clock {used.ru_maxrss / 2**20:5.2f} GB"
 
 
 def main() -> None:
@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--users", type=int, default=180_000)
     parser.add_argument("--step", type=float, default=0.5, help="how much the models differ; 0: not at all")
+    parser.add_argument("--formats", default="text,markdown,latex,html,csv,json")
     parser.add_argument("--save", type=Path, help="folder for what `bench table` prints, to compare two versions")
     parser.add_argument("--measure", nargs=2, metavar=("DIR", "FORM"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -154,7 +155,7 @@ def main() -> None:
         print(
             f"{given.models} models, {given.seeds} seeds, {given.users:,} users, both tasks, quality step {given.step:g}"
         )
-        for form in ("text", "json"):
+        for form in given.formats.split(","):
             words = [sys.executable, __file__, "--measure", folder, form]
             subprocess.run([*words, *(["--save", str(given.save)] if given.save else [])], check=True)
 

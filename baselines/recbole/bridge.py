@@ -39,6 +39,8 @@ class RecBoleConfig(TrainConfig):
 
     options: dict[str, Any] = Field(default_factory=dict)
     """Put over the defaults that RecBole ships for the class; an option that it does not have is refused."""
+    recbole_exact: bool = False
+    """Train a masking model as RecBole does, defects included (`rows.masked_as_recbole`); others are as RecBole's anyway."""
 
 
 class RecBoleRanker(TorchRanker):
@@ -127,7 +129,7 @@ class RecBoleRanker(TorchRanker):
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """RecBole's own training loss, see the class."""
         if self._sequential:
-            long = batch.rec_len >= (2 if self._masks else 1)
+            long = batch.rec_len >= (2 if self._masks and not self._exact else 1)
             batch = batch if bool(long.all()) else batch.take(long)
         if not len(batch):
             return self._nothing()
@@ -230,6 +232,11 @@ class RecBoleRanker(TorchRanker):
     # RecBole's interactions
 
     @property
+    def _exact(self) -> bool:
+        """Whether RecBole's defects are wanted."""
+        return getattr(self.config, "recbole_exact", False)
+
+    @property
     def _pairwise(self) -> bool:
         """Whether the loss reads a negative beside the clicked item."""
         from recbole.utils import InputType
@@ -262,6 +269,8 @@ class RecBoleRanker(TorchRanker):
             return rows.labelled(past, batch)
         if self._masks:
             ratio, last_only = self._settings["mask_ratio"], self._settings["ft_ratio"] or 0
+            if self._exact:
+                return past | rows.masked_as_recbole(past, self.catalog.n_items, ratio, last_only)
             return past | rows.masked(past, batch.item, self.catalog.n_items, ratio, last_only)
         return past | {"item_id": batch.item}
 

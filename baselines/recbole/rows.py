@@ -80,3 +80,27 @@ def masked(past: Interaction, item: Tensor, n_items: int, ratio: float, last_onl
         "masked_negatives": torch.randint(1, n_items + 1, places.shape, device=items.device),
         "masked_places": places,
     }
+
+
+def masked_as_recbole(past: Interaction, n_items: int, ratio: float, last_only: float) -> Interaction:
+    """Cloze rows as RecBole's `MaskItemSequence` makes them, for comparison; every length must be at least 1.
+
+    Each place of the history is masked with probability `ratio`, its last `ratio` x limit masks count; with probability
+    `last_only` the whole batch has its last place masked alone. The clicked item is in none of the sequences.
+    """
+    items, length, limit = past["item_id_list"], past["item_length"], past["item_id_list"].shape[1]
+    column = torch.arange(limit, device=items.device)
+    hidden = (torch.rand(items.shape, device=items.device) < ratio) & (column < length[:, None])
+    if bool(torch.rand(()) < last_only):
+        hidden = column == length[:, None] - 1
+    count = max(1, int(ratio * limit))
+    # The masked places in their order, right aligned; those before the last `count` are hidden but not asked for.
+    order = torch.where(hidden, column, -1).sort(1).values[:, -count:]
+    real = order >= 0
+    places = order.clamp(min=0)
+    return {
+        "masked_items": items.masked_fill(hidden, n_items + 1),
+        "masked_positives": items.gather(1, places).masked_fill(~real, 0),
+        "masked_negatives": torch.randint(1, n_items + 1, places.shape, device=items.device),
+        "masked_places": places,
+    }

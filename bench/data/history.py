@@ -255,23 +255,24 @@ def _left_align(units: np.ndarray, real: np.ndarray, width: int) -> tuple[np.nda
     return out, out_real
 
 
-def _merge(rec_rows, rec_real, search_rows, search_real) -> tuple[np.ndarray, np.ndarray]:
-    """Merged order of both behaviours: (B, Lr + Ls) tasks and columns, right padded."""
-    n_rec, n_search = rec_rows.shape[1], search_rows.shape[1]
-    rows = np.concatenate(
-        [
-            np.where(rec_real, rec_rows, np.iinfo(np.int64).max),
-            np.where(search_real, search_rows, np.iinfo(np.int64).max),
-        ],
-        axis=1,
-    )
-    real = np.concatenate([rec_real, search_real], axis=1)
-    task = np.concatenate([np.full(rec_real.shape, REC), np.full(search_real.shape, SEARCH)], axis=1)
-    column = np.concatenate(
-        [np.broadcast_to(np.arange(n_rec), rec_rows.shape), np.broadcast_to(np.arange(n_search), search_rows.shape)],
-        axis=1,
-    )
-    order = np.argsort(rows, axis=1, kind="stable")
-    real = np.take_along_axis(real, order, 1)
-    task = np.where(real, np.take_along_axis(task, order, 1), 0).astype(np.int64)
-    return task, np.where(real, np.take_along_axis(column, order, 1), 0).astype(np.int64)
+def _merge(
+    rec_rows: np.ndarray, rec_real: np.ndarray, search_rows: np.ndarray, search_real: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Merged order of both behaviours: (B, Lr + Ls) tasks and columns, right padded.
+
+    Rows are (B, Lr) and (B, Ls) event rows, ascending and left aligned, no row in both; `*_real` says which are real.
+    """
+    n_rec, width = rec_rows.shape[1], rec_rows.shape[1] + search_rows.shape[1]
+    columns = np.arange(width)
+    real = columns < (rec_real.sum(1) + search_real.sum(1))[:, None]
+    task = np.zeros(real.shape, dtype=np.int64)
+    if not search_real.any():
+        return task, np.where(real, columns, 0)
+    # One number holds the row and the column, so that a plain sort, which is much faster than an argsort, orders both.
+    bits = width.bit_length()
+    padding = np.iinfo(np.int64).max >> bits
+    rows = np.concatenate([np.where(rec_real, rec_rows, padding), np.where(search_real, search_rows, padding)], axis=1)
+    column = np.sort(rows << bits | columns, axis=1) & ((1 << bits) - 1)
+    searched = real & (column >= n_rec)
+    task[searched] = SEARCH
+    return task, np.where(real, column, 0) - n_rec * searched

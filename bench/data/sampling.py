@@ -122,11 +122,16 @@ def draw_negatives(
     Raises:
         RunError: a user has fewer than `count` items left, taken ones included; `few_unseen` says so beforehand.
     """
+    if not count:
+        return np.zeros((len(rows), 0), dtype=np.int32)
     n_items = seen.n_items
     possible = n_items if weights is None else weights.possible
     extra = 0 if taken is None else (taken > 0).sum(1)
-    known = seen.contains(user, positive)
-    available = n_items - seen.count(user) - ~known
+    # The clicked item, too, may not be drawn. Whether it is among the seen ones matters only where few are left.
+    available = n_items - seen.count(user) - 1
+    close = available < count + extra
+    if close.any():
+        available[close] += seen.contains(user[close], positive[close])
     if len(rows) and available.min() < count:
         worst = int(np.argmin(available))
         raise RunError(
@@ -136,8 +141,8 @@ def draw_negatives(
     # Where items are taken fewer are needed; all that are left will do.
     wanted = np.minimum(count, available - extra)
     out = np.zeros((len(rows), count), dtype=np.int32)
-    open_rows = np.arange(len(rows) if count else 0)
-    span = count + count // 4 + 8
+    open_rows = np.arange(len(rows))
+    span = count + count // 4 + 2
     while len(open_rows):
         if span > 4096 * max(n_items, 64):
             raise RunError(
@@ -151,7 +156,9 @@ def draw_negatives(
             chunk = open_rows[low : low + step]
             values = hashing.draw(purpose, rows[chunk, None], np.arange(span))
             items = hashing.below(values, n_items) + 1 if weights is None else weights.items(values)
-            good = ~seen.contains(user[chunk, None], items) & (items != positive[chunk, None]) & first_seen(items)
+            good = ~seen.contains(user[chunk, None], items) & (items != positive[chunk, None])
+            if count > 1:  # the first good one cannot be a repetition
+                good &= first_seen(items)
             if taken is not None:
                 for column in range(taken.shape[1]):
                     good &= items != taken[chunk, column][:, None]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bench.data import hashing
-from bench.data.batch import Batch, Batches, SequenceBatch, ViewPair
+from bench.data.batch import Batch, Batches, SequenceBatch, ViewPair, tensor
 from bench.data.history import Window
 from bench.data.sampling import ItemWeights, SeenItems, draw_negatives, row_keys
 
@@ -99,17 +99,23 @@ class EventStream:
             number, chosen = self._passes.entries(step)
             rows, keys = self._rows[chosen], self._keys[chosen]
             item = events.item[rows]
-            purpose = hashing.key("train-negatives", self._seed, number)
-            drawn = draw_negatives(purpose, keys, events.user[rows], item, self._seen, self._negatives, self._weights)
-            draw = hashing.draw(hashing.key("train-column", self._seed, number), keys)
-            cand, column = _insert(item, drawn, draw)
+            cand, label, drawn = self._candidates(number, keys, events.user[rows], item)
             batch = self._batches.rows(rows, cand, self._window)
-            batch.item = torch.from_numpy(item.astype(np.int64))
-            batch.negatives = torch.from_numpy(drawn.astype(np.int64))
-            label = np.zeros(cand.shape, dtype=np.float32)
-            label[np.arange(len(rows)), column] = 1
-            batch.label = torch.from_numpy(label)
+            batch.item, batch.negatives, batch.label = tensor(item), tensor(drawn), torch.from_numpy(label)
             yield batch
+
+    def _candidates(
+        self, number: int, keys: np.ndarray, user: np.ndarray, item: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Candidates (B, K) of a pass's rows, their labels (B, K) float32, and the negatives among them (B, K - 1)."""
+        if not self._negatives:
+            return item[:, None], np.ones((len(item), 1), dtype=np.float32), np.zeros((len(item), 0), dtype=np.int32)
+        purpose = hashing.key("train-negatives", self._seed, number)
+        drawn = draw_negatives(purpose, keys, user, item, self._seen, self._negatives, self._weights)
+        cand, column = _insert(item, drawn, hashing.draw(hashing.key("train-column", self._seed, number), keys))
+        label = np.zeros(cand.shape, dtype=np.float32)
+        label[np.arange(len(item)), column] = 1
+        return cand, label, drawn
 
 
 def _insert(item: np.ndarray, negatives: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +123,6 @@ def _insert(item: np.ndarray, negatives: np.ndarray, values: np.ndarray) -> tupl
     width = negatives.shape[1] + 1
     column = hashing.below(values, width)
     columns = np.arange(width)
-    source = np.minimum(columns - (columns > column[:, None]), max(width - 2, 0))
-    shifted = np.take_along_axis(negatives, source, 1) if width > 1 else item[:, None]
+    source = np.minimum(columns - (columns > column[:, None]), width - 2)
+    shifted = np.take_along_axis(negatives, source, 1)
     return np.where(columns == column[:, None], item[:, None], shifted), column

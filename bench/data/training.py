@@ -35,6 +35,8 @@ class TrainData:
         # A model may not learn from its negatives what the held-out items are: only training pairs are excluded.
         self._seen = SeenItems(self._events.user[split.train], self._events.item[split.train], n_items)
         self._popularity: ItemWeights | None = None
+        # Shared with the copies that `only` and `with_seed` make.
+        self._left_out = {"rows": 0}
 
     def __len__(self) -> int:
         """Number of training rows of the tasks."""
@@ -143,9 +145,10 @@ class TrainData:
         windows = self.sequences(batch_size, length=length, negatives=negatives, every_task=every_task, clicks=clicks)
         return ViewStream(windows, self.seed, augment)
 
-    def left_out(self, negatives: int) -> int:
-        """Training rows of the tasks that a uniform stream with `negatives` leaves out: users know nearly every item."""
-        return int(few_unseen(self._events, self._rows, self._seen, negatives).sum())
+    @property
+    def left_out(self) -> int:
+        """Most rows that a stream of this data has left out so far, because their users know nearly every item."""
+        return self._left_out["rows"]
 
     def _with_negatives(self, rows: np.ndarray, negatives: int, weights: ItemWeights | None = None) -> np.ndarray:
         """The rows whose users have that many unseen items left.
@@ -161,6 +164,7 @@ class TrainData:
                 f"the catalogue of {self._batches.split.log.name} is too small to draw negatives from: no user has "
                 f"{negatives} items without a training event; train with fewer negatives"
             )
+        self._left_out["rows"] = max(self.left_out, int(few.sum()))
         return rows[~few]
 
     def _item_weights(self) -> ItemWeights:

@@ -158,7 +158,7 @@ def draw(
             raise UsageError(f"{strategy} candidates are for search rows; add search to --tasks or use uniform")
     if strategy == "shown" and log.shown is None:
         raise UsageError(f"{log.name} does not say what its searches displayed; use uniform or same-query candidates")
-    rows = np.sort(np.concatenate([_limited(split, split.rows(part, task), limit) for task in tasks]))
+    rows = np.sort(np.concatenate([limited(split, split.rows(part, task), limit) for task in tasks]))
     if not len(rows):
         raise UsageError(f"{log.name} has no {part} rows for {' and '.join(tasks)} under the split {split.label}")
     meta = {
@@ -199,7 +199,7 @@ def draw(
     return CandidateSet(rows, items, position, meta)
 
 
-def _limited(split: LogSplit, rows: np.ndarray, limit: int) -> np.ndarray:
+def limited(split: LogSplit, rows: np.ndarray, limit: int) -> np.ndarray:
     """The `limit` rows with the smallest hashes, or all where there are no more or the limit is 0."""
     if not limit or len(rows) <= limit:
         return rows

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from bench.data.batch import Batch, Batches
 from bench.data.history import Window
+from bench.data.sampling import few_unseen
 from bench.evaluation import long_lists
-from bench.evaluation.candidates import NEGATIVES, CandidateSet, draw, seen_items
+from bench.evaluation.candidates import NEGATIVES, CandidateSet, draw, limited, seen_items
 from bench.evaluation.metrics import PRIMARY
 from bench.evaluation.ranks import Ranks, count
 from bench.evaluation.top_lists import TopCollector
@@ -116,8 +117,9 @@ def rank(
 class RowValidation:
     """The validation rows of the tasks with 99 uniform negatives; implements the contract's `Validation`.
 
-    Where the catalogue is so small that a user has fewer unseen items, all of it is ranked. The record of a run has the
-    name and the fingerprint of these candidates.
+    Rows whose users have fewer unseen items are left out. Where they are more than half of a task's rows the catalogue
+    is too small to draw from, and all of it is ranked. The record of a run has the name and the fingerprint of these
+    candidates, and what was left out.
 
     Args:
         batches: of the split.
@@ -149,9 +151,9 @@ class RowValidation:
         self._known: dict[str, dict[str, float]] = {}
         self.tasks = tasks
         split = batches.split
-        user = split.log.events.user[np.concatenate([split.rows("valid", task) for task in tasks])]
-        left = len(split.log.items) - seen_items(split).count(user).max(initial=0)
-        strategy = "uniform" if left >= NEGATIVES else "full"
+        chosen = [limited(split, split.rows("valid", task), limit) for task in tasks]
+        few = [few_unseen(split.log.events, rows, seen_items(split), NEGATIVES) for rows in chosen]
+        strategy = "full" if any(2 * each.sum() > len(each) for each in few) else "uniform"
         self.candidates = draw(split, "valid", tasks, strategy, seed, limit=limit)
 
     def evaluate(self, score: Score) -> dict[str, float]:

@@ -27,6 +27,8 @@ _ROUNDING = 1e-12
 # Random bytes that are held at a time, and words of eight bytes per flip that are turned together.
 _BLOCK_BYTES = 2**27
 _WORDS_AT_ONCE = 64
+# Binary digits of the multiples of a unit up to which counting signs is quicker than looking sums up.
+_PLANES = 8
 # Sums under random signs that are proven to stay below the observed one, but for a chance of 1e-12, are not drawn.
 _NEGLIGIBLE = 1e-12
 
@@ -141,23 +143,61 @@ def _signed_sums(values: NDArray[np.float64], seed: int, flips: int) -> Iterator
 
     One random byte gives the signs of a group of eight values. The 256 possible sums of a group are tabulated, so that
     a flip costs one look-up per group. Groups are added one after the other for a block of flips: the table of one
-    group (2 KB) stays in the fastest cache, which the tables of all groups do not.
+    group (2 KB) stays in the fastest cache, which the tables of all groups do not. Small multiples of a unit, such as
+    the differences of Recall@k or AUC, need no table: their signs are counted.
     """
     groups = max(1, -(-len(values) // 8))
+    unit, multiples = _small_multiples(values)
+    if len(multiples):
+        yield from _counted_sums(values, unit, multiples, _random_bytes(seed, flips, groups))
+        return
     padded = np.zeros((groups, 8))
     padded.flat[: len(values)] = values
     signs = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)  # (256, 8)
     table = padded @ signs.T  # (groups, 256)
     for draws in _random_bytes(seed, flips, groups):
-        sums = np.zeros(len(draws))
+        sums, found, index = np.zeros(len(draws)), np.empty(len(draws)), np.empty(len(draws), dtype=np.intp)
         words = draws.view(np.uint64)
         for first in range(0, words.shape[1], _WORDS_AT_ONCE):
             # Transposed as words of eight groups: reading single columns would fetch the whole array for each.
             turned = np.ascontiguousarray(words[:, first : first + _WORDS_AT_ONCE].T)  # (w, block)
             by_group = turned.view(np.uint8).reshape(len(turned), len(draws), 8)
             for number, group_sums in enumerate(table[8 * first : 8 * (first + len(turned))]):
-                sums += group_sums.take(by_group[number // 8, :, number % 8])
+                # Clipping a byte to 0..255 changes nothing; with it numpy writes into `found` without a copy.
+                np.copyto(index, by_group[number // 8, :, number % 8])
+                sums += group_sums.take(index, out=found, mode="clip")
         yield sums
+
+
+def _small_multiples(values: NDArray[np.float64]) -> tuple[float, NDArray[np.int64]]:
+    """The smallest size among the values and how often each size holds it; no multiples where they are not small integers."""
+    sizes = np.abs(values)
+    unit = float(sizes.min(initial=np.inf))
+    multiples = np.rint(sizes / unit)
+    fits = multiples.max(initial=0) < 2**_PLANES and np.abs(multiples * unit - sizes).max(initial=0) < _ROUNDING
+    return unit, multiples.astype(np.int64) if fits else np.empty(0, dtype=np.int64)
+
+
+def _counted_sums(
+    values: NDArray[np.float64], unit: float, multiples: NDArray[np.int64], random: Iterator[NDArray[np.uint8]]
+) -> Iterator[NDArray[np.float64]]:
+    """What `_signed_sums` yields for multiples of a unit: for each binary digit of the multiples, turned signs are counted."""
+    for draws in random:
+        words = draws.view(np.uint64)
+        words ^= _packed(values < 0, draws.shape[1])
+        total = np.zeros(len(draws), dtype=np.int64)
+        for digit in range(int(multiples.max()).bit_length()):
+            holds = (multiples >> digit & 1).astype(bool)
+            turned = np.bitwise_count(words & _packed(holds, draws.shape[1])).sum(axis=1, dtype=np.int64)
+            total += (int(holds.sum()) - 2 * turned) << digit
+        yield unit * total.astype(np.float64)
+
+
+def _packed(bits: NDArray[np.bool_], width: int) -> NDArray[np.uint64]:
+    """Bits (n,) in the order of the random ones, as words of together `width` bytes; 0 after the last bit."""
+    packed = np.zeros(width, dtype=np.uint8)
+    packed[: -(-len(bits) // 8)] = np.packbits(bits)
+    return packed.view(np.uint64)
 
 
 def _random_bytes(seed: int, flips: int, groups: int) -> Iterator[NDArray[np.uint8]]:

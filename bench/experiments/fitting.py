@@ -81,12 +81,16 @@ class Fitting:
             created(model, train)
         valid = self._guarded(lambda: self._validation(model, view, validation_rows))
         facts = self._guarded(lambda: model.fit(train, valid))
+        if train.left_out:
+            facts |= {"training_rows_left_out": train.left_out}
         state = {name: value.clone() for name, value in model.state().items()}
         write_atomically(self.folder / WEIGHTS, lambda scratch: save_file(state, scratch), REMEDY)
         _to_scoring(model)
         with model.scoring():
             metrics = self._guarded(lambda: valid.evaluate(lambda batch: model.score(batch).float()))
         evidence = {"validation": valid.candidates.label, "validation candidates": valid.candidates.fingerprint}
+        if left_out := valid.candidates.meta.get("left_out"):
+            evidence["validation rows left out"] = f"{left_out['rows']} (users {left_out['users']})"
         return model, facts | {"validation": metrics}, model.evidence() | evidence
 
     def load(self) -> Ranker:

@@ -15,11 +15,11 @@ from pydantic import (
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
-_LENGTHS = ("epochs", "steps_per_epoch", "max_steps", "patience", "first_check", "check_every")
+_LENGTHS = ("epochs", "steps_per_epoch", "max_steps", "patience", "first_check", "check_every", "rounds")
 
 
 def is_training_length(setting: str) -> bool:
-    """Whether a setting is about the length of a training: epochs, steps or patience, of any stage (`cf_epochs`)."""
+    """Whether a setting is about the length of a training: epochs, steps, patience or rounds, of any stage (`cf_epochs`)."""
     return any(setting == length or setting.endswith(f"_{length}") for length in _LENGTHS)
 
 

@@ -341,3 +341,37 @@ def test_without_recbole_one_line_says_what_to_install(small, monkeypatch):
             assert "pip install --no-deps recbole==1.2.1" in line and "bench[recbole]" in line and "\n" not in line
     finally:
         recbole_classes.known_classes.cache_clear()
+
+
+@needs_recbole
+def test_exact_masks_are_those_of_recboles_own_transform(small):
+    """`recbole_exact` brings back what the workaround mends: the clicked item is no label, the first click may be hidden."""
+    model = build_model("recbole:BERT4Rec", small, recbole_exact=True, options={"mask_ratio": 0.5, "ft_ratio": 0.0})
+    mended = build_model("recbole:BERT4Rec", small, options={"mask_ratio": 0.5, "ft_ratio": 0.0})
+    batch = training(model, small)
+    batch = batch.take(batch.rec_len >= 2)
+    past = recbole_rows.past(batch, 6)
+    torch.manual_seed(0)
+    rows = recbole_rows.masked_as_recbole(past, 130, 0.5, 0.0)
+    hidden = rows["masked_items"] == 131
+    assert torch.equal(rows["masked_items"][~hidden], past["item_id_list"][~hidden])
+    assert hidden[:, 0].any() and not (hidden & (past["item_id_list"] == 0)).any()
+    for row in range(len(batch)):
+        # RecBole keeps the last int(ratio * length) of the hidden places, padded on the left.
+        places = torch.nonzero(hidden[row]).flatten().tolist()
+        kept = ([0] * 3 + places)[-3:]
+        labels = ([0] * 3 + past["item_id_list"][row][places].tolist())[-3:]
+        assert rows["masked_places"][row].tolist() == kept and rows["masked_positives"][row].tolist() == labels
+    torch.manual_seed(0)
+    alone = recbole_rows.masked_as_recbole(past, 130, 0.5, 1.0)
+    assert torch.equal((alone["masked_items"] == 131).nonzero()[:, 1], past["item_length"] - 1)
+
+    def read(other: Ranker) -> bool:
+        """Whether another clicked item changes the loss."""
+        losses = []
+        for item in (batch.item, batch.item % 130 + 1):
+            torch.manual_seed(1)
+            losses.append(float(other.eval().loss(replace(batch, item=item)).detach()))
+        return losses[0] != losses[1]
+
+    assert read(mended) and not read(model)

@@ -97,11 +97,11 @@ def test_negatives_stand_apart_from_the_clicked_item(batch):
 
 
 def test_without_negatives_nothing_is_drawn(make_messy, monkeypatch):
-    import bench.data.sampling as sampling
+    from bench.data import hashing
 
     data = TrainData(Batches(split(make_messy())), ("rec",), 0)
     stream = data.events(8, negatives=0, window=Window())
-    monkeypatch.setattr(sampling, "first_seen", lambda _: pytest.fail("an item was drawn"))
+    monkeypatch.setattr(hashing, "draw", lambda *_: pytest.fail("a number was drawn"))
     (rows,) = stream.batches(0, 1)
     assert rows.cand.shape == (len(rows), 1) and rows.negatives.shape == (len(rows), 0)
     assert torch.equal(rows.cand[:, 0], rows.item) and (rows.label == 1).all()
@@ -130,9 +130,11 @@ def test_a_user_who_knows_nearly_every_item_is_left_out_of_training_and_counted(
     log = build("tiny", "natural", table, items, queries, seed=0)
     data = TrainData(Batches(split(log)), ("rec",), 0)
     few = int(np.flatnonzero(log.users.id == "few")[0])
-    assert data.left_out(2) == 0 and data.left_out(4) == 10 and len(data) == 14
+    data.events(50, negatives=2, window=Window())
+    assert data.left_out == 0 and len(data) == 14
     (rows,) = data.events(50, negatives=4, window=Window()).batches(0, 1)
     assert set(rows.user.tolist()) == {few} and len(rows) == 4
+    assert data.left_out == 10
     (windows,) = data.sequences(50, length=20, negatives=4).batches(0, 1)
     assert windows.user.tolist() == [few]
     with pytest.raises(RunError, match="train with fewer negatives"):

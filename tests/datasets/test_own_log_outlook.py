@@ -19,7 +19,12 @@ from bench.datasets.own_log.outlook import outline
 from bench.errors import RunError, UsageError
 from bench.evaluation import leaks
 from bench.evaluation.candidates import draw
+from bench.evaluation.scoring import RowValidation
+from bench.experiments.job import execute
+from bench.experiments.plan import plan
 from bench.experiments.prepared_data import cautions, open_candidates, open_data
+from bench.experiments.run import RunRequest
+from bench.experiments.settings import Overrides
 
 from .own_log_files import NOW, T0, load, notes, write
 
@@ -134,9 +139,32 @@ def test_training_leaves_out_rows_without_enough_negatives(tmp_path):
     stream = train.events(16, negatives=4, window=window)
     users = np.concatenate([batch.user.numpy() for batch in stream.batches(0, stream.steps_per_pass)])
     assert set(log.users.id[users]) == {f"u{user}" for user in range(9)}
-    assert train.left_out(4) == 117 and train.left_out(4) + len(users) == len(train)
+    assert train.left_out == 117 == train.only("rec").left_out and train.left_out + len(users) == len(train)
     with pytest.raises(RunError, match="too small to draw negatives from"):
         train.events(16, negatives=120, window=window)
+
+
+def test_validation_leaves_out_single_rows_and_ranks_all_where_most_would_go(tmp_path):
+    parts = split(load(write(tmp_path / "a", {"events": heavy_log()}), tmp_path))
+    candidates = RowValidation(Batches(parts), ("rec",), Window()).candidates
+    assert candidates.label == "uniform-99" and len(candidates) == 9
+    assert candidates.meta["left_out"] == {"rows": 1, "users": "h0"}
+    for heavy, label, rows in ((9, "uniform-99", 9), (10, "full", 19)):
+        parts = split(load(write(tmp_path / str(heavy), {"events": heavy_log(heavy=heavy)}), tmp_path))
+        candidates = RowValidation(Batches(parts), ("rec",), Window()).candidates
+        assert (candidates.label, len(candidates)) == (label, rows)
+
+
+def test_the_record_counts_the_rows_that_training_and_validation_left_out(tmp_path):
+    write(tmp_path / "log" / "heavy", {"events": heavy_log()})
+    overrides = Overrides({"lightgcn": {"max_steps": 2, "batch_size": 8, "negatives": 4}})
+    planned = plan(
+        RunRequest("lightgcn,popularity", dataset=["log:heavy"], data=tmp_path, out=tmp_path / "out", trivial=False,
+                   threads=1, overrides=overrides)
+    )  # fmt: skip
+    trained, counted = (execute(job).record for job in planned[0].jobs)
+    assert trained.fit["training_rows_left_out"] == 117 and "training_rows_left_out" not in counted.fit
+    assert trained.evidence["validation rows left out"] == "1 (users h0)"
 
 
 def test_preferred_items_may_use_up_what_is_left(tmp_path):

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from bench.data import hashing
 from bench.data.batch import Batches
 from bench.data.history import Guards, Histories, Window
+from bench.data.sampling import ItemWeights, SeenItems, draw_negatives
 from bench.data.split import split
 from bench.data.training import TrainData
 from bench.errors import RunError, UsageError
@@ -236,3 +238,42 @@ def test_validation_scores_a_state_once(make_log):
     assert valid.evaluate(score) != first and scored == ["first", "second"]
     without = RowValidation(batches, ("rec",), Window())
     assert without.evaluate(score) == without.evaluate(score) and scored[2:] == ["second", "second"]
+
+
+@pytest.mark.parametrize(
+    ("count", "weighted", "taken"), [(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 0, 1), (6, 0, 0), (5, 1, 2)]
+)
+def test_negatives_are_the_first_that_a_rows_stream_has_to_offer(count, weighted, taken):
+    """Whatever is drawn at once: the stream of a row is read item by item here."""
+    rng = np.random.default_rng(count)
+    n_rows, n_items, purpose = 60, 20, hashing.key("test", count)
+    seen = SeenItems(rng.integers(1, 6, 50), rng.integers(1, n_items + 1, 50), n_items)
+    weights = ItemWeights(np.r_[0, rng.integers(1, 9, n_items)]) if weighted else None
+    rows = rng.integers(0, 2**63, n_rows).astype(np.uint64)
+    user, positive = rng.integers(1, 7, n_rows), rng.integers(1, n_items + 1, n_rows)
+    barred = [
+        {item for item in range(1, n_items + 1) if seen.contains(user[row], np.array([item]))[0]} | {int(positive[row])}
+        for row in range(n_rows)
+    ]
+    left = [rng.permutation(sorted(set(range(1, n_items + 1)) - items)) for items in barred]
+    has = np.stack([items[:taken] for items in left]) if taken else None
+    drawn = draw_negatives(purpose, rows, user, positive, seen, count, weights, has)
+    assert drawn.shape == (n_rows, count) and drawn.dtype == np.int32
+    for row in range(n_rows):
+        values = hashing.draw(purpose, rows[row : row + 1], np.arange(4000))
+        items = hashing.below(values, n_items) + 1 if weights is None else weights.items(values)
+        closed = barred[row] | (set(has[row].tolist()) if has is not None else set())
+        offered = [item for item in dict.fromkeys(items.tolist()) if item not in closed]
+        assert drawn[row].tolist() == offered[:count]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_user_with_just_enough_items_left_is_served_and_with_one_less_refused(known):
+    """Six items, three seen: two are left beside an unseen positive, three beside a seen one."""
+    seen = SeenItems(np.ones(3, dtype=int), np.array([1, 2, 3]), 6)
+    row, user, positive = np.array([7], dtype=np.uint64), np.array([1]), np.array([3 if known else 4])
+    left = {4, 5, 6} - {int(positive[0])}
+    drawn = draw_negatives(hashing.key("test"), row, user, positive, seen, len(left))
+    assert set(drawn[0].tolist()) == left
+    with pytest.raises(RunError, match=f"has only {len(left)} items left .* {len(left) + 1} are needed"):
+        draw_negatives(hashing.key("test"), row, user, positive, seen, len(left) + 1)

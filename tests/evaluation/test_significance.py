@@ -189,11 +189,18 @@ def test_holm_equals_statsmodels():
     assert np.isnan(holm(p)[3]) and np.delete(holm(p), 3) == pytest.approx(np.delete(expected, 3))
 
 
+@pytest.mark.parametrize("multiple", [0, 1, 5, 99])
 @pytest.mark.parametrize(("n", "flips"), [(1, 50), (9, 101), (1003, 3000), (40_011, 700)])
-def test_signs_come_from_the_stream_of_bytes_of_the_generator(monkeypatch, n, flips):
+def test_signs_come_from_the_stream_of_bytes_of_the_generator(monkeypatch, n, flips, multiple):
     """The sums of all flips by the plain definition: a sign per user, from one byte for eight of them."""
     monkeypatch.setattr(significance, "_BLOCK_BYTES", 2**22)  # several blocks
     values = np.random.default_rng(n).normal(size=n)
+    if multiple:  # differences of a recall, of a mean recall over seeds, of an AUC
+        values = np.random.default_rng(n).integers(1, multiple + 1, n) * np.sign(values) / multiple
+        values[0] = 1 / multiple
+        assert len(significance._small_multiples(values)[1]) == n
+    elif n > 1:
+        assert not len(significance._small_multiples(values)[1])
     groups = -(-n // 8)
     generator = np.random.default_rng(seed("significance", 5))
     chunk = max(1, 2**20 // groups)

@@ -3,10 +3,15 @@
 P prompts of T tokens each, width d, V words.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+# Logits that are computed at once where there is no gradient; bounds the memory of scoring.
+LOGITS = 2**24
 
 
 def encode(lm: Any, vectors: Tensor, mask: Tensor) -> Tensor:
@@ -61,6 +66,61 @@ def decode(lm: Any, vectors: Tensor, states: Tensor, mask: Tensor) -> Tensor:
         hidden = block.layer[-1](line.reshape(prompts * count, steps, width))
     hidden = decoder.dropout(decoder.final_layer_norm(hidden))
     return hidden.view(prompts, count, steps, width) * head_scale(lm)
+
+
+def token_log_probs(lm: Any, states: Tensor, mask: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
+    """Log-probabilities of the tokens of K continuations of each prompt, by teacher forcing.
+
+    The output head, V words wide, is applied to real tokens alone, a chunk of them at a time where there is no gradient.
+
+    Args:
+        lm: a T5ForConditionalGeneration.
+        states: (P, T, d) of `encode`.
+        mask: (P, T) bool.
+        tokens: (P, K, S) the continuations, each with its end token.
+        real: (P, K, S) bool, False on padding behind them.
+
+    Returns:
+        (P, K, S), 0 where a token is not real.
+    """
+    said, said_tokens = decode(lm, shifted(lm, tokens), states, mask)[real], tokens[real]  # (n, d), (n,)
+    head = lm.get_output_embeddings().weight  # (V, d)
+    size = len(said) if torch.is_grad_enabled() else max(1, LOGITS // len(head))
+    parts = [
+        -F.cross_entropy(some @ head.T, wanted, reduction="none")
+        for some, wanted in zip(said.split(max(1, size)), said_tokens.split(max(1, size)), strict=True)
+    ]
+    return torch.zeros(tokens.shape, device=said.device).masked_scatter(real, torch.cat(parts).float())
+
+
+def shifted(lm: Any, tokens: Tensor) -> Tensor:
+    """What the decoder reads to say `tokens` (P, K, S): word vectors (P, K, S, d) of the start token and of all but the last."""
+    start = torch.full_like(tokens[..., :1], lm.config.decoder_start_token_id)
+    return lm.get_input_embeddings()(torch.cat([start, tokens[..., :-1]], -1))
+
+
+def next_tokens(lm: Any, states: Tensor, mask: Tensor) -> Callable[[Tensor | None, Tensor | None], Tensor]:
+    """The step of a beam search (`trie.beam_search`): reads what the beams have written so far, and nothing else.
+
+    Args:
+        lm: a T5ForConditionalGeneration.
+        states: (P, T, d) of `encode`.
+        mask: (P, T) bool.
+
+    Returns:
+        parents and tokens of the last step (P, W) to log-probabilities of the next token (P, W, V).
+    """
+    written = torch.full((len(states), 1, 1), lm.config.decoder_start_token_id, device=states.device)  # (P, W, S)
+
+    def step(parent: Tensor | None, token: Tensor | None) -> Tensor:
+        nonlocal written
+        if parent is not None and token is not None:
+            kept = written.gather(1, parent[..., None].expand(-1, -1, written.shape[-1]))
+            written = torch.cat([kept, token[..., None]], -1)
+        said = decode(lm, lm.get_input_embeddings()(written), states, mask)[:, :, -1]  # (P, W, d)
+        return (said @ lm.get_output_embeddings().weight.T).log_softmax(-1)
+
+    return step
 
 
 def head_scale(lm: Any) -> float:
