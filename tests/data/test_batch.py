@@ -51,6 +51,7 @@ def test_merged_history_has_times_and_all_clicks(batch, length):
         for i, (task, query, items, time) in enumerate(units):
             assert (history.tasks[row, i], history.queries[row, i], history.times[row, i]) == (task, query, time)
             assert history.clicks[row, i][history.clicks[row, i] > 0].tolist() == items
+            assert history.items[row, i] == items[0]
             several += len(items) > 1
         for name in ("clicks", "queries", "tasks", "times"):
             assert (getattr(history, name)[row, n:] == 0).all(), name
