@@ -86,7 +86,7 @@ FAULTS = {
     gallery.TrainedOnTest: ("trained on test", {"history"}),
     DropoutOn: ("deterministic", {"candidate_subset", "single_row", "other_rows", "reproduced"}),
     PeeksAtRows: ("other_rows", {"single_row", "query", "reproduced"}),
-    ReadsPadding: ("padding", {"single_row", "reproduced"}),
+    ReadsPadding: ("padding", {"single_row", "reproduced", "history"}),
     gallery.ItemNumbers: ("item numbers", {"query", "history", "user"}),
     gallery.OneScore: ("query", {"history", "user"}),
 }
