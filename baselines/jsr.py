@@ -15,6 +15,7 @@ from bench.errors import NothingToReadError
 from bench.ranker.blocks.experts import mlp
 from bench.ranker.blocks.losses import bce, bpr
 from bench.ranker.blocks.pooling import TermImportance
+from bench.ranker.blocks.rows import rows_of
 from bench.ranker.contract import (
     Batch,
     Context,
@@ -129,7 +130,7 @@ class JSR(TorchRanker):
         vectors = self.text(self.item_words[distinct])  # (n, d)
         if self.config.item == "both":
             vectors = vectors + self.items(distinct)
-        return vectors[place]
+        return rows_of(vectors, place)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Tasks (B,) and phi_U or phi_Q of each row, (B, d)."""

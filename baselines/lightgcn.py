@@ -59,8 +59,8 @@ class LightGCN(TorchRanker):
 
     @property
     def window(self) -> Window:
-        """As little history as there can be: none is read."""
-        return Window(rec=1, search=1, clicks=1)
+        """No history is read."""
+        return Window(rec=0, search=0, clicks=1)
 
     def precompute(self, train: TrainData) -> None:
         """Build the graph of the training clicks."""

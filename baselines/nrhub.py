@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.ranker.blocks.dropout import Dropout
 from bench.ranker.blocks.losses import bce, sampled_softmax
 from bench.ranker.blocks.pooling import AdditiveAttention, masked_mean, weighted_mean
+from bench.ranker.blocks.rows import rows_of
 from bench.ranker.contract import Batch, Context, Fraction, PositiveInt, TorchRanker, TrainConfig
 from bench.ranker.registry import register
 
@@ -94,7 +95,7 @@ class NRHUB(TorchRanker):
             distinct, place = ids.unique(return_inverse=True)
             vectors = self.dropout(table(distinct))  # (n, d)
             scores = self.records[view].scores(vectors)  # (n,)
-            pooled.append(weighted_mean(F.embedding(place, vectors), scores[place], mask))
+            pooled.append(weighted_mean(F.embedding(place, vectors), rows_of(scores, place), mask))
         real = torch.stack([mask.any(1) for _, _, mask in records.values()], 1)  # (B, 3)
         return self.views(self.view(torch.stack(pooled, 1)), real)
 

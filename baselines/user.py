@@ -12,6 +12,7 @@ from bench.data.merged import MergedHistory
 from bench.ranker.blocks.encoder import Encoder, EncoderLayer
 from bench.ranker.blocks.lengths import by_length
 from bench.ranker.blocks.pooling import AdditiveAttention, masked_mean, weighted_mean
+from bench.ranker.blocks.rows import rows_of
 from bench.ranker.contract import (
     Batch,
     Context,
@@ -172,8 +173,8 @@ class USER(TorchRanker):
             candidates: (b, K, d).
         """
         if self.positions is not None:
-            acts = acts + self.positions[0][_place_in_session(sessions)]
-            now = now + self.positions[0][current.sum(1)]
+            acts = acts + rows_of(self.positions[0], _place_in_session(sessions))
+            now = now + rows_of(self.positions[0], current.sum(1))
         # The intent stands in front. It belongs to the current session.
         seen = F.pad(current, (1, 0), value=True)  # (b, 1 + L)
         same = (sessions[:, :, None] == sessions[:, None]) & mask[:, None]  # (b, L, L)
@@ -183,7 +184,7 @@ class USER(TorchRanker):
         past, encoded = mask & ~current, states[:, 1:]  # (b, L), (b, L, d)
         asking = torch.cat([intent, candidates], 1)  # (b, 1 + K, d)
         if self.positions is not None:
-            encoded, asking = encoded + self.positions[1][_age(mask)], asking + self.positions[1][0]
+            encoded, asking = encoded + rows_of(self.positions[1], _age(mask)), asking + self.positions[1][0]
         if self.config.released:
             found = torch.cat(
                 [self._ask(asking[:, :1], encoded, past), self._ask_others(asking[:, 1:], encoded, past)], 1
@@ -237,7 +238,7 @@ class Texts(NamedTuple):
         """The words of (n,) numbers."""
         assert self.of_words is not None
         at = torch.searchsorted(self.ids, ids)
-        return Words(self.of_words.states[at], self.of_words.mask[at])
+        return Words(rows_of(self.of_words.states, at), self.of_words.mask[at])
 
 
 class TextEncoder(nn.Module):

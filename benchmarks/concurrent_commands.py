@@ -36,10 +36,10 @@ SHOWN = """
 
 
 def write_log(folder: Path) -> None:
-    """A small log of events: 40 users, 150 items, both tasks."""
+    """A small log of events: 120 users, 150 items, both tasks; fewer users would be warned of."""
     folder.mkdir(parents=True)
     lines = ["user,item,time,task,query"]
-    for user in range(40):
+    for user in range(120):
         for place in range(12):
             task = ("rec", "search")[place % 2]
             query = f"q{place}" if task == "search" else ""

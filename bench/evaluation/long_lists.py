@@ -180,7 +180,9 @@ class FullRanking:
         Returns:
             the rows that occur, and for each of them the items above and tied with the positive.
         """
-        rows, lengths = np.unique(row, return_counts=True)
+        lengths = np.bincount(row)
+        rows = np.flatnonzero(lengths)
+        lengths = lengths[rows]
         valid = np.arange(lengths.max()) < lengths[:, None]  # (R, W)
         cand = np.zeros(valid.shape, dtype=np.int64)
         cand[valid] = column + 1

@@ -170,6 +170,8 @@ class Fitting:
             seed=VALIDATION_SEED,
             limit=limit,
             tick=view.ranking,
+            # The state that a fit ends with is as a rule one that it has checked.
+            state=lambda: _fingerprint(model.state()),
         )
 
     def _cached(self, name: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -206,6 +208,15 @@ class Fitting:
 def _to_scoring(model: Ranker) -> None:
     if isinstance(model, torch.nn.Module):
         model.eval()
+
+
+def _fingerprint(state: dict[str, Tensor]) -> str:
+    """A hash of everything learnt."""
+    digest = hashlib.blake2b()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _of_tasks(candidates: CandidateSet, prepared: PreparedData, tasks: tuple[str, ...]) -> CandidateSet:

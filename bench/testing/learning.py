@@ -15,6 +15,7 @@ from bench.data.batch import Batch, SequenceBatch, ViewPair
 from bench.data.log import TASKS
 from bench.ranker.contract import Config, Stage, TrainConfig
 from bench.testing.planted import rows_with_past
+from bench.testing.repeats import repeated_rows
 from bench.testing.report import Failed, NotApplicable
 from bench.testing.subject import Subject, row_differences
 
@@ -138,7 +139,14 @@ def _without_gradient(subject: Subject, model: Any, stages: list[Stage]) -> tupl
         _start(model, stage)
         trained = {id(parameter) for group in stage.parameters() for parameter in group["params"]}
         model.zero_grad(set_to_none=True)
-        _loss(stage, _first_batch(subject, stage)).backward()
+        value = _loss(stage, _first_batch(subject, stage))
+        repeats = repeated_rows(value)
+        if repeats:
+            raise Failed(
+                f"the loss{_of(stage, stages)} reads rows of a trained tensor of shape {repeats[0]} by `tensor[ids]` with ids "
+                "that repeat, whose gradients differ from run to run on several threads; use F.embedding or `rows_of`"
+            )
+        value.backward()
         alive |= {name for name, p in named.items() if id(p) in trained and p.grad is not None and bool(p.grad.any())}
     model.zero_grad(set_to_none=True)
     model.eval()

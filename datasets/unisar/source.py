@@ -40,8 +40,8 @@ _OPTIONAL = ("query_vocab", "user_vocab_np", "item_vocab_np")
 _CATEGORIES = {"first_level_category_id": "first_level_category", "second_level_category_id": "second_level_category"}
 _PUBLISHED = {"Amazon (Kindle)": {"users": 68_223, "items": 61_934}, "KuaiSAR": {"users": 22_700, "items": 673_415}}
 NO_WORDS = "(no words)"
-# How many times the processor time that a file may take the wall clock waits: the machine has other work, too.
-_WAITING = 4
+# How many times the processor time that a file may take the wall clock waits: a busy machine gives a small share of it.
+_WAITING = 20
 
 
 class Config(SourceConfig):

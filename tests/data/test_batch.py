@@ -51,6 +51,7 @@ def test_merged_history_has_times_and_all_clicks(batch, length):
         for i, (task, query, items, time) in enumerate(units):
             assert (history.tasks[row, i], history.queries[row, i], history.times[row, i]) == (task, query, time)
             assert history.clicks[row, i][history.clicks[row, i] > 0].tolist() == items
+            assert history.items[row, i] == items[0]
             several += len(items) > 1
         for name in ("clicks", "queries", "tasks", "times"):
             assert (getattr(history, name)[row, n:] == 0).all(), name
@@ -71,6 +72,17 @@ def test_interleaved_units_are_query_click_click(batch, length):
         columns = (tokens.ids, tokens.is_query, tokens.tasks, tokens.times, tokens.unit)
         assert list(zip(*(column[row, :n].tolist() for column in columns), strict=True)) == wanted
         assert not any(column[row, n:].any() for column in columns)
+
+
+@pytest.mark.parametrize("length", [1, 6, 40])
+def test_last_clicks_are_clicked_items_with_their_queries(batch, length):
+    clicks = batch.merged(9).last_clicks(length)
+    for row in range(len(batch)):
+        wanted = [(item, query) for _, query, items, _ in units_of(batch, row)[-9:] for item in items][-length:]
+        n = len(wanted)
+        assert clicks.length[row] == n
+        assert list(zip(clicks.items[row, :n].tolist(), clicks.queries[row, :n].tolist(), strict=True)) == wanted
+        assert not clicks.items[row, n:].any() and not clicks.queries[row, n:].any()
 
 
 @given(

@@ -224,6 +224,22 @@ def test_validation_ranks_a_catalogue_as_a_whole_that_is_too_small_to_draw_from(
     assert RowValidation(large, ("rec",), Window()).candidates.label == "uniform-99"
 
 
+def test_validation_scores_a_state_once(make_log):
+    batches, state, scored = Batches(split(make_log())), "first", []
+
+    def score(batch):
+        scored.append(state)
+        return batch.cand.float() if state == "first" else -batch.cand.float()
+
+    valid = RowValidation(batches, ("rec",), Window(), state=lambda: state)
+    first = valid.evaluate(score)
+    assert valid.evaluate(score) == first and scored == ["first"]
+    state = "second"
+    assert valid.evaluate(score) != first and scored == ["first", "second"]
+    without = RowValidation(batches, ("rec",), Window())
+    assert without.evaluate(score) == without.evaluate(score) and scored[2:] == ["second", "second"]
+
+
 @pytest.mark.parametrize(
     ("count", "weighted", "taken"), [(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 0, 1), (6, 0, 0), (5, 1, 2)]
 )

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import RunError
+from bench.evaluation import scoring
+from bench.experiments import fitting
 from bench.experiments.job import Job, execute
 from bench.experiments.plan import plan
 from bench.experiments.run import RunRequest
@@ -62,9 +64,15 @@ def test_a_fresh_process_gives_the_same_ranks_without_the_raw_data(tmp_path, mod
         assert execute(here).work == "none"
 
 
-def test_a_listener_ends_a_fit_after_its_second_check_and_the_record_says_so(tmp_path):
+def test_a_listener_ends_a_fit_after_its_second_check_and_the_record_says_so(tmp_path, monkeypatch):
     (job,) = jobs("lightgcn", tmp_path, set={"lightgcn": TINY["lightgcn"]}, validation_rows=50)
-    checks = []
+    checks, ranked, original = [], [], fitting.rank
+
+    def rank(scorer, batches, candidates, *given, **named):
+        ranked.append(len(candidates))
+        return original(scorer, batches, candidates, *given, **named)
+
+    monkeypatch.setattr(scoring, "rank", rank)
 
     def listener(check):
         checks.append(check.epoch)
@@ -72,6 +80,8 @@ def test_a_listener_ends_a_fit_after_its_second_check_and_the_record_says_so(tmp
 
     record = execute(job, listener).record
     assert checks == [1, 2]
+    # The state that is left was checked: its metrics are those of the check, and nothing is scored again.
+    assert ranked == [50, 50] and record.fit["validation"]["mean/N@10"] == record.fit["best"]
     assert record.fit["ended_by"] == "the scheduler" and record.fit["epochs"] == 2 and record.evaluations
     assert read_run(Path(job.out) / job.path).fit["ended_by"] == "the scheduler"
 

@@ -79,6 +79,26 @@ def test_a_lost_node_costs_nothing_but_time(env, log, tmp_path):
     assert bodies[0] == bodies[1] and len(bodies[0]) > 3
 
 
+def test_a_node_with_folders_of_its_own_gets_the_data_once_and_gives_its_runs_back(env, log, tmp_path):
+    asked = ("steps", "--seeds", "0,1,2", "--set", "steps.pause=0.1")
+    further = ("--candidates", "uniform,popularity")
+    for more in ((), further):
+        alone = words(log, tmp_path / "local", *asked, *more)
+        assert subprocess.run(alone, env=env, capture_output=True, timeout=LIMIT, check=False).returncode == 0
+    elsewhere, copies = tmp_path / "elsewhere", []
+    with two_nodes(env, {"BENCH_DATA": str(elsewhere)}) as nodes:
+        for more in ((), further):
+            command = words(log, tmp_path / "ray", *asked, *more, "--executor", "ray", "--address", nodes.address)
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+            assert done.returncode == 0, done.stderr
+            copies.append([(path, path.stat().st_ino) for path in elsewhere.glob("prepared/*/manifest.json")])
+    assert len(copies[0]) == 1 and copies[0] == copies[1]
+    assert list(elsewhere.glob("results/ray/.locks/*/steps-*.lock")), "no run was at work on the second node"
+    assert not list(elsewhere.glob("results/ray/*/steps-*")), "its runs are not left there"
+    assert files(tmp_path / "local") == files(tmp_path / "ray") and len(files(tmp_path / "ray")) == 9
+    assert not list((tmp_path / "ray").glob(".seen-*"))
+
+
 def test_faults_on_ray_stay_with_their_run_and_nothing_is_left(env, log, tmp_path):
     more = ("--executor", "ray", "--memory-limit", "1200")
     asked = words(log, tmp_path, "broken,killed,greedy,fine", *more)

@@ -31,8 +31,13 @@ class TwoNodes:
 
 
 @contextmanager
-def two_nodes(env: dict[str, str]) -> Iterator[TwoNodes]:
-    """Start both nodes with one CPU each in an environment; nothing is left of them afterwards."""
+def two_nodes(env: dict[str, str], worker_env: dict[str, str] | None = None) -> Iterator[TwoNodes]:
+    """Start both nodes with one CPU each in an environment; nothing is left of them afterwards.
+
+    Args:
+        env: of both nodes.
+        worker_env: what differs on the worker.
+    """
     # Short, for the paths of sockets may have 107 bytes.
     folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")
     with socket.socket() as free:
@@ -42,7 +47,7 @@ def two_nodes(env: dict[str, str]) -> Iterator[TwoNodes]:
     try:
         head = _start(env, "--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false")
         _wait_for(port)
-        worker = _start(env, f"--address=127.0.0.1:{port}")
+        worker = _start(env | (worker_env or {}), f"--address=127.0.0.1:{port}")
         yield TwoNodes(f"127.0.0.1:{port}", head, worker)
     finally:
         for node in (worker, head):

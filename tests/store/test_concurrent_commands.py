@@ -56,6 +56,13 @@ for number in range(6):
 sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
 """
 
+SHOWN = """
+    SELECT r.status, kind.value, found.value FROM runs r
+    LEFT JOIN tags kind ON kind.run_uuid = r.run_uuid AND kind.key = 'bench.kind'
+    LEFT JOIN tags found ON found.run_uuid = r.run_uuid AND found.key = 'bench.run'
+    WHERE r.lifecycle_stage = 'active'
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the six processes are forked")
@@ -71,8 +78,8 @@ def test_six_commands_at_once_fit_each_model_once_and_complete_mlflow(store, tmp
     assert sorted((store.root / "fits").read_text().split()) == sorted(names)
     assert sorted(record.id for _, record in store.runs()) == sorted(names)
     with closing(sqlite3.connect(store.root / "mlflow" / "mlflow.db")) as base:
-        runs = base.execute("SELECT name, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
-    assert {status for _, status in runs} == {"FINISHED"}
-    assert sorted(name for name, _ in runs if name in names) == sorted(names)
-    assert all(name in names or name.startswith("c") for name, _ in runs)
+        runs = base.execute(SHOWN).fetchall()
+    assert {status for status, _, _ in runs} == {"FINISHED"}
+    assert sorted(key.partition(":")[0] for _, kind, key in runs if kind == "fit") == sorted(names)
+    assert {kind for _, kind, _ in runs} == {"fit", "command"}
     assert not list(store.root.glob("mlflow/.*mlflow.db*")) and not list(store.root.glob("mlflow/.command.*"))

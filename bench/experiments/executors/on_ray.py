@@ -1,7 +1,7 @@
 """Jobs as tasks of a Ray cluster; a task keeps its job in a process of its own, as on this machine.
 
-Results and checkpoints lie in the results folder, which every node must see: a task of a lost node goes on elsewhere from
-the last checkpoint.
+Where a node sees the folders of the command, results and checkpoints lie there, and a task of a lost node goes on elsewhere
+from the last checkpoint. Where it does not, see `apart`: a task of such a node begins anew when the node is lost.
 """
 
 import os
@@ -13,10 +13,11 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from bench.errors import BenchError, RunError
+from bench.experiments.executors import apart
 from bench.experiments.executors.contract import Limits, Outcome
 from bench.experiments.executors.job_process import ATTEMPTS, KilledError, supervise
 from bench.experiments.executors.messages import LiveView, Message
-from bench.experiments.job import Job, JobResult
+from bench.experiments.job import Job, JobResult, execute
 from bench.experiments.progress import Reporter
 from bench.messages import first_line
 
@@ -60,7 +61,7 @@ class OnRay:
             return
         cores = max(job.threads for job in jobs)
         held = nullcontext(self.connected) if self.connected else cluster(self._address, cores)
-        with held as ray:
+        with held as ray, apart.sender(ray, jobs[0]) if self._address else nullcontext() as sender:
             self._check_resources(ray, jobs)
             mailbox = _mailbox(ray)
             task = ray.remote(max_retries=_RETRIES, retry_exceptions=False)(_work)
@@ -71,17 +72,21 @@ class OnRay:
                 while waiting or working:
                     while waiting and len(working) < (self._at_once or len(jobs)):
                         number, job = waiting.pop()
+                        if sender and apart.complete(job):
+                            yield Outcome(job, execute(job, reporter=reporter))
+                            continue
+                        sent = sender.of(job) if sender else None
                         call = task.options(**self._resources(job)).remote(
-                            job, self._limits, mailbox, number, self._debug
+                            job, self._limits, mailbox, number, self._debug, sent
                         )
                         working[call] = number, job
-                    done, _ = ray.wait(list(working), timeout=_POLL)
+                    done, _ = ray.wait(list(working), timeout=_POLL) if working else ([], [])
                     for number, message in ray.get(mailbox.drain.remote()):
                         live.hear(number, message)
                     for call in done:
                         number, job = working.pop(call)
                         live.end(number)
-                        yield _outcome(ray, call, job)
+                        yield _outcome(ray, call, job, reporter)
             finally:
                 live.end_all()
 
@@ -171,38 +176,49 @@ def _mailbox(ray: Any) -> Any:
     return ray.remote(num_cpus=0)(_Mailbox).options(scheduling_strategy=here).remote()
 
 
-def _outcome(ray: Any, call: Any, job: Job) -> Outcome:
+def _outcome(ray: Any, call: Any, job: Job, reporter: Reporter) -> Outcome:
     try:
         value = ray.get(call)
+        if isinstance(value, apart.Returned):
+            value = apart.keep(job, value, reporter)
+    except BenchError as error:
+        return Outcome(job, error=error)
     except ray.exceptions.RayError as error:
         lost = f"its process or node was lost {_RETRIES + 1} times ({type(error).__name__}: {first_line(error)})"
         return Outcome(job, error=RunError(lost))
     return Outcome(job, error=value) if isinstance(value, BenchError) else Outcome(job, value)
 
 
-def _work(job: Job, limits: Limits, mailbox: Any, number: int, debug: bool) -> JobResult | BenchError:
+def _work(
+    job: Job, limits: Limits, mailbox: Any, number: int, debug: bool, sent: apart.Sent | None
+) -> JobResult | apart.Returned | BenchError:
     """The task: one job, its messages, and its end as a value."""
     messages: list[tuple[int, Message]] = []
-    sent = time.monotonic()
+    flushed = time.monotonic()
 
     def hear(message: Message) -> None:
-        nonlocal sent
         messages.append((number, message))
         # Rare ones at once, the steps of a training together.
-        if message[0] not in ("step", "ranking") or time.monotonic() - sent > _POLL:
+        if message[0] not in ("step", "ranking") or time.monotonic() - flushed > _POLL:
             flush()
 
     def flush() -> None:
-        nonlocal sent
+        nonlocal flushed
         if messages:
             mailbox.put.remote(messages.copy())
             messages.clear()
-        sent = time.monotonic()
+        flushed = time.monotonic()
 
     granted = {name: os.environ[name] for name in _GRANTED if name in os.environ}
+    away = sent is not None and not sent.folders.seen()
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return supervise(job, limits, hear, granted, debug)
+            if sent is None or not away:
+                return supervise(job, limits, hear, granted, debug)
+            import ray
+
+            here = apart.settle(ray, job, sent)
+            return apart.collect(here, supervise(here, limits, hear, granted, debug))
         except KilledError as error:
             if attempt == ATTEMPTS:
                 return RunError(f"{error}, {attempt} times")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.data.batch import Batch
 from bench.ranker.blocks.embeddings import Table
+from bench.ranker.blocks.rows import rows_of
 
 
 def user_contrast(left: Tensor, right: Tensor, user: Tensor, temperature: float) -> Tensor:
@@ -120,10 +121,10 @@ class PairContrast(BilinearSimilarity):
         `item_of[p]` of the second. Negatives (M, d) each.
         """
         left, right = self.project(queries), self.project(items)  # (n, d), (m, d)
-        items_instead = self.matrix(left, negative_items).logsumexp(1)[query_of]  # (P,)
-        queries_instead = self.matrix(right, negative_queries).logsumexp(1)[item_of]  # (P,)
-        by_query = self.paired(left[query_of], items[item_of])  # (P,)
-        by_item = self.paired(right[item_of], queries[query_of])  # (P,)
+        items_instead = rows_of(self.matrix(left, negative_items).logsumexp(1), query_of)  # (P,)
+        queries_instead = rows_of(self.matrix(right, negative_queries).logsumexp(1), item_of)  # (P,)
+        by_query = self.paired(rows_of(left, query_of), rows_of(items, item_of))  # (P,)
+        by_item = self.paired(rows_of(right, item_of), rows_of(queries, query_of))  # (P,)
         loss = torch.logaddexp(by_query, items_instead) - by_query + torch.logaddexp(by_item, queries_instead) - by_item
         return loss / 2
 

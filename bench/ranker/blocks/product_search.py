@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bench.data.merged import Clicks
 from bench.errors import NothingToReadError
 from bench.ranker.blocks.pooling import masked_mean
+from bench.ranker.blocks.rows import rows_of
 from bench.ranker.blocks.word_bags import WordDraws, WordNoise, Words, item_words
 from bench.ranker.contract import (
     Batch,
@@ -189,15 +190,19 @@ class ProductSearch(TorchRanker):
             context,
             self.items(positive),
             self.items(negatives),
-            self.item_biases[positive],
-            self.item_biases[negatives],
+            rows_of(self.item_biases, positive),
+            rows_of(self.item_biases, negatives),
         )
 
     def contrast_words(self, context: Tensor, words: Tensor, real: Tensor) -> Tensor:
         """Mean noise contrast of contexts (n, d) with `words` (n, w) from their bags; 0 for those not `real` (n,)."""
         noise = self.noise(*words.shape, self.config.word_noise)  # (n, w, K)
         each = noise_contrast(
-            context[:, None], self.words(words), self.words(noise), self.word_biases[words], self.word_biases[noise]
+            context[:, None],
+            self.words(words),
+            self.words(noise),
+            rows_of(self.word_biases, words),
+            rows_of(self.word_biases, noise),
         )  # (n, w)
         return (each.mean(1) * real).sum() / len(real)
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.ranker.blocks.rows import rows_of
+
 _PARTS = re.compile(r"\{(\w+)\}|<(\w+)>")
 
 
@@ -153,7 +155,7 @@ def embed(prompt: Prompt, words: nn.Embedding, inserts: Tensor | None = None, ex
     vectors = words(ids.clamp(0, known - 1))
     if extra is not None:
         new = ids >= known
-        vectors = vectors.index_put((new,), extra[ids[new] - known].to(vectors.dtype))
+        vectors = vectors.index_put((new,), rows_of(extra, ids[new] - known).to(vectors.dtype))
     if inserts is not None:
         row, column = torch.nonzero(ids < 0, as_tuple=True)
         vectors = vectors.index_put((row, column), inserts[row, -1 - ids[row, column]].to(vectors.dtype))
