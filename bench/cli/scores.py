@@ -24,18 +24,24 @@ def command() -> None:
 @click.option(
     "--seed", type=options.SEED, default=0, metavar="N", help="Seed of the fit that made the scores.  [default: 0]"
 )
+@click.option("--top", is_flag=True, help="FILE holds the best items of each row only: see below.")
 @options.one_selection
 @options.out
 @options.debug
-def import_(path: Path, name: str, seed: int, out: Path, **given: Any) -> None:
+def import_(path: Path, name: str, seed: int, top: bool, out: Path, **given: Any) -> None:
     """Rank somebody's own scores: columns row, item and score, one line for every line of `bench candidates export`.
 
     A file that ends in .trec is read as a TREC run (query Q0 document rank score name) with rows as queries.
+
+    With --top the file is a TREC run, or one of RecBole (user_id:token, item_id:token, score:float), RecTools (user_id,
+    item_id, score or rank) or WarpRec (user_id, item_id, rating), with at least ten candidates a row. Such lists say
+    nothing of a clicked item that they lack: MRR, AUC and deeper cut-offs are then left out, and the command says so.
 
     Give the options of the export. Where the file has rows of one task only, the model serves that task.
 
     \b
     bench scores import scores.parquet --name "My model" --dataset ml-100k
+    bench scores import recs.tsv --name Theirs --top --tasks rec --candidates full --dataset ml-100k
     bench table
     """
     from bench.experiments.score_import import check_name, import_scores
@@ -46,8 +52,10 @@ def import_(path: Path, name: str, seed: int, out: Path, **given: Any) -> None:
     store.check_writable()
     tasks = given["tasks"] or None
     prepared, candidates, _ = inputs.open_dataset_and_candidates(**given)
-    record = import_scores(store, prepared, candidates, path, name, seed, tasks=tasks)
+    record = import_scores(store, prepared, candidates, path, name, seed, tasks=tasks, top=top)
     served = " and ".join(record.tasks)
+    for line in record.evidence.get("top lists", ()):
+        print(line)
     print(f"{record.id}: {one_line(name)} on {candidates.label} ({served}); {_where_shown(store, record, out)}")
 
 

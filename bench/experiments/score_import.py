@@ -17,6 +17,7 @@ from bench.evaluation.ranks import Ranks
 from bench.evaluation.trec import read_run
 from bench.experiments.candidate_export import keys
 from bench.experiments.prepared_data import PreparedData
+from bench.experiments.top_import import rank_top_lists
 from bench.messages import one_line
 from bench.ranker import registry
 from bench.store import environment
@@ -57,18 +58,21 @@ def import_scores(
     seed: int = 0,
     *,
     tasks: tuple[str, ...] | None = None,
+    top: bool = False,
 ) -> RunRecord:
     """Rank a file of scores (columns row, item, score, or a TREC run) and keep the ranks as a run.
 
     Within a task every (row, item) of the candidates must be there exactly once. Without `tasks` the file may leave out
     a task as a whole; with them it must have those tasks, and lines of another one are left aside. Scores are compared
-    as float64, so that no tie is made here.
+    as float64, so that no tie is made here. With `top` the file holds the best items only (`top_import`); what it leaves
+    open stands in the record.
 
     Raises:
         RunError: the file does not fit the candidates, or scores of that name and seed are there already.
     """
     short, started, clock = check_name(name), now(), time.perf_counter()
-    ranks = rank_scores(path, prepared, candidates, tasks)
+    lists = rank_top_lists(path, prepared, candidates, tasks or prepared.tasks) if top else None
+    ranks = lists.ranks if lists else rank_scores(path, prepared, candidates, tasks)
     digest = file_sha256(path)
     run = f"{short}-imported-{digest[:12]}"
     for _, other in store.runs():
@@ -107,7 +111,8 @@ def import_scores(
         device="",
         threads=0,
         code="",
-        evidence={"scores file": path.name, "scores sha256": digest},
+        evidence={"scores file": path.name, "scores sha256": digest}
+        | ({"top lists": list(lists.account)} if lists else {}),
         environment=environment.facts() | {"command": environment.command_line()},
         started=started,
     )
@@ -119,6 +124,7 @@ def import_scores(
             part.mkdir(parents=True)
             leaks = prepared.leaks(candidates)
             evaluation = write_ranks(ranks, part, short, candidates, leaks, time.perf_counter() - clock)
+            evaluation.depth = lists.depth if lists else 0
             record.evaluations[candidates.fingerprint] = evaluation
             record.finished, record.seconds = now(), time.perf_counter() - clock
             store.write(part, record)
@@ -218,6 +224,6 @@ def _mismatch(
     if missing.any():
         problems.append(
             f"{int(missing.sum()):,} (row, item) pairs have no score, first {name(int(expected[missing][0]))}; a list of "
-            "the best alone does not say where the clicked item stands when it is not among them"
+            "the best alone does not say where the clicked item stands when it is not among them (--top takes one for what it says)"
         )
     return problems

@@ -239,7 +239,13 @@ def _estimate_task(block: Block, task: str, metrics: tuple[Metric, ...]) -> None
     """The estimates of a task and the ranks of its rows on every metric; those of DEFAULT also serve as a check."""
     rows = block.group.rows
     for metric in dict.fromkeys((*metrics, PRIMARY, *DEFAULT)):
-        values = {number: [each.per_user(metric) for each in runs] for number, runs in block.ranks[task].items()}
+        values = {
+            number: [each.per_user(metric) for each in runs]
+            for number, runs in block.ranks[task].items()
+            if all(run.evaluation.answers(metric) for run in rows[number].runs)
+        }
+        if not values:
+            continue
         if not all(np.isfinite(each).all() for by_seed in values.values() for _, each in by_seed):
             continue  # AUC of a list without negatives
         estimates = {number: _estimate(by_seed, block.rows_of[task][1]) for number, by_seed in values.items()}
@@ -294,6 +300,8 @@ def _notes(block: Block) -> list[Note]:
                 add("fact", f"backbone {one_line(_words(backbone))}", row)
             if run.record.kind == "imported":
                 add("fact", "scores made elsewhere and imported", row)
+            if depth := run.evaluation.depth:
+                add("fact", f"lists of the best alone: MRR, AUC and cut-offs above {depth} are unknown", row)
         for task in block.tasks:
             if number not in block.ranks[task]:
                 continue

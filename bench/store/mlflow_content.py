@@ -161,7 +161,7 @@ def _evaluation_metrics(folder: Path, evaluation: Evaluation) -> dict[str, float
     metrics = _numbers(evaluation.leaks, "leaks") | {"seconds/evaluation": evaluation.seconds}
     for task in ranks.tasks:
         of_task = ranks.only(task)
-        metrics |= {mlflow_name(task, metric): of_task.mean(metric) for metric in DEFAULT}
+        metrics |= {mlflow_name(task, metric): of_task.mean(metric) for metric in DEFAULT if evaluation.answers(metric)}
         metrics |= {f"rows/{task}": len(of_task), f"ties/{task}": of_task.tie_rate}
     return metrics
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from bench.errors import RunError
+from bench.evaluation.metrics import Metric
 from bench.files import write_atomically
 from bench.messages import first_line
 
@@ -54,6 +55,11 @@ class Evaluation:
     finished: str  # ISO time
     lists: str = ""  # name of the file with the best candidates of every row, where they were asked for
     lists_sha256: str = ""  # of that file
+    depth: int = 0  # of imported top lists: deeper cut-offs, MRR and AUC are unknown; 0 where nothing is
+
+    def answers(self, metric: Metric) -> bool:
+        """Whether the ranks say what a metric is."""
+        return not self.depth or (metric.k is not None and metric.k <= self.depth)
 
 
 @dataclass
