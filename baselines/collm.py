@@ -106,7 +106,7 @@ class CoLLM(TorchRanker):
     """A frozen T5 with adapters answers whether an item pleases; user and item of a LightGCN table are words of its prompt.
 
     The prompt names the titles of the last clicks and the title of the candidate, each side with a slot for a soft token,
-    z = W2 relu(W1 x) of the row x of the user or the item (eq. 4). Stage "text" trains LoRA on the prompt without the
+    z = W2 relu(W1 x) of the row x of the user or the item. Stage "text" trains LoRA on the prompt without the
     slots; stage "fit" trains the mapping on the whole prompt while LoRA rests (or not, `tune_lora`), and the table with it
     where `tune_table`. Loss: binary cross-entropy of the logit of Yes, of the clicked item and sampled ones; the score is
     that logit. The language model's own weights never move.

@@ -96,6 +96,81 @@ def table(out: str | Path = "results/local", **options: Any) -> "pd.DataFrame":
     return compare(Store(out), **options).frame()
 
 
+def report(
+    to: str | Path = "", out: str | Path = "results/local", *, data: str | Path | None = None, **options: Any
+) -> Path:
+    """Write everything behind a table as one HTML file; returns its path.
+
+    Args:
+        to: the file; report.html in the results folder by default.
+        out: the results folder.
+        data: folder of the prepared data, for texts, histories and strata.
+        options: as `bench report`: from_dirs, dataset, candidates, budget, metrics, tasks, seeds.
+
+    Raises:
+        bench.errors.UsageError: nothing fits the options, or what fits must not be compared.
+        bench.errors.RunError: files of a run are damaged, or the place cannot be written.
+    """
+    from bench.report.html.page import Report
+    from bench.report.table import table as compare
+
+    path = Path(to) if to else Path(out) / "report.html"
+    Report(compare(Store(out), **options), data, "bench.api.report").save(path)
+    return path
+
+
+def audit(
+    runs: str | Sequence[str] = "",
+    dataset: str = "",
+    out: str | Path = "results/local",
+    *,
+    data: str | Path | None = None,
+    candidates: str | Sequence[str] | None = None,
+    **options: Any,
+) -> "pd.DataFrame":
+    """What makes finished runs, a data set, or (with neither) the table of a results folder doubtful: one row a finding.
+
+    Args:
+        runs: ids, starts of ids or folders, as a comma string or a list.
+        dataset: name of a data set.
+        out: the results folder.
+        data: folder of raw and prepared data.
+        candidates: of the data set, "uniform" by default; of the table, as `bench table`.
+        options: the other options of `bench audit`: of runs rows, device and tracking_uri; of a data set split, mode, set
+            and candidate_seed; of the table from_dirs, budget, tasks and seeds.
+
+    Raises:
+        bench.errors.UsageError: both are given, something is unknown, or nothing fits.
+        bench.errors.RunError: files are missing, damaged or changed.
+    """
+    import pandas as pd
+
+    from bench.evaluation.finding import Finding
+
+    if runs and dataset:
+        raise UsageError("bench.api.audit takes runs or a data set, not both")
+    if runs:
+        from bench.audit.run import audit_runs
+
+        found = audit_runs(_names(runs), out=out, data=data, **options)
+    elif dataset:
+        from bench.audit.data import audit_data
+        from bench.experiments.prepared_data import open_candidates, open_data
+
+        seed = options.pop("candidate_seed", 0)
+        overrides = Overrides({name: dict(values) for name, values in options.pop("set", {}).items()})
+        prepared = open_data(dataset, root=data, split_name=options.pop("split", None), overrides=overrides, **options)
+        (kind,) = _names(candidates or "uniform")
+        found = audit_data(prepared, open_candidates(prepared, kind, prepared.tasks, seed))
+    else:
+        from bench.report.findings import of_table
+        from bench.report.table import table as compare
+
+        found = of_table(compare(Store(out), candidates=candidates, **options).blocks)
+    columns = list(Finding.__dataclass_fields__)
+    return pd.DataFrame([finding.record() for finding in found], columns=columns)
+
+
 def _names(value: str | Sequence[str]) -> tuple[str, ...]:
     """Names from a comma string or a list."""
     return tuple(split_commas(value if isinstance(value, str) else ",".join(value)))

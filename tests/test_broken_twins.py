@@ -15,7 +15,7 @@ import bench.testing
 from bench.errors import UsageError
 from bench.ranker.contract import Ranker, TrainConfig, Window
 from bench.ranker.registry import register
-from bench.testing.subject import row_differences
+from bench.testing.examined import row_differences
 
 from .broken_twins import TWINS, Sound, TwinConfig, TwoStages
 

@@ -29,6 +29,7 @@ LAYERS = {
     "bench.experiments": 5,
     "bench.report": 6,
     "bench.analysis": 7,
+    "bench.audit": 7,
     "bench.api": 8,
     "bench": 8,  # hands out what bench.api holds, when asked
     "bench.cli": 9,

@@ -18,7 +18,17 @@ from bench.ranker.blocks.language import decode, encode, next_tokens, shifted, t
 from bench.ranker.blocks.pooling import masked_mean
 from bench.ranker.blocks.prompts import Prompt, Template, Tokens, embed
 from bench.ranker.blocks.trie import Trie, beam_search, found_scores
-from bench.ranker.contract import Batch, Context, Representation, Stage, TorchRanker, TrainConfig, TrainData, Window
+from bench.ranker.contract import (
+    Batch,
+    Context,
+    Representation,
+    Stage,
+    Stream,
+    TorchRanker,
+    TrainConfig,
+    TrainData,
+    Window,
+)
 from bench.ranker.registry import register
 
 PROMPT = "After the items {items} the user{user} will choose the item"
@@ -166,10 +176,14 @@ class IDGenRec(TorchRanker):
     def _stage(
         self, name: str, config: TrainConfig, loss: Any, groups: list[dict[str, Any]], finish: Any = None
     ) -> Stage:
-        def stream(data: TrainData) -> Any:
+        def stream(data: TrainData) -> Stream:
             return data.events(config.batch_size, negatives=0, window=self.window)
 
         return Stage(name, config, loss, stream, lambda: groups, select="last", finish=finish)
+
+    def stream(self, train: TrainData) -> Stream:
+        """Training clicks without negatives: the names of all items compete."""
+        return train.events(self.config.batch_size, negatives=0, window=self.window)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What a recommender stage trains."""

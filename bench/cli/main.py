@@ -32,7 +32,7 @@ COMMANDS = {
     "data": "List, fetch, check, prepare and describe data sets.",
     "candidates": "Export the candidate lists, or import your own.",
     "scores": "Import scores that were computed elsewhere; export best lists.",
-    "audit": "Find numbers that cannot be right.",
+    "audit": "Find what makes results doubtful.",
     "analyze": "Mutual information, parameter space, gradients, ablation, sweep.",
     "runs": "List and remove finished runs.",
     "ui": "Browse the runs in the MLflow UI.",

@@ -83,6 +83,10 @@ def footnotes(block: Block) -> Iterator[str]:
     if ties:
         meaning = f"positive tied in more than {MANY_TIES:.0%} of rows (metrics are the mean over their orders)"
         yield one_line(f"{meaning}: {'; '.join(ties)}")
+    for finding in block.findings:
+        evidence = f" ({finding.evidence})" if finding.evidence else ""
+        who = comma_list(map(shortened, finding.rows)) or finding.subject
+        yield one_line(f"{'!! ' if finding.severity == 'severe' else ''}{finding.sentence}{evidence}: {who}")
     if any(len(row.seeds) > 1 for row in block.group.rows if not row.closed_form):
         yield "several seeds: means over them; the details show their spread"
     yield from unfinished_notes(block.group)

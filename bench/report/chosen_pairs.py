@@ -9,6 +9,7 @@ from bench.evaluation.metrics import PRIMARY, Metric
 from bench.evaluation.significance import Comparison
 from bench.messages import shortened
 from bench.report.captions import caption, decimal, footnotes, level_text, row_name
+from bench.report.findings import of_row
 from bench.report.marks import LEVEL, Block
 from bench.report.row_choice import numbers_of
 from bench.report.sheet import Cell, Section, Sheet, plain
@@ -207,5 +208,7 @@ def _facts(block: Block, a: int, b: int, task: str, metric: Metric, found: Compa
         "smallest_detectable": found.detectable,
         "equivalent_within": found.within,
         "claim": "methods" if block.on_methods(a, b) else "trained models",
+        "notes_a": of_row(block, first.label),
+        "notes_b": of_row(block, second.label),
     }
     return {key: plain(value) for key, value in record.items()}

@@ -1,48 +1,19 @@
-"""Findings: what makes a number doubtful, with its evidence and what to do about it, as plain data.
+"""What the records and ranks behind a table say of its numbers, as findings.
 
 A finding stands under the table that it touches, in the report, in MLflow, and is printed by `bench audit`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from bench.evaluation.finding import Finding, Severity, in_order, of_record
 from bench.evaluation.metrics import PRIMARY
 from bench.messages import comma_list, one_line
 from bench.report.marks import LEVEL, Block, Note
 from bench.report.unfinished import all_of
-
-Severity = Literal["severe", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("severe", "warning", "note")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that a reader must know.
-
-    `severe`: the number is wrong, or not what it is called. `warning`: it may mislead. `note`: good to know.
-    """
-
-    severity: Severity
-    check: str  # short name of the check that found it
-    subject: str  # what it is about: a model's label, a data set, a run
-    sentence: str
-    evidence: str  # the numbers
-    fix: str  # what to do
-    rows: tuple[str, ...] = ()  # labels of the rows of the table that it touches; () for all of them
-
-    def record(self) -> dict[str, Any]:
-        """As a flat record for JSON and MLflow."""
-        return asdict(self) | {"rows": list(self.rows)}
-
-    def line(self) -> str:
-        """One line for the terminal."""
-        evidence = f" ({self.evidence})" if self.evidence else ""
-        return one_line(f"{self.severity}: {self.subject}: {self.sentence}{evidence}; {self.fix}")
-
 
 # How each kind of remark under a table reads as a finding: severity, name of the check, what to do.
 _OF_NOTES: dict[str, tuple[Severity, str, str]] = {
@@ -60,15 +31,54 @@ _TOLD = 0.99
 _CONSTANT = 0.99
 
 
-def of_table(blocks: Sequence[Block]) -> list[Finding]:
-    """The findings that the records and ranks of a table's runs give, the gravest first."""
+def of_table(blocks: Sequence[Block], audits: bool = True) -> list[Finding]:
+    """The findings on a table's runs, the gravest first.
+
+    Args:
+        blocks: of the table.
+        audits: whether to add what `bench audit run` found in the models; else records and ranks alone speak.
+    """
     found = [finding for block in blocks for finding in _of_block(block)]
+    if audits:
+        found += [finding for block in blocks for finding in of_audits(block)]
     return in_order([*found, *_sampled_against_full(blocks)])
 
 
-def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """The gravest first, each once, otherwise as they come."""
-    return sorted(dict.fromkeys(findings), key=lambda finding: SEVERITIES.index(finding.severity))
+def attach(blocks: Sequence[Block]) -> None:
+    """Give each block the findings that stand under it beside its remarks: those of audits, ranks and other candidates."""
+    reversed_orders = list(_sampled_against_full(blocks))
+    for block in blocks:
+        labels = {row.label for row in block.group.rows}
+        across = [each for each in reversed_orders if set(each.rows) <= labels]
+        own = [*_degenerate(block), *of_audits(block), *across]
+        block.findings = in_order(finding for finding in own if finding.severity != "note")
+
+
+def of_row(block: Block, label: str) -> str:
+    """What stands under a block of one of its rows, the remarks and the findings, for a record."""
+    remarks = [note.text for note in block.notes if label in note.rows]
+    found = [f"{each.severity}: {each.sentence}" for each in block.findings if label in each.rows]
+    return one_line("; ".join([*remarks, *found]))
+
+
+def of_audits(block: Block) -> list[Finding]:
+    """What `bench audit run` found in the models of a block; what it says of several seeds of a row is one finding."""
+    found: dict[tuple[str, ...], list[tuple[int, Finding]]] = {}
+    for row in block.group.rows:
+        for run in row.runs:
+            for record in run.record.audit.get("findings", ()):
+                finding = replace(of_record(record), subject=row.label, rows=(row.label,))
+                key = (finding.severity, finding.check, row.label, finding.sentence, finding.fix)
+                found.setdefault(key, []).append((run.record.seed, finding))
+    return in_order(_joined(each) for each in found.values())
+
+
+def _joined(found: list[tuple[int, Finding]]) -> Finding:
+    _, first = found[0]
+    if len(found) == 1:
+        return first
+    evidence = "; ".join(f"seed {seed}: {finding.evidence}" for seed, finding in found if finding.evidence)
+    return replace(first, evidence=evidence)
 
 
 def _of_block(block: Block) -> Iterator[Finding]:

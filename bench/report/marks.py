@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from bench.errors import RunError
+from bench.evaluation.finding import Finding
 from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, PerUser
 from bench.evaluation.metrics import values as metric_values
 from bench.evaluation.plausibility import check_identities
@@ -84,6 +85,7 @@ class Block:
     ranks: dict[str, dict[int, list[Ranks]]] = field(default_factory=dict)  # task -> row number -> one per seed
     sequence: tuple[Metric, ...] = (PRIMARY,)  # in which metrics are tested
     moments: dict[tuple[str, Metric], Moments] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)  # grave ones that no note says, see `findings.attach`
 
     @property
     def level(self) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.evaluation.metrics import Metric
 from bench.messages import flat_list
+from bench.report.findings import of_row
 from bench.report.marks import Block, Estimate, synthetic
 from bench.report.rows import ComparableRuns, Row, UnfinishedRow
 
@@ -53,7 +54,7 @@ def _record(block: Block, row: Row, task: str, metric: Metric, estimate: Estimat
         **_on(group),
         "seeds": flat_list(row.seeds),
         "budget": flat_list(sorted({run.record.budget for run in row.runs})),
-        "notes": "; ".join(note.text for note in block.notes if row.label in note.rows),
+        "notes": of_row(block, row.label),
         "runs": flat_list([run.record.id for run in row.runs]),
         "did_not_finish": "; ".join(
             line for each in group.seeds_missing if each.label == row.label for line in each.lines()

@@ -13,6 +13,7 @@ from bench.errors import UsageError, unknown
 from bench.evaluation.metrics import DEFAULT, PRIMARY, Metric, parse
 from bench.report.captions import caption
 from bench.report.comparable import select
+from bench.report.findings import attach
 from bench.report.marks import Block, compared
 from bench.report.records import records
 from bench.report.row_choice import choose
@@ -215,6 +216,7 @@ def table(
         groups = choose(groups, models)
     blocks = [compared(group, chosen, tuple(tasks or TASKS)) for group in groups]
     blocks = [block for block in blocks if block.estimates]
+    attach(blocks)
     if not blocks:
         raise UsageError(f"no finished run has rows for {' or '.join(tasks or TASKS)}; see `bench runs list`")
     return Table(blocks, chosen, chosen if metrics else SHOWN)

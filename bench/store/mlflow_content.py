@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import RunError
+from bench.evaluation.finding import SEVERITIES, in_order, of_record
 from bench.evaluation.metrics import DEFAULT
 from bench.messages import comma_list, first_line, shortened
 from bench.store.metric_names import mlflow_name
@@ -214,9 +215,23 @@ def _tags(store: Store, folder: Path, record: RunRecord, evaluations: list[Evalu
         "evidence": record.evidence,
         "fit": {name: value for name, value in record.fit.items() if isinstance(value, str)},
         "env": environment,
+        "audit": _audit(record),
     }
     tags = _texts({name: value for name, value in facts.items() if value not in (None, {})}, "bench", TAG_LENGTH)
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def _audit(record: RunRecord) -> dict[str, Any]:
+    """What `bench audit run` found in the model: how many of each severity, and the grave ones in words."""
+    if not record.audit:
+        return {}
+    found = [of_record(each) for each in record.audit["findings"]]
+    counts = {name: sum(each.severity == name for each in found) for name in SEVERITIES}
+    return {
+        "made": record.audit["made"],
+        "counts": ", ".join(f"{count} {name}" for name, count in counts.items()),
+        "findings": "\n".join(each.line() for each in in_order(found) if each.severity != "note") or "nothing grave",
+    }
 
 
 def _inputs(record: RunRecord, evaluations: list[Evaluation]) -> list[DatasetInput]:

@@ -83,6 +83,7 @@ class RunRecord:
     finished: str = ""
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
+    audit: dict[str, Any] = field(default_factory=dict)  # what `bench audit run` found: made, rows, findings
     format: int = FORMAT
 
 

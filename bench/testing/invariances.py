@@ -1,6 +1,6 @@
 """Checks of the scores of a fitted model: their form, and what may and may not change them.
 
-Each check takes a Subject, returns a sentence, and raises Failed with what it saw.
+Each check takes a model under examination, returns a sentence, and raises Failed with what it saw.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,16 @@ from torch import Tensor
 
 from bench.data.batch import Batch
 from bench.ranker.ranker import Ranker
+from bench.testing.examined import Examined, clone, row_differences
 from bench.testing.planted import rows_with_past, task_rows
 from bench.testing.report import Failed, NotApplicable
-from bench.testing.subject import Subject, clone, row_differences
+from bench.testing.subject import Subject
 
 # An input counts as used when at least this part of the rows that have it reacts to it.
 REACTING = 0.25
 
 
-def shape(subject: Subject) -> str:
+def shape(subject: Examined) -> str:
     """`score` returns one score a candidate: a tensor (B, K)."""
     expected, actual = tuple(subject.batch.cand.shape), tuple(subject.reference.shape)
     if actual != expected:
@@ -28,14 +29,14 @@ def shape(subject: Subject) -> str:
     return f"{expected} scores for {expected} candidates"
 
 
-def dtype(subject: Subject) -> str:
+def dtype(subject: Examined) -> str:
     """Scores are float32: fewer bits make ties, and ties make ranks arbitrary."""
     if subject.reference.dtype != torch.float32:
         raise Failed(f"scores are {subject.reference.dtype}; float32 logits are expected, because fewer bits make ties")
     return "float32"
 
 
-def finite(subject: Subject) -> str:
+def finite(subject: Examined) -> str:
     """No score is NaN or infinite, with empty histories neither."""
     wrong = ~torch.isfinite(subject.reference)
     if wrong.any():
@@ -43,7 +44,7 @@ def finite(subject: Subject) -> str:
     return f"all {wrong.numel()} scores are finite"
 
 
-def representation(subject: Subject) -> str:
+def representation(subject: Examined) -> str:
     """A trained network tells what its scores come from: `represent` gives finite vectors per candidate."""
     model = subject.fitted
     if not isinstance(model, torch.nn.Module):
@@ -62,7 +63,7 @@ def representation(subject: Subject) -> str:
     return ", ".join(f"{name} of width {values.shape[2]}" for name, values in found._asdict().items())
 
 
-def deterministic(subject: Subject) -> str:
+def deterministic(subject: Examined) -> str:
     """Two calls give equal scores, whatever the state of the global generators; the batch is left as it was."""
     seen = [subject.scores(subject.batch, seed=seed) for seed in (1, 2)]
     difference = row_differences(*seen)
@@ -80,7 +81,7 @@ def deterministic(subject: Subject) -> str:
     return "two calls under different generator states give equal bits"
 
 
-def column_order(subject: Subject) -> str:
+def column_order(subject: Examined) -> str:
     """Scores follow their candidates into any order of columns."""
     order = torch.randperm(subject.batch.cand.shape[1], generator=torch.Generator().manual_seed(3))
     permuted = subject.scores(replace(subject.batch, cand=subject.batch.cand[:, order]))
@@ -88,7 +89,7 @@ def column_order(subject: Subject) -> str:
     return "permuted candidates get permuted scores"
 
 
-def candidate_subset(subject: Subject) -> str:
+def candidate_subset(subject: Examined) -> str:
     """A candidate's score does not depend on the candidates beside it."""
     cand = subject.batch.cand
     alone = [subject.scores(replace(subject.batch, cand=cand[:, k : k + 1])) for k in range(cand.shape[1])]
@@ -96,13 +97,13 @@ def candidate_subset(subject: Subject) -> str:
     return "candidates scored alone and together get the same scores"
 
 
-def padding(subject: Subject) -> str:
+def padding(subject: Examined) -> str:
     """Junk beyond the lengths (ids, times, kinds) changes no score, and no loss of a batch of events."""
-    n_items, n_queries = subject.planted.catalog.n_items, subject.planted.catalog.n_queries
+    n_items, n_queries = subject.catalog.n_items, subject.catalog.n_queries
     junk = with_junk(subject.batch, n_items, n_queries)
     _require_same(subject.reference, subject.scores(junk), "junk was written into padding slots")
     losses = 0
-    if subject.has_stages:
+    if isinstance(subject, Subject) and subject.has_stages:
         fitted: Any = subject.fitted
         for stage in fitted.stages(subject.train):
             batch = next(iter(stage.stream(subject.train).batches(0, 1)))
@@ -117,14 +118,14 @@ def padding(subject: Subject) -> str:
     return f"junk in padding slots changes nothing{', no loss either' if losses else ''}"
 
 
-def single_row(subject: Subject) -> str:
+def single_row(subject: Examined) -> str:
     """A row alone gets the scores it gets inside a batch."""
     alone = [subject.scores(subject.batch.take(torch.tensor([row]))) for row in range(len(subject.batch))]
     _require_same(subject.reference, torch.cat(alone), "they were scored as batches of one")
     return "batches of one and one batch give the same scores"
 
 
-def other_rows(subject: Subject) -> str:
+def other_rows(subject: Examined) -> str:
     """A row's scores do not depend on the content of the other rows."""
     half = len(subject.batch) // 2
     kept, rest = torch.arange(half), torch.arange(half, len(subject.batch))
@@ -134,7 +135,7 @@ def other_rows(subject: Subject) -> str:
     return "other rows' content changes nothing"
 
 
-def hidden_positive(subject: Subject) -> str:
+def hidden_positive(subject: Examined) -> str:
     """`label` and `item`, which training batches carry, change no score, wherever they point."""
     batch = subject.batch
     for column in (0, batch.cand.shape[1] // 2, batch.cand.shape[1] - 1):
@@ -147,9 +148,9 @@ def hidden_positive(subject: Subject) -> str:
     return "labels attached to a scoring batch change nothing"
 
 
-def query(subject: Subject) -> str:
+def query(subject: Examined) -> str:
     """`uses_query` is true: another query changes scores of search rows and of no rec row; or no query changes any."""
-    batch, n = subject.batch, subject.planted.catalog.n_queries
+    batch, n = subject.batch, subject.catalog.n_queries
     search = task_rows(batch, "search")
     changed = []
     for step in (n // 2, 1, 2):
@@ -160,19 +161,19 @@ def query(subject: Subject) -> str:
     return _reaction(subject, "uses_query", "query", changed, {"search": search})
 
 
-def history(subject: Subject) -> str:
+def history(subject: Examined) -> str:
     """`uses_history` is true: another past changes scores; or no past changes any. For each task by itself."""
     batch = subject.batch
     past = rows_with_past(batch)
-    changed = [replaced_history(batch, subject.planted.catalog.n_queries, step) for step in range(batch.cand.shape[1])]
+    changed = [replaced_history(batch, subject.catalog.n_queries, step) for step in range(batch.cand.shape[1])]
     return _reaction(
         subject, "uses_history", "history", changed, {task: past & task_rows(batch, task) for task in subject.tasks}
     )
 
 
-def user(subject: Subject) -> str:
+def user(subject: Examined) -> str:
     """`uses_user` is true: another user id changes scores; or none changes any. For each task by itself."""
-    batch, n = subject.batch, subject.planted.catalog.n_users
+    batch, n = subject.batch, subject.catalog.n_users
     changed = [replace(batch, user=(batch.user + step) % n + 1) for step in (n // 2, 1, 2)]
     return _reaction(subject, "uses_user", "user id", changed, {task: task_rows(batch, task) for task in subject.tasks})
 
@@ -221,9 +222,9 @@ def replaced_history(batch: Batch, n_queries: int, step: int = 0) -> Batch:
     )
 
 
-def replaced_inputs(subject: Subject) -> Batch:
+def replaced_inputs(subject: Examined) -> Batch:
     """The batch with everything replaced that a row is made of, tasks and lengths aside."""
-    batch, catalog = replaced_history(subject.batch, subject.planted.catalog.n_queries), subject.planted.catalog
+    batch, catalog = replaced_history(subject.batch, subject.catalog.n_queries), subject.catalog
     return replace(
         batch,
         user=(batch.user + 7) % catalog.n_users + 1,
@@ -232,7 +233,7 @@ def replaced_inputs(subject: Subject) -> Batch:
     )
 
 
-def _reaction(subject: Subject, flag: str, what: str, changed: list[Batch], readers: dict[str, Tensor]) -> str:
+def _reaction(subject: Examined, flag: str, what: str, changed: list[Batch], readers: dict[str, Tensor]) -> str:
     """Compare what a class declares with how many rows react to one of the changed batches.
 
     Args:
@@ -307,4 +308,4 @@ def _joined(first: Batch, second: Batch) -> Batch:
 FORM = (shape, dtype, finite, representation, deterministic)
 NO_EFFECT = (column_order, candidate_subset, padding, single_row, other_rows, hidden_positive)
 EFFECT = (query, history, user)
-CHECKS: dict[str, Callable[[Subject], str]] = {check.__name__: check for check in (*FORM, *NO_EFFECT, *EFFECT)}
+CHECKS: dict[str, Callable[[Examined], str]] = {check.__name__: check for check in (*FORM, *NO_EFFECT, *EFFECT)}

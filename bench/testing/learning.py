@@ -14,10 +14,11 @@ from torch import Tensor
 from bench.data.batch import Batch, SequenceBatch, ViewPair
 from bench.data.log import TASKS
 from bench.ranker.contract import Config, Stage, TrainConfig
+from bench.testing.examined import row_differences
 from bench.testing.planted import rows_with_past
 from bench.testing.repeats import repeated_rows
 from bench.testing.report import Failed, NotApplicable
-from bench.testing.subject import Subject, row_differences
+from bench.testing.subject import Subject
 
 # What "learns a few events by heart" means: HR@1 among five candidates, reached at one of the learning rates.
 EVENTS, NEGATIVES, LEARNT = 24, 4, 0.9

@@ -4,7 +4,6 @@ import copy
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,16 +19,15 @@ from bench.messages import first_line, first_violation
 from bench.ranker import backbone
 from bench.ranker.context import Backbone, Checkpoints, Progress
 from bench.ranker.contract import Config, Context, Ranker, Stage
+from bench.testing.examined import Examined, clone, evaluating
 from bench.testing.planted import Planted, planted
 from bench.testing.report import Failed
 
 # A few steps are enough to move every weight; nothing here is about quality.
 STEPS, BATCH = 6, 32
-# float32 sums in another order differ by this much of the largest score.
-RELATIVE, ABSOLUTE = 1e-5, 1e-6
 
 
-class Subject:
+class Subject(Examined):
     """One class with one config on the planted log.
 
     `quick` settings of the class are applied first, then ones that cut the training to a few steps (only where the
@@ -53,6 +51,7 @@ class Subject:
         self.cls = cls
         self.tasks: tuple[str, ...] = tasks or cls.entry.tasks
         self.planted: Planted = planted()
+        self.catalog = self.planted.catalog
         self.failed: set[str] = set()  # checks that failed so far
         self.overrides = overrides or {}
         self.config = self.settings()
@@ -63,17 +62,6 @@ class Subject:
     def only(self, task: str) -> "Subject":
         """The same class and settings where a single task is at hand."""
         return Subject(self.name, self.cls, self.overrides, (task,))
-
-    def reads(self, flag: str) -> tuple[str, ...]:
-        """The tasks at hand in which the class says that it reads an input.
-
-        Args:
-            flag: "uses_query", "uses_history" or "uses_user"; its value is a bool for all tasks or a tuple of tasks.
-        """
-        declared = getattr(self.cls, flag)
-        if isinstance(declared, bool):
-            return self.tasks if declared else ()
-        return tuple(task for task in self.tasks if task in declared)
 
     def settings(self, **more: Any) -> Config:
         """The class's config: `quick`, then the short training of the checks, then `more`, then the caller's overrides."""
@@ -119,7 +107,7 @@ class Subject:
         """
         torch.manual_seed(seed)
         context = Context(
-            self.planted.catalog,
+            self.catalog,
             seed=0,
             tasks=self.tasks,
             cache=self._cache if cached else None,
@@ -191,26 +179,6 @@ class Subject:
         """Rows of the model's tasks, histories long, short and empty; nothing in it tells the clicked item."""
         return self.planted.scoring(self.tasks, self.fitted.window)
 
-    @cached_property
-    def reference(self) -> Tensor:
-        """(B, K) scores of `batch` as it is."""
-        return self.scores(self.batch)
-
-    def scores(self, batch: Batch, model: Ranker | None = None, seed: int = 0) -> Tensor:
-        """(B, K) scores of a copy of the batch.
-
-        The global generators start from the same state each time, so that randomness at scoring time is found by the
-        check made for it and does not fail the others.
-        """
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        with torch.no_grad():
-            scores = evaluating(model or self.fitted).score(clone(batch))
-        if not isinstance(scores, Tensor):
-            raise Failed(f"score returned {type(scores).__name__}; a float32 tensor is expected")
-        return scores.detach()
-
     def loss(self, stage: Stage, batch: Batch) -> Tensor:
         """() the loss of a copy of the batch in a stage of the fitted model, without dropout and from one generator state."""
         _ = evaluating(self.fitted)
@@ -235,35 +203,6 @@ class RisingValidation:
         """A little more than before, for every metric."""
         self._value += 0.01
         return {f"{task}/N@10": self._value for task in (*self._tasks, "mean")}
-
-
-def evaluating(model: Ranker) -> Ranker:
-    """The model as the harness scores with it."""
-    if isinstance(model, torch.nn.Module):
-        model.eval()
-    return model
-
-
-def clone(batch: Batch) -> Batch:
-    """The batch with tensors of its own."""
-    return replace(batch, **{f.name: v.clone() for f in fields(batch) if (v := getattr(batch, f.name)) is not None})
-
-
-def row_differences(first: Tensor, second: Tensor) -> Tensor:
-    """(B,) largest difference of each row beyond what float32 explains; 0 where a row stayed as it was.
-
-    Two NaN count as equal, for the check `finite` speaks of them.
-    """
-    if first.shape != second.shape:
-        raise Failed(f"scores have shape {tuple(second.shape)} where {tuple(first.shape)} came before")
-    if not first.numel() or first.dim() < 2:
-        first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
-    first, second = first.double(), second.double()
-    largest = torch.nan_to_num(first, nan=0.0, posinf=0.0, neginf=0.0).abs().max()
-    difference = (first - second).abs()
-    difference = torch.where(first.isnan() & second.isnan() | (first == second), 0.0, difference)
-    difference = torch.where(difference.isnan(), torch.inf, difference)
-    return torch.where(difference > ABSOLUTE + RELATIVE * largest, difference, 0.0).flatten(1).amax(1)
 
 
 def error_line(error: BaseException) -> str:

@@ -28,7 +28,20 @@ from bench.store.studies import FAILED, FINISHED, StudyRecord, TrialRecord, stud
 from ..browser import Browser, needs_chromium
 from .results_by_hand import draws, three
 
-SECTIONS = ("tables", "findings", "curves", "tuning", "pairs", "cost", "full", "strata", "beyond", "rows", "provenance")
+SECTIONS = (
+    "tables",
+    "findings",
+    "curves",
+    "tuning",
+    "pairs",
+    "cost",
+    "full",
+    "strata",
+    "beyond",
+    "rows",
+    "provenance",
+    "analyses",
+)
 TASKS = ("rec", "search")
 
 
@@ -247,6 +260,41 @@ def test_searches_of_the_models_stand_in_the_page(folder):
     assert [cell.text for cell in line] == ["A", "a-1", "3", "21", "0", ".200", ".310", "lr=2"]
     data = section.charts[0].spec["data"]["values"]
     assert [(each["trial"], each["best"]) for each in data] == [(0, 0.2), (2, 0.31)]
+
+
+def stored_analysis(root, dataset="ml-100k", lines=70, figures=2, name="mi"):
+    """What `bench analyze` leaves: its facts, a table, and figures that noise makes as large as can be."""
+    from PIL import Image
+
+    folder = root / "analyses" / name
+    folder.mkdir(parents=True)
+    facts = {"analysis": name, "settings": {"models": "a,b", "dataset": [dataset]}, "remarks": ["above <ln 2>"]}
+    (folder / "analysis.json").write_text(json.dumps(facts))
+    table_lines = [f"m{n},{n / 7},," for n in range(lines)]
+    (folder / f"{name}.csv").write_text("\n".join(["model,value,empty,remark", *table_lines]) + "\n")
+    for number in range(figures):
+        noise = np.random.default_rng(number).integers(0, 255, (900, 1600, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{name}-{number}.png")
+    return folder
+
+
+def test_analyses_stand_in_the_page_within_its_bound(folder):
+    three(folder)
+    without = " ".join(Page(Report(table(folder.store)).html()).texts)
+    assert "No analysis of these data" in without
+    stored_analysis(folder.store.root)
+    stored_analysis(folder.store.root, "other-data", name="space")
+    (folder.store.root / "analyses" / "sweep").mkdir()
+    (folder.store.root / "analyses" / "sweep" / "analysis.json").write_text("{")
+    html = Report(table(folder.store)).html()
+    page = Page(html)
+    texts = " ".join(page.texts)
+    assert "above <ln 2>" in texts and "The first 60 of 70 lines." in texts and "space" not in page.texts
+    assert "sweep is not readable" in texts
+    uris = [address for address in page.addresses if address.startswith("data:image/png")]
+    # Noise cannot be made small: what does not fit is named, and the page stays below its bound.
+    assert sum(map(len, uris)) <= 700_000 and len(html.encode()) < MOST_BYTES
+    assert len(uris) + texts.count("mi-0") + texts.count("mi-1") >= 2
 
 
 def test_without_the_data_the_page_says_so_and_stands(store, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli.main import main
+from bench.evaluation.finding import SEVERITIES
 from bench.evaluation.metrics import PRIMARY, Metric
 from bench.report import findings
 from bench.report.table import table
@@ -88,7 +89,7 @@ def test_findings_are_plain_data_with_the_gravest_first(folder):
         failed={"ml-100k/gone-s0-1": "the loss is nan"},
     )
     found = findings.of_table(table(folder.store).blocks)
-    assert [each.severity for each in found] == sorted((each.severity for each in found), key=findings.SEVERITIES.index)
+    assert [each.severity for each in found] == sorted((each.severity for each in found), key=SEVERITIES.index)
     assert found[0].severity == "severe" and found[0].rows == ("B",) and "12" in found[0].sentence
     assert {each.check for each in found} >= {"leaks", "convergence", "failed"}
     assert all("\n" not in each.line() and each.fix for each in found)

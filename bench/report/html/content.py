@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.evaluation.finding import Finding, in_order
 from bench.evaluation.metrics import PRIMARY, Metric
 from bench.report.captions import caption, decimal, row_name, star_means
 from bench.report.detail.costs import KINDS, Cost, costs
@@ -15,7 +16,7 @@ from bench.report.detail.other_candidates import BothWays, both_ways
 from bench.report.detail.single_rows import SingleRows, single_rows
 from bench.report.detail.strata import Strata, strata
 from bench.report.detail.tuning import searches
-from bench.report.findings import Finding, of_table
+from bench.report.findings import of_table
 from bench.report.html import charts as drawn
 from bench.report.html.charts import Chart
 from bench.report.marks import Block
@@ -119,7 +120,7 @@ def block_content(
         title=f"{block.group.dataset.get('title') or block.group.dataset['name']}, {block.group.candidates.label}",
         caption=caption(block),
         labels=labels,
-        findings=of_table([block]),
+        findings=in_order([*of_table([block]), *block.findings]),
         remarks=list(block.group.notes),
         sections=sections,
         rows=rows,

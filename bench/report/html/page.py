@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.files import write_atomically
+from bench.report.detail.analyses import analyses
+from bench.report.html.analyses import analysis_content
 from bench.report.html.charts import WIDTH, Chart
 from bench.report.html.content import BlockContent, block_content
 from bench.report.table import Table
@@ -33,6 +35,9 @@ class Report:
             block.test(table.shown)
         self.blocks: list[BlockContent] = []
         self._fill(_EACH_WAY)
+        folders = [run.folder for block in table.blocks for row in block.group.rows for run in row.runs]
+        names = [block.group.dataset["name"] for block in table.blocks]
+        self.analyses = [analysis_content(each) for each in analyses([each.parent.parent for each in folders], names)]
 
     @property
     def charts(self) -> list[Chart]:
@@ -95,6 +100,7 @@ class Report:
         template = _environment().get_template("report.html.j2")
         return template.render(
             blocks=self.blocks,
+            analyses=self.analyses,
             library=_library(),
             figure_width=WIDTH,
             command=self._command,
