@@ -48,12 +48,24 @@ def two_nodes(env: dict[str, str], worker_env: dict[str, str] | None = None) -> 
         head = _start(env, "--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false")
         _wait_for(port)
         worker = _start(env | (worker_env or {}), f"--address=127.0.0.1:{port}")
+        _wait_for_both(env, f"127.0.0.1:{port}")
         yield TwoNodes(f"127.0.0.1:{port}", head, worker)
     finally:
         for node in (worker, head):
             if node is not None:
                 _kill(node)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_both(env: dict[str, str], address: str) -> None:
+    """What a command asks of the nodes when it starts, it asks of those that have joined."""
+    program = (
+        "import sys, time, ray\n"
+        "ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)\n"
+        "while sum(node['Alive'] for node in ray.nodes()) < 2: time.sleep(0.2)\n"
+    )
+    command = [sys.executable, "-c", program, address]
+    subprocess.run(command, env=env | _QUIET, capture_output=True, timeout=120, check=True)
 
 
 def _start(env: dict[str, str], *words: str) -> subprocess.Popen:
