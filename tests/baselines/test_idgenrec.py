@@ -69,7 +69,7 @@ def fitted(world: World, **settings) -> dict[str, dict[str, torch.Tensor]]:
     return states | {"end": model.state()}
 
 
-def moved(before, after) -> set[str]:
+def changed_models(before, after) -> set[str]:
     """Which of the two language models changed."""
     changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
     return changed & {"generator", "recommender"}
@@ -79,7 +79,7 @@ def test_each_stage_trains_its_own_model_and_names_follow_the_generator(world, f
     for states, first in ((fitted(world), "copy"), (fitted(world, backbone=folder), "generator-1")):
         order = [first, "recommender-1", "generator-2", "fit", "end"]
         assert list(states) == order
-        trained = [moved(states[a], states[b]) for a, b in itertools.pairwise(order)]
+        trained = [changed_models(states[a], states[b]) for a, b in itertools.pairwise(order)]
         assert trained == [{"generator"}, {"recommender"}, {"generator"}, {"recommender"}]
         for stage in ("recommender-1", "fit"):
             after = states[order[order.index(stage) + 1]]

@@ -27,13 +27,13 @@ def request_(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.store.mlflow_view.Tracker", Nothing)
     log = write_log(tmp_path / "log")
 
-    def made(models, **options):
+    def run_request(models, **options):
         pause = Overrides({"steps": {"pause": 0.1, "epochs": 5, "steps_per_epoch": 6}} if "steps" in models else {})
         return RunRequest(
             models, (f"log:{log}",), trivial=False, out=tmp_path / "out", threads=1, overrides=pause, **options
         )
 
-    yield made
+    yield run_request
     registry.entries.cache_clear()
     sys.modules.pop("faulty_models", None)
 

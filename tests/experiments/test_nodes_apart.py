@@ -127,7 +127,7 @@ def test_a_run_that_another_command_has_finished_meanwhile_stands(node, tmp_path
     (only,) = plan(RunRequest("popularity", (f"log:{log}",), trivial=False, out=tmp_path / "out", threads=1))
     (job,) = only.jobs
     first = execute(job)
-    later = apart.keep(job, apart.Returned(first, {}), Reporter())
+    later = apart.store_returned(job, apart.Returned(first, {}), Reporter())
     assert (later.work, later.record.finished) == ("none", first.record.finished)
 
 

@@ -21,7 +21,7 @@ REASON = "more than 60 s (--time-limit)"
 
 
 @pytest.fixture
-def made(folder):
+def unfinished(folder):
     """Two models with numbers; GenSR over its limit; DIN, of recommendation only, failed on both seeds."""
     finished = [folder.run("a", draws(1)), folder.run("b", draws(2), group="unified")]
     failed = {"gensr-s0-0f": LIMIT, "din-s0-1a": "the loss is nan", "din-s1-1b": "the loss is nan"}
@@ -31,34 +31,38 @@ def made(folder):
     return table(folder.store)
 
 
-def test_texts_have_the_row_in_its_group_and_the_reason(made):
+def test_texts_have_the_row_in_its_group_and_the_reason(unfinished):
     for width in (60, 100):
-        text = made.text(width)
+        text = unfinished.text(width)
         assert "GenSR: did not finish" in text and "DIN: did not finish" in text
         told = " ".join(text.split())
         assert f"did not finish: GenSR, seed 0: {REASON}" in told
         assert "did not finish: DIN, seeds 0,1: the loss is nan" in told
-    lines = [line.split("  ")[0] for line in made.text(200).splitlines()]
+    lines = [line.split("  ")[0] for line in unfinished.text(200).splitlines()]
     order = [
         lines.index(name) for name in ("-- rec", "A", "DIN: did not finish", "-- unified", "B", "GenSR: did not finish")
     ]
     assert order == sorted(order)
 
 
-def test_markup_has_the_row_with_as_many_cells_as_the_others(made):
-    rows = [line for line in made.markdown().splitlines() if line.startswith("|")]
+def test_markup_has_the_row_with_as_many_cells_as_the_others(unfinished):
+    rows = [line for line in unfinished.markdown().splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
     (row,) = [line for line in rows if "GenSR: did not finish" in line]
     assert not row.split("|", 2)[2].replace("|", "").strip()
-    body = made.latex().partition(r"\midrule")[2].partition(r"\bottomrule")[0]
+    body = unfinished.latex().partition(r"\midrule")[2].partition(r"\bottomrule")[0]
     cells = {line.count("&") for line in body.splitlines() if "&" in line}
     assert len(cells) == 1 and "GenSR: did not finish &" in body
-    for form in (made.html(), made.layout("narrow", paper=False).latex(), made.layout("narrow").markdown()):
+    for form in (
+        unfinished.html(),
+        unfinished.layout("narrow", paper=False).latex(),
+        unfinished.layout("narrow").markdown(),
+    ):
         assert "GenSR: did not finish" in form and "more than 60 s" in form
 
 
-def test_where_models_are_columns_the_cells_say_so(made):
-    text = made.layout("paper").text(200)
+def test_where_models_are_columns_the_cells_say_so(unfinished):
+    text = unfinished.layout("paper").text(200)
     rec, _, search = text.partition("\nSearch")
     for name, part, there in (
         ("GenSR", rec, True),
@@ -70,8 +74,8 @@ def test_where_models_are_columns_the_cells_say_so(made):
     assert "dnf" in rec and "dnf did not finish" in rec and "seed 0: more than 60 s" in " ".join(search.split())
 
 
-def test_records_have_no_numbers_and_the_reason(made):
-    records = json.loads(made.json())
+def test_records_have_no_numbers_and_the_reason(unfinished):
+    records = json.loads(unfinished.json())
     own = [record for record in records if record["model"] == "gensr"]
     assert {record["did_not_finish"] for record in own} == {f"seed 0: {REASON}"}
     assert {(record["task"], record["metric"]) for record in own} == {
@@ -81,26 +85,26 @@ def test_records_have_no_numbers_and_the_reason(made):
     assert {record["task"] for record in records if record["model"] == "din"} == {"rec"}
     assert {record["did_not_finish"] for record in records if record["model"] in "ab"} == {""}
     assert len({tuple(record) for record in records}) == 1
-    read = list(csv.DictReader(io.StringIO(made.csv())))
+    read = list(csv.DictReader(io.StringIO(unfinished.csv())))
     assert {line["did_not_finish"] for line in read if line["model"] == "din"} == {"seeds 0,1: the loss is nan"}
-    frame = made.frame()
+    frame = unfinished.frame()
     assert frame[frame.model == "gensr"]["mean"].isna().all() and math.isfinite(frame["mean"].mean())
 
 
-def test_no_number_mark_or_test_changes(folder, made):
-    folder.command(*[f"ml-100k/{run.record.id}" for row in made.blocks[0].group.rows for run in row.runs])
+def test_no_number_mark_or_test_changes(folder, unfinished):
+    folder.command(*[f"ml-100k/{run.record.id}" for row in unfinished.blocks[0].group.rows for run in row.runs])
     clean = table(folder.store)
     assert not clean.blocks[0].group.unfinished
-    assert clean.records() == [record for record in made.records() if record["model"] in "ab"]
+    assert clean.records() == [record for record in unfinished.records() if record["model"] in "ab"]
 
 
-def test_the_report_and_the_audit_name_it(made, tmp_path):
-    found = [each for each in findings.of_table(made.blocks) if each.check == "failed"]
+def test_the_report_and_the_audit_name_it(unfinished, tmp_path):
+    found = [each for each in findings.of_table(unfinished.blocks) if each.check == "failed"]
     assert {(each.subject, each.evidence) for each in found} == {
         ("GenSR", f"seed 0: {REASON}"),
         ("DIN", "seeds 0,1: the loss is nan"),
     }
-    page = Report(made, tmp_path).html()
+    page = Report(unfinished, tmp_path).html()
     assert "GenSR: did not finish" in page and REASON in page
 
 
@@ -108,9 +112,9 @@ def test_a_missing_seed_stands_below_its_row(folder):
     folder.command(
         folder.run("a", draws(1)), folder.run("a", draws(3), seed=1), failed={"ml-100k/a-s2-0f": "killed"}, models=["a"]
     )
-    made = table(folder.store)
-    assert "A: did not finish" not in made.text() and "did not finish: A, seed 2: killed" in made.text(200)
-    assert one(made, model="a", task="rec", metric="N@10")["did_not_finish"] == "seed 2: killed"
+    unfinished = table(folder.store)
+    assert "A: did not finish" not in unfinished.text() and "did not finish: A, seed 2: killed" in unfinished.text(200)
+    assert one(unfinished, model="a", task="rec", metric="N@10")["did_not_finish"] == "seed 2: killed"
 
 
 def test_only_what_the_newest_command_asked_for_is_a_row(folder):
@@ -130,10 +134,10 @@ def test_only_what_the_newest_command_asked_for_is_a_row(folder):
     assert "did not finish" not in table(folder.store).text()
 
 
-def test_rows_without_numbers_can_be_named_and_not_compared(folder, made):
+def test_rows_without_numbers_can_be_named_and_not_compared(folder, unfinished):
     chosen = table(folder.store, models=["gensr", "a"])
     assert "GenSR: did not finish" in chosen.text() and "DIN" not in " ".join(chosen.text().split("not shown")[0])
-    for asked in (lambda: table(folder.store, models=["gensr"]), lambda: made.against("gensr")):
+    for asked in (lambda: table(folder.store, models=["gensr"]), lambda: unfinished.against("gensr")):
         with pytest.raises(UsageError, match="did not finish: GenSR, seed 0: more than 60 s"):
             asked()
     done = CliRunner().invoke(main, ["table", "--out", str(folder.store.root), "--compare", "a,gensr"])

@@ -182,7 +182,7 @@ def collect(job: Job, result: JobResult) -> Returned:
     return Returned(result, packed)
 
 
-def keep(job: Job, returned: Returned, reporter: Reporter) -> JobResult:
+def store_returned(job: Job, returned: Returned, reporter: Reporter) -> JobResult:
     """Put the files of a run that comes back into the folders of the command.
 
     Where another command has finished the same run meanwhile, its result stands.

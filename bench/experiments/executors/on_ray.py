@@ -180,7 +180,7 @@ def _outcome(ray: Any, call: Any, job: Job, reporter: Reporter) -> Outcome:
     try:
         value = ray.get(call)
         if isinstance(value, apart.Returned):
-            value = apart.keep(job, value, reporter)
+            value = apart.store_returned(job, value, reporter)
     except BenchError as error:
         return Outcome(job, error=error)
     except ray.exceptions.RayError as error:
