@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.baselines import unisar
-from bench.baselines.unisar import UniSAR
+from bench.baselines.unisar.model import UniSAR
 from bench.data import sources
 from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
