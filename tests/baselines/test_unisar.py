@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench.baselines import unisar
+from bench.baselines.unisar import model as unisar
 from bench.baselines.unisar.model import UniSAR
 from bench.data import sources
 from bench.data.batch import Batch, Batches
