@@ -52,7 +52,7 @@ def command(
     form: str,
     out: Path,
 ) -> None:
-    """The comparison: best bold, second underlined, a mark where the best beats the second by a paired test over users.
+    """The comparison: best bold, second underlined, a star where the best trained model beats every other row.
 
     Without --from it shows the data set, the candidates and the budget of the newest command.
 
