@@ -82,7 +82,7 @@ class CoPPS(TEM):
     """
 
     Config = CoPPSConfig
-    quick: ClassVar[dict[str, Any]] = {"max_steps": 500, "pretrain_max_steps": 150}
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 1000, "pretrain_max_steps": 300}
     search_space: ClassVar[dict[str, Any]] = TEM.search_space | {
         "contrast_weight": [0.0, 0.05, 0.1, 0.2, 0.5],
         "temperature": [0.05, 0.1, 0.2, 0.5],

@@ -48,6 +48,7 @@ class DIN(RecBoleRanker):
     Config = DINConfig
     recbole: ClassVar[str] = "DIN"
     exempt: ClassVar[dict[str, str]] = EXEMPT["DIN"]
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 1500}
     search_space: ClassVar[dict[str, Any]] = {
         "embedding_size": [32, 64],
         "mlp_hidden_size": [[80, 40], [200, 80]],

@@ -37,6 +37,7 @@ class GRU4Rec(DotProductLosses):
 
     Config = GRU4RecConfig
     recbole: ClassVar[str] = "GRU4Rec"
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 3000}
     search_space: ClassVar[dict[str, Any]] = {
         "hidden_size": [64, 100, 128, 256],
         "embedding_size": [64, 100, 128],

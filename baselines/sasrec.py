@@ -53,6 +53,7 @@ class SASRec(DotProductLosses):
 
     Config = SASRecConfig
     recbole: ClassVar[str] = "SASRec"
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 3000}
     search_space: ClassVar[dict[str, Any]] = {
         "hidden_size": [50, 64, 128],
         "n_layers": [1, 2],

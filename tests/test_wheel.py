@@ -44,7 +44,7 @@ def test_the_wheel_adds_only_bench(wheel):
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"bench"}
     for folder, code in (
         ("models/gensr", "model"),
-        ("baselines", "unisar"),
+        ("baselines/unisar", "model"),
         ("datasets", "ml_100k"),
         ("testing", "conformance"),
     ):

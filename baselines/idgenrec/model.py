@@ -73,7 +73,7 @@ class IDGenRec(TorchRanker):
         "rounds": 1,
         "copy_max_steps": 300,
         "generator_max_steps": 100,
-        "max_steps": 2960,
+        "max_steps": 1480,
     }
     search_space: ClassVar[dict[str, Any]] = {
         "lr": [5e-4, 1e-3, 3e-3],

@@ -118,7 +118,8 @@ class Block:
                     top.against = second.against = self.compare(best, others[0], task, metric)
                     clear = second.rank > 1 and top.against.difference > 0 and top.against.p < self.level
                     pvalues = [self.p(best, number, task, metric) for number in others] if clear else [1.0]
-                    top.significant = standing and clear and max(pvalues) < self.level
+                    # A NaN, where a difference never varies, is not below the level.
+                    top.significant = standing and clear and all(p < self.level for p in pvalues)
                     top.methods = all(self.on_methods(best, number) for number in others)
                 standing = standing and top.significant
 

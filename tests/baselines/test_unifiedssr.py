@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.baselines.unifiedssr import Sessions, UnifiedSSR, session_regulariser
+from bench.baselines.unifiedssr.model import UnifiedSSR
+from bench.baselines.unifiedssr.sessions import Sessions, session_regulariser
 from bench.data.batch import Batch, Batches, SequenceBatch
 from bench.data.catalog import Catalog
 from bench.data.log import SEARCH

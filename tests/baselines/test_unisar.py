@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench.baselines import unisar
-from bench.baselines.unisar import UniSAR
+from bench.baselines.unisar import model as unisar
+from bench.baselines.unisar.model import UniSAR
 from bench.data import sources
 from bench.data.batch import Batch, Batches
 from bench.data.catalog import Catalog
@@ -402,3 +402,34 @@ def test_biases_are_not_decayed(model):
     assert free["weight_decay"] == 0 and all("bias" in names[id(p)] for p in free["params"])
     assert len(decayed["params"]) + len(free["params"]) == len(names)
     assert not any("bias" in names[id(p)] for p in decayed["params"])
+
+
+class Scripted:
+    """Validation that says what it is told: by N@10 the second epoch is the best, by N@5 the third, by rec alone the fourth."""
+
+    CURVE = ((0.10, 0.10, 0.1), (0.30, 0.20, 0.2), (0.20, 0.90, 0.1), (0.25, 0.20, 0.9))
+
+    def __init__(self, model: UniSAR):
+        self.model, self.states = model, []
+
+    def evaluate(self, score: Any) -> dict[str, float]:
+        ten, five, rec = self.CURVE[min(len(self.states), 3)]
+        self.states.append({name: value.clone() for name, value in self.model.state().items()})
+        return {"mean/N@10": ten, "mean/N@5": five, "rec/N@10": rec, "search/N@10": 2 * ten - rec}
+
+
+def test_the_epoch_with_the_best_mean_of_both_tasks_at_ten_is_kept(world):
+    model = world.model(epochs=40, steps_per_epoch=1)
+    valid = Scripted(model)
+    facts = model.fit(world.train, valid)
+    assert facts["best_epoch"] == 2 and facts["converged"] and facts["epochs"] == 2 + 5 == len(valid.states)
+    kept = model.state()
+    same = [all(torch.equal(kept[name], state[name]) for name in kept) for state in valid.states]
+    assert same == [False, True, *[False] * 5]
+
+
+def test_the_bounds_of_a_fit_are_those_of_the_docstring():
+    assert UniSAR.Config().epochs == 50
+    for name, values in UniSAR.published.items():
+        config = UniSAR.Config(**values)
+        assert (config.epochs, config.patience, config.check_every) == (100, 5, 0), name

@@ -42,6 +42,14 @@ class Results:
     def run(self, *words: str | Path) -> Result:
         return self.bench("run", *words, "--no-trivial", "--data", self.data, "--threads", "1")
 
+    def files(self) -> dict[str, bytes]:
+        """What commands leave, without the view of it and what only helps along, by its path."""
+        return {
+            str(path.relative_to(self.out)): path.read_bytes()
+            for path in self.out.rglob("*")
+            if path.is_file() and not {"mlflow", ".settings"} & {*path.parts} and not path.name.endswith(".lock")
+        }
+
     def runs(self) -> dict[str, dict[str, Any]]:
         """Folders of the finished runs by "<model>-s<seed>"."""
         import json

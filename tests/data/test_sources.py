@@ -1,7 +1,10 @@
 """Sources by name: titles with their arguments, settings that models publish for them, configs that explain themselves."""
 
+import inspect
+
 import pytest
 
+import bench
 from bench.data import sources
 from bench.data.sources import Source
 from bench.errors import UsageError
@@ -55,3 +58,15 @@ def test_every_setting_of_a_source_says_what_it_does(name, tmp_path):
     assert silent == []
     with pytest.raises(UsageError, match="unknown setting"):
         sources.open_source(f"{name}x" if name.endswith(":") else name, {"nonesuch": 1}, tmp_path)
+
+
+def test_the_folder_of_the_data_has_one_name_in_the_api_and_on_the_command_line():
+    from bench import api, datasets
+    from bench.cli.run import command
+    from bench.experiments.run import RunRequest
+
+    assert bench.datasets.load is datasets.load and bench.run is api.run
+    # `bench.run` hands further options to the request.
+    names = [set(inspect.signature(call).parameters) for call in (datasets.load, api.report, api.audit, RunRequest)]
+    names.append({option.name for option in command.params})
+    assert all("data" in each and not {"root", "data_root", "folder"} & each for each in names)

@@ -1,5 +1,7 @@
 """The shared sampler and the loop over it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from bench.evaluation import candidates, leaks
 from bench.evaluation.candidates import draw
 from bench.evaluation.metrics import Metric
 from bench.evaluation.scoring import RowValidation, rank
+from bench.evaluation.top_lists import TopCollector
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "popularity", "same-query"])
@@ -159,6 +162,21 @@ def test_broken_scores_stop_with_the_model_named(make_log, broken, words):
     assert "twin" in str(caught.value)
 
 
+def test_a_broken_score_is_named_by_its_row_of_the_candidates(make_log):
+    batches = Batches(split(make_log(n_items=200, n_users=60)))
+    calls = []
+
+    def score(batch):
+        scores = torch.zeros(batch.cand.shape)
+        calls.append(len(batch))
+        if len(calls) == 3:
+            scores[4, 2] = float("inf")
+        return scores
+
+    with pytest.raises(RunError, match="score inf in row 24, candidate 2;"):
+        rank(score, batches, draw(batches.split), Window(), rows_per_batch=10)
+
+
 @pytest.mark.parametrize("mode", ["disjoint", "mirror"])
 @pytest.mark.parametrize("days", [False, True])
 def test_leak_counters_are_zero(make_log, mode, days):
@@ -222,6 +240,64 @@ def test_validation_ranks_a_catalogue_as_a_whole_that_is_too_small_to_draw_from(
     assert 0 < values["rec/N@10"] == values["mean/N@10"] < 0.3
     large = Batches(split(make_log(n_items=300)))
     assert RowValidation(large, ("rec",), Window()).candidates.label == "uniform-99"
+
+
+def test_validation_rows_and_negatives_follow_limit_and_seed(make_log):
+    batches = Batches(split(make_log(n_items=300, n_users=30)))
+    every, few, other = (
+        RowValidation(batches, ("rec", "search"), Window(), seed=seed, limit=limit).candidates
+        for seed, limit in ((0, 0), (0, 7), (1, 0))
+    )
+    assert len(every) > 40 and few.meta["tasks"] == every.meta["tasks"]
+    events = batches.split.log.events
+    assert np.bincount(events.task[few.rows]).tolist() == [7, 7] and set(few.rows) < set(every.rows)
+    assert np.array_equal(every.rows, other.rows) and not np.array_equal(every.items, other.items)
+
+
+def test_the_mean_that_selects_is_that_of_the_tasks_and_nobody_can_change_what_is_remembered(make_log):
+    batches = Batches(split(make_log(n_items=300, n_users=30)))
+    valid = RowValidation(batches, ("rec", "search"), Window(), state=lambda: "one")
+
+    def score(batch):
+        return torch.where(batch.task[:, None] == 0, batch.cand, -batch.cand).float()
+
+    values = valid.evaluate(score)
+    assert values["rec/N@10"] != values["search/N@10"]
+    assert values["mean/N@10"] == pytest.approx((values["rec/N@10"] + values["search/N@10"]) / 2)
+    expected = dict(values)
+    values.clear()
+    again = valid.evaluate(score)
+    assert again == expected
+    again.clear()
+    assert valid.evaluate(score) == expected
+
+
+def test_shorter_lists_are_ranked_by_what_they_hold(make_log):
+    """Padding is no candidate: not in the counts, not in the lists of the best, and its scores do not matter."""
+    batches = Batches(split(make_log(n_items=200, n_users=60)))
+    drawn = draw(batches.split, negatives=12)
+    rng = np.random.default_rng(0)
+    kept = rng.integers(2, 14, len(drawn))
+    items = np.zeros_like(drawn.items)
+    for row, (own, place, size) in enumerate(zip(drawn.items, drawn.position, kept, strict=True)):
+        items[row, :size] = [own[place], *np.delete(own, place)[: size - 1]]
+    lists = replace(drawn, items=items, position=np.zeros_like(drawn.position))
+    events = batches.split.log.events
+    top = TopCollector(events.event_id[lists.rows], events.task[lists.rows])
+    done = []
+
+    def score(batch):
+        scores = -batch.cand.float()
+        return torch.where(batch.cand == 0, float("nan"), scores)
+
+    ranks = rank(score, batches, lists, Window(), rows_per_batch=32, top=top, tick=lambda *at: done.append(at))
+    assert np.array_equal(ranks.candidates, kept) and not ranks.tied.any()
+    best = [sorted(own[own > 0])[:10] for own in items]
+    assert [list(own[own > 0]) for own in top.lists({}).items] == best
+    assert [
+        own.index(item) for own, item in zip([sorted(own[own > 0]) for own in items], ranks.item, strict=True)
+    ] == list(ranks.better)
+    assert done[-1] == (len(lists), len(lists)) and [at for at, _ in done[:-1]] == list(range(32, len(lists), 32))
 
 
 def test_validation_scores_a_state_once(make_log):

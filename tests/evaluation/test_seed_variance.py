@@ -47,6 +47,26 @@ def test_without_seeds_the_p_value_is_that_of_the_t_test():
     assert half == pytest.approx(stats.t.ppf(0.975, 39) * stats.sem(a - b))
 
 
+def test_variances_add_up_and_their_freedom_is_welchs():
+    a, b = SeedSpread(0.02, 0.004, 2.0, True), SeedSpread(0.01, 0.003, 4.0, True)
+    both = of_difference(a, b)
+    assert (both.variance, both.by_users) == (pytest.approx(0.03), pytest.approx(0.007)) and both.known
+    assert both.freedom == pytest.approx(0.03**2 / (0.02**2 / 2 + 0.01**2 / 4))
+    assert both.excess == pytest.approx(0.023) and SeedVariance(0.001, 0.002, 2.0, True).excess == 0
+
+
+def test_what_the_users_explain_of_the_seeds_is_not_counted_twice():
+    """A variance of seeds that lies below what the users explain adds little; without that part it adds more."""
+    users, less, more = 0.01, SeedVariance(0.02, 0.02, 3.0, True), SeedVariance(0.02, 0.0, 3.0, True)
+    alone, some, all_of_it = (float(two_sided_p(0.25, users, 200, each)) for each in (NO_SEEDS, less, more))
+    assert alone < some < all_of_it
+    widths = [half_width(users, 200, each, 0.05) for each in (NO_SEEDS, less, more)]
+    assert widths == sorted(widths) and widths[0] < widths[1] < widths[2]
+    # With many degrees of freedom nothing is left of a variance that the users explain in full.
+    sure = SeedVariance(0.02, 0.03, 1e6, True)
+    assert float(two_sided_p(0.25, users, 200, sure)) == pytest.approx(alone)
+
+
 def test_seeds_alone_give_welchs_test():
     """With endless users only seeds vary, and the p-value is the t-test's with Welch's degrees of freedom."""
     seeds = SeedVariance(0.01, 0.0, 4.0, True)

@@ -9,6 +9,7 @@ from bench.data.hashing import seed
 from bench.errors import RunError
 from bench.evaluation import significance
 from bench.evaluation.metrics import PRIMARY, values
+from bench.evaluation.seed_variance import SeedVariance
 from bench.evaluation.significance import FLIPS, Comparison, compare, holm, mean_over_seeds, randomisation_p
 
 USERS = 200
@@ -130,6 +131,22 @@ def test_a_constant_difference_has_no_t_test():
     assert np.isnan(found.p_t) and np.isnan(found.p) and found.effect == -np.inf
     assert found.low == found.high == pytest.approx(-0.1)
     assert found.p_randomisation == pytest.approx(0.25, abs=0.02)
+
+
+def test_rounding_is_neither_a_win_nor_a_spread():
+    constant = compare(per_user([0.3, 0.2, 0.7, 0.9]), per_user([0.1, 0.0, 0.5, 0.7]), seed=0)
+    assert len({0.3 - 0.1, 0.2 - 0.0, 0.7 - 0.5, 0.9 - 0.7}) > 1, "equal but for rounding"
+    assert np.isnan(constant.p_t) and (constant.low, constant.high) == (pytest.approx(0.2), pytest.approx(0.2))
+    found = compare(per_user([0.1 + 1e-15, 0.5 - 1e-15, 0.7]), per_user([0.1, 0.5, 0.6]), seed=0)
+    assert (found.wins, found.losses, found.ties) == (1, 0, 2)
+
+
+def test_equal_means_over_seeds_are_no_proof_where_seeds_vary():
+    seeds = SeedVariance(0.01, 0.0, 2.0, True)
+    same = per_user(n10(np.random.default_rng(0), 1.0))
+    found = compare(same, same, seed=0, seeds=seeds)
+    assert found.methods and found.low < 0 < found.high and found.within > 0.1
+    assert found.detectable == pytest.approx(2.8 * 0.1) and found.p == 1
 
 
 @pytest.mark.parametrize(

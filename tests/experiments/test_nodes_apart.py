@@ -119,7 +119,16 @@ def test_a_node_with_the_folders_of_the_command_gets_nothing(node, tmp_path):
     log = write_log(tmp_path / "log" / "events")
     node._data = Path(open_data(f"log:{log}").choice().root)
     assert carried_out(node, log, tmp_path / "out") == ["fitted"] * 2
-    assert not any(isinstance(each, dict) for each in node.objects)
+    assert not any(isinstance(each, dict) for each in node.objects), "nothing was sent"
+
+
+def test_a_node_that_joins_later_gets_the_data_then(node, tmp_path, monkeypatch):
+    log = write_log(tmp_path / "log" / "events")
+    monkeypatch.setattr(apart, "_some_apart", lambda *_: False)  # nobody of those who are there at the start
+    assert carried_out(node, log, tmp_path / "ray") == ["fitted"] * 2
+    assert len(list(node._data.glob("prepared/*/manifest.json"))) == 1
+    assert carried_out(node, log, tmp_path / "ray") == ["none"] * 2
+    assert not list(node._data.glob("results/ray/*/*/run.json"))
 
 
 def test_a_run_that_another_command_has_finished_meanwhile_stands(node, tmp_path):
@@ -134,7 +143,7 @@ def test_a_run_that_another_command_has_finished_meanwhile_stands(node, tmp_path
 def test_a_node_without_room_says_so(node, tmp_path, monkeypatch):
     log = write_log(tmp_path / "log" / "events")
     (only,) = plan(RunRequest("popularity", (f"log:{log}",), trivial=False, out=tmp_path / "out", threads=1))
-    sent = apart.Sender(node, apart.Folders("token", only.jobs[0].data.root)).of(only.jobs[0])
+    sent = apart.Sender(node, apart.Folders("token", only.jobs[0].data.root), True).of(only.jobs[0])
     (tmp_path / "file").touch()
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "file" / "below"))
     with pytest.raises(RunError, match="cannot"):

@@ -9,7 +9,8 @@ from bench.experiments.checkpoints import DiskCheckpoints
 from bench.store.results import Store
 
 recbole = pytest.importorskip("recbole", reason="ml-100k comes with RecBole (pip install --no-deps recbole==1.2.1)")
-SHORT = {"unisar": {"epochs": 3, "steps_per_epoch": 3, "batch_size": 64, "d": 16, "embedding": 8, "heads": 1}}
+SMALL = {"d": 16, "embedding": 8, "heads": 1, "experts": 1, "history_rec": 5, "history_search": 5}
+SHORT = {"unisar": {"epochs": 3, "steps_per_epoch": 3, "batch_size": 64} | SMALL}
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from bench.data.training import TrainData
 from bench.errors import RunError
 from bench.ranker.context import InMemory, Silent
 from bench.ranker.contract import Context, TorchRanker, TrainConfig
+from bench.ranker.loss_sums import LossSums
 from bench.ranker.registry import register
 
 
@@ -107,6 +108,29 @@ def test_patience_counts_checks(world):
     assert facts["best"] == pytest.approx(0.45)
 
 
+def test_an_equal_check_is_no_better_one(world):
+    """A curve that stays where it is ends the fit, and the state that came there first is kept."""
+    store = InMemory()
+    model, facts = world.fit([0.4] * 9, epochs=9, patience=2, doors={"checkpoints": store})
+    assert (facts["best_epoch"], facts["epochs"], facts["converged"]) == (1, 3, True)
+    short, _ = world.fit([0.4], epochs=1)
+    assert torch.equal(model.item.weight, short.item.weight)
+
+
+class Drawing(Dot):
+    """Notes the first random number of every loss."""
+
+    def loss(self, batch):
+        self.drawn = [*getattr(self, "drawn", []), float(torch.rand(()))]
+        return super().loss(batch)
+
+
+def test_random_numbers_after_a_check_are_new_ones(world):
+    for every in (0, 2, 5):
+        model, _ = world.fit(model=Drawing, check_every=every)
+        assert len(set(model.drawn)) == len(model.drawn) == 12
+
+
 def test_checks_within_an_epoch_select_its_best_state(world):
     kept = []
 
@@ -187,6 +211,32 @@ def test_a_pass_is_as_many_steps_as_its_accumulated_batches(world):
     assert facts["steps"] == -(-passes // 3)
 
 
+class Growing(Dot):
+    """The n-th loss is n above that of a constant model; its part is n itself."""
+
+    def loss(self, batch):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().loss(batch) * 0 + 2.0 + self.calls, {"number": torch.tensor(float(self.calls))}
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_line_of_the_curve_is_the_mean_over_the_batches_since_the_last(world, accumulate):
+    checks = []
+    world.fit(model=Growing, check_every=4, epochs=1, accumulate=accumulate, doors={"listener": heard(checks)})
+    first, second = 4 * accumulate, 6 * accumulate  # batches up to each check
+    means = [(1 + first) / 2, (first + 1 + second) / 2]
+    assert [check.values["train/number"] for check in checks] == pytest.approx(means)
+    assert [check.values["train/loss"] for check in checks] == pytest.approx([2 + mean for mean in means])
+
+
+def test_sums_of_losses_do_not_lose_small_ones():
+    sums = LossSums(torch.device("cpu"), "epoch 1", 1)
+    # In float32 this number and 1 make the number again.
+    for value in (2.0**24, 1.0, 1.0, 1.0):
+        sums.add(torch.tensor(value), {})
+    assert sums.means()["train/loss"] == (2.0**24 + 3) / 4
+
+
 class Exploding(Dot):
     at, device_type = 4, "cpu"
     calls = 0
@@ -195,6 +245,13 @@ class Exploding(Dot):
         type(self).calls += 1
         loss = super().loss(batch)
         return loss * math.nan if self.calls == self.at else loss
+
+
+def test_a_loss_that_explodes_in_the_first_of_accumulated_batches_is_found(world, monkeypatch):
+    monkeypatch.setattr(Exploding, "at", 3)
+    Exploding.calls = 0
+    with pytest.raises(RunError, match="step 2 of epoch 1"):
+        world.fit(model=Exploding, accumulate=2)
 
 
 @pytest.mark.parametrize(("every", "where"), [(1, "step 4 of"), (3, "steps 4 to 6 of"), (50, "steps 1 to 6 of")])

@@ -121,6 +121,26 @@ def test_groups_name_their_own_rate_decay_and_optimiser():
 
 
 @pytest.mark.parametrize(
+    ("kind", "theirs"),
+    [
+        ("adam", lambda p: torch.optim.Adam(p, 0.1, (0.5, 0.7), weight_decay=0.2)),
+        ("adamw", lambda p: torch.optim.AdamW(p, 0.1, (0.5, 0.7), weight_decay=0.2)),
+        ("adagrad", lambda p: torch.optim.Adagrad(p, 0.1, weight_decay=0.2)),
+        ("sgd", lambda p: torch.optim.SGD(p, 0.1, momentum=0.6, weight_decay=0.2)),
+    ],
+)
+def test_settings_of_the_config_reach_every_optimiser(kind, theirs):
+    config = TrainConfig(optimizer=kind, lr=0.1, beta1=0.5, beta2=0.7, momentum=0.6, weight_decay=0.2)
+    one, two = nn.Parameter(torch.arange(1.0, 5)), nn.Parameter(torch.arange(1.0, 5))
+    ours, other = Optimizers([{"params": [one]}], config, 10), theirs([two])
+    for step in range(4):
+        one.grad, two.grad = (torch.linspace(-1, 1, 4) * (step + 1) for _ in range(2))
+        ours.step(step)
+        other.step()
+    torch.testing.assert_close(one.detach(), two.detach())
+
+
+@pytest.mark.parametrize(
     ("group", "message"),
     [({"optimizer": "lion"}, "'lion'"), ({"optimizer": "row_adagrad", "weight_decay": 0.1}, "no weight decay")],
 )

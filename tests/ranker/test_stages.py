@@ -149,6 +149,75 @@ def test_a_stage_trains_its_parameters_alone_and_finishes_once(log, whole):
     assert not model.frozen.weight.requires_grad and model.item.weight.requires_grad
 
 
+def test_after_a_fit_every_parameter_may_be_trained_that_could_before(log, monkeypatch):
+    stages = three_stages.ThreeStages.stages
+    monkeypatch.setattr(three_stages.ThreeStages, "stages", lambda self, train: stages(self, train)[:2])
+    model, _ = attempt(log)
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == {"user.weight", "item.weight"}
+    assert not model.training
+
+
+def test_a_fit_has_converged_where_every_stage_that_can_has(log, whole, monkeypatch):
+    _, facts, _, _ = whole
+    assert [stage["converged"] for stage in facts["stages"]] == [None, False, False] and facts["converged"] is False
+
+    def patient(self, train):
+        table, first, last = stages(self, train)
+        # A patience of one check, while the rate is too high for the loss to fall at each of them.
+        config = first.config.model_copy(update={"epochs": 9, "patience": 1, "lr": 90.0})
+        return [table, replace(first, config=config), last]
+
+    stages = three_stages.ThreeStages.stages
+    monkeypatch.setattr(three_stages.ThreeStages, "stages", patient)
+    _, mixed = attempt(log)
+    assert [stage["converged"] for stage in mixed["stages"]] == [None, True, False] and mixed["converged"] is False
+    monkeypatch.setattr(three_stages.ThreeStages, "stages", lambda self, train: patient(self, train)[:2])
+    assert attempt(log)[1]["converged"] is True
+    monkeypatch.setattr(three_stages.ThreeStages, "stages", lambda self, train: patient(self, train)[:1])
+    assert attempt(log)[1]["converged"] is None
+
+
+def test_what_a_stage_draws_at_its_end_depends_on_the_seed_alone(log, monkeypatch):
+    def finish(self):
+        self.prior.copy_(torch.rand_like(self.prior))
+
+    stages = three_stages.ThreeStages.stages
+    monkeypatch.setattr(three_stages.ThreeStages, "keep_users", finish)
+    monkeypatch.setattr(three_stages.ThreeStages, "stages", lambda self, train: stages(self, train)[:1])
+
+    class Drawing(StopAfter):
+        def epoch(self, epoch, values):
+            torch.rand(3)  # whatever else the process draws does not matter
+
+    assert digest(attempt(log)[0]) == digest(attempt(log, progress=Drawing())[0])
+
+
+def test_a_plateau_of_a_stage_that_selects_by_loss_is_one_of_the_loss(log, monkeypatch):
+    rates = []
+    step = torch.optim.Adam.step
+
+    def spy(self, *args):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    def one(self, train):
+        last = stages(self, train)[2]
+        config = last.config.model_copy(update={"plateau": 1, "epochs": 8, "patience": 8, "lr": 0.02})
+        return [replace(last, config=config, select="loss")]
+
+    stages = three_stages.ThreeStages.stages
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    monkeypatch.setattr(three_stages.ThreeStages, "stages", one)
+    progress = StopAfter()
+    attempt(log, progress=progress)
+    losses = [line["train/loss"] for line in progress.lines]
+    best = [min(losses[: number + 1]) for number in range(len(losses))]
+    assert losses[-1] < 0.9 * losses[0] and all(
+        pair[0] > pair[2] for pair in zip(best, best[1:], best[2:], strict=False)
+    )
+    assert set(rates) == {0.02}, "it never stays for two checks"
+
+
 def test_a_checkpoint_holds_no_weights_that_rest(whole):
     model, _, _, store = whole
     state = store.load()

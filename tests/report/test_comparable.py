@@ -8,7 +8,7 @@ from bench.errors import UsageError
 from bench.report.table import table
 from bench.store.results import Store
 
-from .results_by_hand import CHANGED, DATA, FIRST, OTHER, Folder, cells, one
+from .results_by_hand import CHANGED, DATA, FIRST, OTHER, Folder, cells, draws, one
 
 
 def models(made):
@@ -172,3 +172,24 @@ def test_unfinished_and_hidden_runs_are_not_read(folder):
     a.rename(a.with_name(f".{a.name}"))
     b.rename(b.with_name(f"{b.name}.part"))
     assert models(table(folder.store)) == models(table(folder.store, from_dirs=[folder.store.root])) == {"c"}
+
+
+def test_a_budget_that_is_asked_for_finds_its_command_and_keeps_closed_forms(folder):
+    full = folder.run("a", draws(1), budget="full")
+    most = folder.run("most", draws(2), group="trivial", config={}, budget="full")
+    folder.command(full, most, budget="full")
+    quick = folder.run("a", draws(3)), folder.run("b", draws(4))
+    closed = folder.run("other", draws(5), group="trivial", config={})
+    folder.command(*quick, closed)
+    for budget, expected in (("full", {"a", "most", "other"}), ("quick", {"a", "b", "most", "other"})):
+        made = table(folder.store, budget=budget)
+        assert models(made) == expected and made.blocks[0].group.budget == budget
+    mean = table(folder.store, budget="full").frame().query("model == 'a' and task == 'rec' and metric == 'R@10'")
+    assert mean["mean"].item() == pytest.approx((draws(1) < 10).mean())
+
+
+def test_without_a_command_a_closed_form_does_not_choose_the_budget(folder):
+    folder.run("a", draws(1), budget="full")
+    folder.run("most", draws(2), group="trivial", config={}, budget="quick")
+    made = table(folder.store)
+    assert models(made) == {"a", "most"} and made.blocks[0].group.budget == "full"

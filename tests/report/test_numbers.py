@@ -145,6 +145,9 @@ def test_ranks_on_other_rows_or_candidates_are_an_error(folder):
     folder.command(folder.run("a", 1), folder.run("b", 2, users=np.arange(2, USERS + 1)))
     with pytest.raises(RunError, match=r"B was evaluated on other rec rows than A \(119 and 120\)"):
         table(folder.store)
+    folder.run("b", 2, users=np.arange(2, USERS + 2))
+    with pytest.raises(RunError, match=r"B was evaluated on other rec rows than A \(120 and 120\)"):
+        table(folder.store)
     place = folder.run("b", 2)
     other = folder.run("c", 2, candidates=OTHER)
     (folder.store.folder(*place.split("/")) / f"ranks-{FIRST[:16]}.parquet").write_bytes(

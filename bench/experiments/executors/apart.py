@@ -51,9 +51,13 @@ class Sent:
     """What a job needs on a node apart, as references into the object store."""
 
     folders: Folders
-    data: Any  # the prepared log
+    data: Any | None  # the prepared log; None while every node that is known works in the folders of the command
     given: dict[str, Any]  # candidate spec -> its file
     run: Any | None  # the finished run of which a ranking is missing
+
+
+class NothingSentError(Exception):
+    """A node that joined later does not see the folders of the command, and its job came without the data."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,18 @@ class Sender:
     Args:
         ray: the module, connected.
         folders: of the command.
+        needed: whether a node is known that does not work in these folders.
     """
 
     ray: Any
     folders: Folders
+    needed: bool
     _put: dict[str, Any] = field(default_factory=dict)
 
     def of(self, job: Job) -> Sent:
-        """What a job needs."""
+        """What a job needs; the folders' names alone where nobody is known to need more."""
+        if not self.needed:
+            return Sent(self.folders, None, {}, None)
         store = Store(job.out)
         there = None if job.force else store.finished(job.data.name, job.id)
         given = [choice.spec for choice in job.candidates if choice.spec.startswith(_GIVEN)]
@@ -96,8 +104,8 @@ class Sender:
 
 
 @contextmanager
-def sender(ray: Any, job: Job) -> Iterator[Sender | None]:
-    """What sends data to the nodes; None where every node works in the folders of the command.
+def sender(ray: Any, job: Job) -> Iterator[Sender]:
+    """What sends data to the nodes that do not work in the folders of the command.
 
     Args:
         ray: the module, connected.
@@ -114,7 +122,7 @@ def sender(ray: Any, job: Job) -> Iterator[Sender | None]:
         raise RunError(f"cannot write to {job.out}: {reason(error)}") from error
     try:
         folders = Folders(str(token), job.data.root)
-        yield Sender(ray, folders) if _some_apart(ray, folders) else None
+        yield Sender(ray, folders, _some_apart(ray, folders))
     finally:
         token.unlink(missing_ok=True)
 
@@ -146,7 +154,10 @@ def settle(ray: Any, job: Job, sent: Sent) -> Job:
 
     Raises:
         RunError: the node has no room, or its data folder cannot be written.
+        NothingSentError: the job came without the data.
     """
+    if sent.data is None:
+        raise NothingSentError
     root = sources.data_root()
     folder = root / "prepared" / f"copy-{job.data.fingerprint[:24]}"
     with exclusive_folder(folder, "the copy of the data"):

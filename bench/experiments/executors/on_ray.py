@@ -86,7 +86,15 @@ class OnRay:
                     for call in done:
                         number, job = working.pop(call)
                         live.end(number)
-                        yield _outcome(ray, call, job, reporter)
+                        try:
+                            outcome = _outcome(ray, call, job, reporter)
+                        except apart.NothingSentError:
+                            # A node that joined after the start: from now on the data travel with the jobs.
+                            assert sender is not None
+                            sender.needed = True
+                            waiting.append((number, job))
+                        else:
+                            yield outcome
             finally:
                 live.end_all()
 
@@ -186,12 +194,14 @@ def _outcome(ray: Any, call: Any, job: Job, reporter: Reporter) -> Outcome:
     except ray.exceptions.RayError as error:
         lost = f"its process or node was lost {_RETRIES + 1} times ({type(error).__name__}: {first_line(error)})"
         return Outcome(job, error=RunError(lost))
+    if isinstance(value, apart.NothingSentError):
+        raise value
     return Outcome(job, error=value) if isinstance(value, BenchError) else Outcome(job, value)
 
 
 def _work(
     job: Job, limits: Limits, mailbox: Any, number: int, debug: bool, sent: apart.Sent | None
-) -> JobResult | apart.Returned | BenchError:
+) -> JobResult | apart.Returned | BenchError | apart.NothingSentError:
     """The task: one job, its messages, and its end as a value."""
     messages: list[tuple[int, Message]] = []
     flushed = time.monotonic()
@@ -223,7 +233,7 @@ def _work(
             if attempt == ATTEMPTS:
                 return RunError(f"{error}, {attempt} times")
             hear(("warn", f"{job.label}: {error}; once more, from its last checkpoint"))
-        except BenchError as error:
+        except (BenchError, apart.NothingSentError) as error:
             return error
         finally:
             flush()

@@ -1,0 +1,1 @@
+"""UnifiedSSR: settings, the windows of a sequence, and the model."""

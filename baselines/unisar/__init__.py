@@ -1,0 +1,1 @@
+"""UniSAR: settings and the model."""
