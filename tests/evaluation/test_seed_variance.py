@@ -56,15 +56,15 @@ def test_variances_add_up_and_their_freedom_is_welchs():
 
 
 def test_what_the_users_explain_of_the_seeds_is_not_counted_twice():
-    """A variance of seeds that lies below what the users explain adds little; without that part it adds more."""
-    users, less, more = 0.01, SeedVariance(0.02, 0.02, 3.0, True), SeedVariance(0.02, 0.0, 3.0, True)
-    alone, some, all_of_it = (float(two_sided_p(0.25, users, 200, each)) for each in (NO_SEEDS, less, more))
+    """A variance of seeds, part of which the users explain, adds less than one of which they explain nothing."""
+    users, less, more = 0.1, SeedVariance(0.012, 0.005, 3.0, True), SeedVariance(0.012, 0.0, 3.0, True)
+    alone, some, all_of_it = (float(two_sided_p(0.7, users, 200, each)) for each in (NO_SEEDS, less, more))
     assert alone < some < all_of_it
     widths = [half_width(users, 200, each, 0.05) for each in (NO_SEEDS, less, more)]
     assert widths == sorted(widths) and widths[0] < widths[1] < widths[2]
-    # With many degrees of freedom nothing is left of a variance that the users explain in full.
-    sure = SeedVariance(0.02, 0.03, 1e6, True)
-    assert float(two_sided_p(0.25, users, 200, sure)) == pytest.approx(alone)
+    # Nothing is left of a variance that the users explain in full.
+    explained = SeedVariance(0.005, 0.006, 3.0, True)
+    assert float(two_sided_p(0.7, users, 200, explained)) == pytest.approx(alone)
 
 
 def test_seeds_alone_give_welchs_test():
