@@ -8,7 +8,8 @@ A table has one task. A method's value for a user is: what the user is like + ho
 seed does to the model (the same for all users, with the standard deviation in question) + what this model gives this
 user. Values are those of N@10: they lie on its 11 levels, so that many are tied, and a third of the users have three rows.
 Whether a table has a star is decided by the rule of `bench.report.marks.Block.test`, repeated here for one task
-on the same statistics.
+on the same statistics. What seeds do to a model and how much better one is move all of its values alike, so the tables of
+a line, with all deviations or all differences, are made of the same draws.
 
 The share of users' variance that changes with the seed (--inner) is .1 by default; .5 is a hard case.
 """
@@ -16,6 +17,7 @@ The share of users' variance that changes with the seed (--inner) is .1 by defau
 import argparse
 import sys
 import time
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -23,68 +25,70 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from bench.evaluation.metrics import PRIMARY, PerUser
-from bench.evaluation.significance import compare, mean_over_seeds
+from bench.evaluation.metrics import PRIMARY
+from bench.evaluation.significance import randomisation_p
 from bench.report.pairs import Moments, moments
 
 LEVELS = np.sort(np.append(1 / np.log2(np.arange(1, 11) + 1), 0.0))
 # Of each method's deviations from the users' common part, on the scale before rounding to levels.
 SPREAD = 0.25
 LEVEL = 0.05
+DEVIATIONS = (0.0, 0.001, 0.003, 0.005)  # of the seeds of a method
+EFFECTS = (1.0, 2.0, 2.8, 3.6)  # in standard errors over users
 
 
-def drawn_table(
-    generator: np.random.Generator,
-    models: int,
-    seeds: int,
-    users: int,
-    seed_deviation: float,
-    inner: float,
-    shift: float = 0.0,
-    uneven: bool = False,
-) -> list[list[PerUser]]:
-    """Values of every model and seed; the first method is better by `shift`.
+@dataclass(frozen=True)
+class Drawn:
+    """A table without variance of seeds, from which those with it follow: what seeds do is the same for all users."""
 
-    With `uneven` the first method's seeds vary twice as much, and the last method's not at all.
-    """
-    rows = np.where(np.arange(users) % 3 == 0, 3, 1)
+    values: NDArray[np.float64]  # (m, u) means over seeds
+    means: NDArray[np.float64]  # (m, s) over users
+    known: Moments
+
+    def moved(self, by: NDArray[np.float64]) -> "Drawn":
+        """The table when each model and seed is better by so much, (m, s)."""
+        seeds, means = self.means.shape[1], self.means + by
+        spreads = self.known.spreads
+        if seeds > 1:
+            variances = means.var(axis=1, ddof=1) / seeds
+            spreads = tuple(replace(one, variance=float(v)) for one, v in zip(spreads, variances, strict=True))
+        known = replace(self.known, means=self.known.means + by.mean(axis=1), spreads=spreads)
+        return Drawn(self.values + by.mean(axis=1)[:, None], means, known)
+
+
+def drawn(generator: np.random.Generator, models: int, seeds: int, users: int, inner: float) -> Drawn:
+    """Values of equally good models whose seeds differ by chance alone."""
+    user = np.repeat(np.arange(users), np.where(np.arange(users) % 3 == 0, 3, 1))
+    starts = np.flatnonzero(np.append(True, user[1:] != user[:-1]))
+    rows = np.diff(np.append(starts, len(user)))
     common = generator.normal(0.4, 0.25, users).astype(np.float32)
-    factor = np.ones(models)
-    if uneven:
-        factor[0], factor[-1] = 2.0, 0.0
-    ids = np.arange(users)
-    table = []
-    for model in range(models):
+    runs = []
+    for _ in range(models):
         own = common + SPREAD * (1 - inner) ** 0.5 * generator.standard_normal(users, dtype=np.float32)
-        runs = []
-        for _ in range(seeds):
-            moved = seed_deviation * factor[model] * generator.standard_normal() + (shift if model == 0 else 0.0)
-            total = np.zeros(users)
-            for row in range(3):
-                noise = SPREAD * inner**0.5 * generator.standard_normal(users, dtype=np.float32)
-                total += np.where(row < rows, _levels(own + noise, generator) + moved, 0.0)
-            runs.append((ids, total / rows))
-        table.append(runs)
-    return table
+        noise = SPREAD * inner**0.5 * generator.standard_normal((seeds, len(user)), dtype=np.float32)
+        values = _levels(own[user] + noise, generator)
+        runs.append(np.add.reduceat(values, starts, axis=1) / rows)
+    ids = np.arange(users)
+    by_seed = [[(ids, each) for each in run] for run in runs]
+    known = moments(range(models), by_seed, [tuple(range(seeds))] * models)
+    return Drawn(np.stack([run.mean(axis=0) for run in runs]), np.stack([run.mean(axis=1) for run in runs]), known)
 
 
 def _levels(values: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.float64]:
     """Values on the levels of N@10, rounded up or down by chance so that their means stay."""
     clipped = np.clip(values, 0, 1)
-    above = np.clip(np.searchsorted(LEVELS, clipped), 1, len(LEVELS) - 1)
+    above = np.clip(np.searchsorted(LEVELS, clipped.ravel()), 1, len(LEVELS) - 1).reshape(clipped.shape)
     low, high = LEVELS[above - 1], LEVELS[above]
-    return np.where(generator.random(len(values), dtype=np.float32) * (high - low) < clipped - low, high, low)
+    return np.where(generator.random(clipped.shape, dtype=np.float32) * (high - low) < clipped - low, high, low)
 
 
-def starred(table: list[list[PerUser]], level: float = LEVEL) -> bool:
+def starred(table: Drawn, level: float = LEVEL) -> bool:
     """Whether the best carries a star: the rule of `Block.test` on one task."""
-    seeds = tuple(range(len(table[0])))
-    known = moments(range(len(table)), table, [seeds] * len(table))
-    best, second = np.argsort(-known.means, kind="stable")[:2]
-    if any(known.p(best, other) >= level for other in range(len(table)) if other != best):
+    known = table.known
+    best, *others = np.argsort(-known.means, kind="stable")
+    if any(known.p(best, other) >= level for other in others):
         return False
-    values = [mean_over_seeds(table[number]) for number in (best, second)]
-    return compare(*values, 0, known.of_seeds(best, second)).p < level
+    return randomisation_p(table.values[best] - table.values[others[0]], 0) < level
 
 
 def paired_t(known: Moments) -> float:
@@ -106,24 +110,27 @@ def level(tables: int, inner: float, users: int, counts: list[int], uneven: bool
     """Share of tables with any star where all methods are equally good."""
     words = f"{users:,} users, {inner:.0%} of the variance within a user changes with the seed"
     print(f"\n{words}{', seeds vary unevenly' if uneven else ''}: share of tables with any star [95 % interval]")
-    print("| models | seeds | " + " | ".join(f"seeds apart by {each:g}" for each in (0, 0.001, 0.003, 0.005)) + " |")
+    print("| models | seeds | " + " | ".join(f"seeds apart by {each:g}" for each in DEVIATIONS) + " |")
     print("|---|---|---|---|---|---|")
     for models, seeds in product(counts, (1, 3, 5)):
+        factor = np.ones((models, 1))
+        if uneven:  # the first method's seeds vary twice as much, and the last method's not at all
+            factor[0], factor[-1] = 2.0, 0.0
+        generator = np.random.default_rng([models, seeds, users, int(100 * inner), int(uneven)])
+        hits = np.zeros(len(DEVIATIONS), dtype=int)
+        for _ in range(tables):
+            table = drawn(generator, models, seeds, users, inner)
+            apart = factor * generator.standard_normal((models, seeds))
+            hits += [starred(table.moved(deviation * apart)) for deviation in DEVIATIONS]
         cells = []
-        for deviation in (0.0, 0.001, 0.003, 0.005):
-            name = [models, seeds, round(1000 * deviation), users, int(100 * inner), int(uneven)]
-            generator = np.random.default_rng(name)
-            hits = sum(
-                starred(drawn_table(generator, models, seeds, users, deviation, inner, uneven=uneven))
-                for _ in range(tables)
-            )
-            low, high = interval(hits, tables)
-            cells.append(f"{hits / tables:.3f} [{low:.3f}, {high:.3f}]")
+        for each in hits:
+            low, high = interval(int(each), tables)
+            cells.append(f"{each / tables:.3f} [{low:.3f}, {high:.3f}]")
         print(f"| {models} | {seeds} | " + " | ".join(cells) + " |", flush=True)
 
 
 def power(tables: int, inner: float, figure: Path | None) -> None:
-    """Power of the star for two models, beside that of the paired t-test, without variance of seeds."""
+    """Power of the star for two models, beside that of the paired t-test on the same tables, without variance of seeds."""
     print(f"\npower for two models, seeds apart by 0, {inner:.0%} of the variance within a user changes with the seed")
     print("| users | seeds | difference | star | paired t-test | ratio |")
     print("|---|---|---|---|---|---|")
@@ -131,19 +138,22 @@ def power(tables: int, inner: float, figure: Path | None) -> None:
     for users, seeds in product((943, 22_700, 68_223), (1, 3, 5)):
         many = tables if users < 1000 else max(200, tables // 5)
         generator = np.random.default_rng([users, seeds, int(100 * inner)])
-        probe = drawn_table(generator, 2, seeds, users, 0.0, inner)
-        deviation = moments(range(2), probe, [tuple(range(seeds))] * 2).of_users(0, 1) ** 0.5
-        for steps in (1.0, 2.0, 2.8, 3.6):
-            found = {"star": 0, "t": 0}
-            for _ in range(many):
-                table = drawn_table(generator, 2, seeds, users, 0.0, inner, shift=steps * deviation)
-                known = moments(range(2), table, [tuple(range(seeds))] * 2)
-                found["t"] += paired_t(known) < LEVEL
-                found["star"] += starred(table)
-            star, t = found["star"] / many, found["t"] / many
-            curves.setdefault((users, seeds), []).append((steps * deviation, star, t))
-            ratio = star / t
-            print(f"| {users:,} | {seeds} | {steps * deviation:.4f} | {star:.3f} | {t:.3f} | {ratio:.3f} |", flush=True)
+        probe = drawn(generator, 2, seeds, users, inner)
+        deviation = probe.known.of_users(0, 1) ** 0.5
+        ahead = np.array([[1.0], [0.0]]) * np.ones(seeds)
+        star, t = np.zeros(len(EFFECTS)), np.zeros(len(EFFECTS))
+        for _ in range(many):
+            table = drawn(generator, 2, seeds, users, inner)
+            better = [table.moved(steps * deviation * ahead) for steps in EFFECTS]
+            star += [starred(each) for each in better]
+            t += [paired_t(each.known) < LEVEL for each in better]
+        star, t = star / many, t / many
+        for steps, found, by_t in zip(EFFECTS, star, t, strict=True):
+            curves.setdefault((users, seeds), []).append((steps * deviation, found, by_t))
+            print(
+                f"| {users:,} | {seeds} | {steps * deviation:.4f} | {found:.3f} | {by_t:.3f} | {found / by_t:.3f} |",
+                flush=True,
+            )
     if figure:
         draw(curves, figure)
 

@@ -4,6 +4,7 @@ All values are in nats. Both estimates are lower bounds, taken on pairs that too
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,7 @@ class EstimatorConfig:
     steps: int = 4000
     lr: float = 1e-3
     decay: float = 0.99  # of the moving average that corrects the gradient's bias
+    smoothing: float = 0.995  # of the moving average of the weights, which is what is judged and kept
     check_every: int = 100
     patience: int = 8  # checks without a better value on the second part
 
@@ -62,20 +64,22 @@ class Estimate:
 
 
 class Critic(nn.Module):
-    """T(x, y) = <f(x), g(y)> + a(x) + b(y): every x against every y of a batch costs one matrix product.
+    """T(x, y) = <f(x), g(y)> / sqrt(k) + a(x) + b(y) with k features: every x against every y costs one matrix product.
 
-    For jointly Gaussian x and y the best T has this form.
+    For jointly Gaussian x and y the best T has this form. Without the root a fresh critic is noise of several nats, and a
+    weak dependence of many dimensions is overfitted before that noise is unlearned.
     """
 
     def __init__(self, of_x: int, of_y: int, config: EstimatorConfig):
         super().__init__()
         self.x = _network(of_x, config)
         self.y = _network(of_y, config)
+        self.scale = config.features**-0.5
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """T of all pairs of x (n, d_x) and y (m, d_y): (n, m)."""
         left, right = self.x(x), self.y(y)
-        return left[:, 1:] @ right[:, 1:].T + left[:, :1] + right[:, 0]  # (n, m)
+        return self.scale * (left[:, 1:] @ right[:, 1:].T) + left[:, :1] + right[:, 0]  # (n, m)
 
 
 def _network(width: int, config: EstimatorConfig) -> nn.Module:
@@ -122,7 +126,8 @@ def estimate(
     """A lower bound of I(X; Y).
 
     Six tenths of the pairs train the critic, one tenth chooses its state, the rest gives the value. An outcome that is random
-    given its row is drawn anew in every step, which makes more pairs of the same rows.
+    given its row is drawn anew in every step, which makes more pairs of the same rows. What is judged and kept is the moving
+    average of the critic's weights: single steps follow the noise of their batch (Polyak and Juditsky, SIAM J. Control 1992).
 
     Args:
         x: (R, d_x) float32.
@@ -145,6 +150,7 @@ def estimate(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hashing.seed("information-critic", seed) % 2**63)
         critic = Critic(x.shape[1], first.shape[1], config)
+    smooth = deepcopy(critic)
     chosen[1] = chosen[1][:_CHECKED]
     held = [(scale(x[rows]), scale_y(outcome(rows, generator))) for rows in chosen[1:]]
     optimizer = torch.optim.AdamW(critic.parameters(), lr=config.lr, weight_decay=1e-4)
@@ -169,18 +175,19 @@ def estimate(
         loss.backward()
         nn.utils.clip_grad_norm_(critic.parameters(), 1.0)
         optimizer.step()
+        _move(smooth, critic, min(config.smoothing, (1 + step) / (10 + step)))
         if step % config.check_every == 0:
-            value = _value(critic, *held[0], bound, config)
+            value = _value(smooth, *held[0], bound, config)
             if value > best:
-                best, best_state, best_step, waited = value, _copy(critic), step, 0
+                best, best_state, best_step, waited = value, _copy(smooth), step, 0
             else:
                 waited += 1
                 if waited >= config.patience:
                     break
     if best_state is None:
         return Estimate(0.0, len(held[1][0]), 0)
-    critic.load_state_dict(best_state)
-    return Estimate(_value(critic, *held[1], bound, config), len(held[1][0]), best_step)
+    smooth.load_state_dict(best_state)
+    return Estimate(_value(smooth, *held[1], bound, config), len(held[1][0]), best_step)
 
 
 @torch.no_grad()
@@ -200,6 +207,13 @@ def _value(critic: Critic, x: Tensor, y: Tensor, bound: str, config: EstimatorCo
         outside.append(values.flatten().logsumexp(0).double())
     count = len(x)
     return float(torch.cat(joint).mean() - torch.stack(outside).logsumexp(0) + np.log(count * (count - 1)))
+
+
+@torch.no_grad()
+def _move(smooth: nn.Module, module: nn.Module, decay: float) -> None:
+    """One step of a moving average of weights; the first ones are averaged over fewer steps."""
+    for slow, fast in zip(smooth.parameters(), module.parameters(), strict=True):
+        slow.lerp_(fast, 1 - decay)
 
 
 def _full(count: int, size: int) -> range:

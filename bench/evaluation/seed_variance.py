@@ -1,32 +1,37 @@
 """How much a difference of two methods varies because each seed trains another model.
 
 A mean over users and seeds varies for two reasons: other users would have come, and other seeds would have been drawn.
-The first is what the paired t-test over users counts. The second is estimated from the spread of the seeds' means, with
-few degrees of freedom. Both are added as Behrens and Fisher add two unequal variances: the p-value is the chance that
-t * sqrt(users + seeds) exceeds the difference, averaged over the values that the seeds' variance may have given its
-estimate (the generalised p-value of Tsui and Weerahandi, JASA 1989). The degrees of freedom of two models whose seeds
-vary differently are Welch's (Biometrika 1947).
+The first is what the paired t-test over users counts. The second is estimated from the spread Q of the seeds' means, with
+few degrees of freedom. A difference D is significant at a level when
 
-Of the spread of the seeds' means a part is no variance of the methods: with a finite number of users even equally good
-models differ in their means. The t-test over users counts it already, so it is subtracted, and what is left is never
-below 0: the variance of seeds makes a comparison stricter than the t-test over users and never looser.
-`benchmarks/significance.py` simulates what that gives, `docs/significance.md` explains it.
+    D^2 > t(users - 1)^2 * variance of users + t(f)^2 * A
+
+with the quantiles t of the level and A the part of Q that counts. With A = Q this is Banerjee's test of two unequal variances
+(Sankhya 1960), which never exceeds its level. Quantiles are added instead of variances because three seeds leave a quantile
+of 4, against 2 for the users. The degrees of freedom f of two models whose seeds vary differently are Welch's (Biometrika
+1947).
+
+Of Q a part b is no variance of the methods: with a finite number of users even equally good models differ in their
+means, and the test over users counts that already. So Q counts where it is clearly more than b: not at all below m b, in
+full where 4 (Q - m b) is more than Q. A small b cannot do much harm, so m is 2 there; the larger b is beside the variance of
+users, the more an overlooked variance of seeds would cost, and m falls to 0. Two seeds cannot tell Q from b: m is 0.
+A is never below 0: the variance of seeds makes a comparison stricter than the t-test over users and never looser.
+`benchmarks/significance.py` measures level and power, `docs/significance.md` explains both.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.evaluation.metrics import PerUser
 
-# Equally likely values that stand for the distribution of a variance of seeds, and the degrees of freedom between which
-# they are interpolated.
-_VALUES = 100
-_LARGEST_FREEDOM = 1024.0
-_STEPS = 200
+# Where the spread of seeds begins to count, in units of what users explain of it: `_LARGEST` for a small share b of the
+# variance of users, `_START - _SLOPE` b for a larger one. Beyond, it counts `_STEEP` fold until it counts in full.
+# The values keep the level in `benchmarks/significance_theory.py`.
+_LARGEST, _START, _SLOPE, _STEEP = 2.0, 2.4, 5.0, 4.0
+_HALVINGS = 45
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ def of_difference(a: SeedSpread, b: SeedSpread) -> SeedVariance:
     if variance == 0.0:
         return SeedVariance(known=True)
     freedom = variance**2 / (a.variance**2 / a.freedom + b.variance**2 / b.freedom)
+    if min(a.freedom, b.freedom) < 2:
+        freedom = 1.0  # of two seeds; Welch's formula promises more than it holds
     return SeedVariance(variance, a.by_users + b.by_users, freedom, True)
 
 
@@ -105,53 +112,46 @@ def two_sided_p(difference: ArrayLike, of_users: ArrayLike, users: int, seeds: S
         users: how many.
         seeds: variance over seeds.
     """
-    return _p(np.abs(difference), of_users, users, _added(seeds))
+    from scipy.special import stdtr
+
+    squared, of_users = np.square(difference), np.asarray(of_users, dtype=np.float64)
+    added = counted(of_users, seeds)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Without seeds; and the smallest that a p-value with seeds can be.
+        alone = 2 * stdtr(users - 1, -np.sqrt(squared / of_users))
+    alone = np.where(of_users > 0, alone, np.where((squared > 0) & (added == 0), np.nan, 1.0))
+    if not added.any():
+        return alone
+    low, high = np.full(np.broadcast(squared, added).shape, -700.0), np.zeros(np.broadcast(squared, added).shape)
+    for _ in range(_HALVINGS):  # the logarithm of the level whose least significant difference is the one at hand
+        middle = (low + high) / 2
+        found = squared > _least_squared(of_users, users, added, seeds.freedom, np.exp(middle))
+        low, high = np.where(found, low, middle), np.where(found, middle, high)
+    return np.where(added > 0, np.exp(high), alone)
 
 
 def half_width(of_users: float, users: int, seeds: SeedVariance, level: float) -> float:
     """Half of the interval with confidence 1 - level: the difference whose p-value is the level."""
-    added = _added(seeds)
-    from scipy.special import stdtrit
-
-    largest = of_users + float(added.max())
-    if largest == 0.0:
-        return 0.0
-    quantile = float(stdtrit(users - 1, 1 - level / 2))
-    low, high = quantile * of_users**0.5, quantile * largest**0.5
-    for _ in range(60):  # the p-value falls as the difference grows
-        middle = (low + high) / 2
-        low, high = (middle, high) if _p(middle, of_users, users, added) > level else (low, middle)
-    return high
+    return float(_least_squared(of_users, users, counted(of_users, seeds), seeds.freedom, level)) ** 0.5
 
 
-def _p(difference: ArrayLike, of_users: ArrayLike, users: int, added: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.special import stdtr
-
+def counted(of_users: ArrayLike, seeds: SeedVariance) -> NDArray[np.float64]:
+    """The part A of the spread of seeds that counts beside the variance of users, of the shape of `of_users`."""
+    of_users = np.asarray(of_users, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        statistic = np.asarray(difference)[..., None] / np.sqrt(np.asarray(of_users)[..., None] + added)
-    p = 2 * stdtr(users - 1, -statistic).mean(axis=-1)
-    return np.where(np.isinf(statistic).all(axis=-1), np.nan, np.where(np.isnan(p), 1.0, p))
+        share = np.where(of_users > 0, seeds.by_users / of_users, np.inf)
+    begins = np.clip(_START - _SLOPE * share, 0.0, _LARGEST) if seeds.freedom >= 2 else np.zeros_like(share)
+    return np.clip(_STEEP * (seeds.variance - begins * seeds.by_users), 0.0, seeds.variance)
 
 
-def _added(seeds: SeedVariance) -> NDArray[np.float64]:
-    """Equally likely values (k,) of what seeds add to the variance of users; a single 0 where they add nothing."""
-    if seeds.variance == 0.0:
-        return np.zeros(1)
-    if np.isinf(seeds.freedom):
-        return np.array([seeds.excess])
-    grid, table = _inverse_chi_square()
-    place = np.interp(np.log(seeds.freedom), grid, np.arange(len(grid)))
-    low = min(int(place), len(grid) - 2)
-    factors = np.exp(table[low] + (place - low) * (table[low + 1] - table[low]))
-    return np.maximum(0.0, seeds.variance * factors - seeds.by_users)
+def _least_squared(
+    of_users: ArrayLike, users: int, added: NDArray[np.float64], freedom: float, level: ArrayLike
+) -> NDArray[np.float64]:
+    """Square of the least difference that is significant at a level."""
+    from scipy.special import ndtri, stdtrit
 
-
-@lru_cache(maxsize=1)
-def _inverse_chi_square() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logarithms of degrees of freedom f (g,) and of quantiles of f / chi-square with f degrees of freedom (g, k)."""
-    from scipy.special import chdtri
-
-    freedom = np.geomspace(1.0, _LARGEST_FREEDOM, _STEPS)
-    chance = (np.arange(_VALUES) + 0.5) / _VALUES
-    quantiles = chdtri(freedom[:, None], chance)  # ascending chance of exceeding: descending values
-    return np.log(freedom), np.log(freedom[:, None] / quantiles)
+    tail = np.asarray(level) / 2
+    of_seeds = ndtri(tail) if np.isinf(freedom) else stdtrit(freedom, tail)
+    with np.errstate(over="ignore"):
+        least = np.square(stdtrit(users - 1, tail)) * of_users + np.square(of_seeds) * added
+    return np.asarray(least, dtype=np.float64)

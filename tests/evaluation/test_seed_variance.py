@@ -9,6 +9,7 @@ from bench.evaluation.seed_variance import (
     NO_SEEDS,
     SeedSpread,
     SeedVariance,
+    counted,
     half_width,
     of_difference,
     seed_spread,
@@ -55,15 +56,15 @@ def test_variances_add_up_and_their_freedom_is_welchs():
 
 
 def test_what_the_users_explain_of_the_seeds_is_not_counted_twice():
-    """A variance of seeds that lies below what the users explain adds little; without that part it adds more."""
-    users, less, more = 0.01, SeedVariance(0.02, 0.02, 3.0, True), SeedVariance(0.02, 0.0, 3.0, True)
-    alone, some, all_of_it = (float(two_sided_p(0.25, users, 200, each)) for each in (NO_SEEDS, less, more))
+    """A variance of seeds, part of which the users explain, adds less than one of which they explain nothing."""
+    users, less, more = 0.1, SeedVariance(0.012, 0.005, 3.0, True), SeedVariance(0.012, 0.0, 3.0, True)
+    alone, some, all_of_it = (float(two_sided_p(0.7, users, 200, each)) for each in (NO_SEEDS, less, more))
     assert alone < some < all_of_it
     widths = [half_width(users, 200, each, 0.05) for each in (NO_SEEDS, less, more)]
     assert widths == sorted(widths) and widths[0] < widths[1] < widths[2]
-    # With many degrees of freedom nothing is left of a variance that the users explain in full.
-    sure = SeedVariance(0.02, 0.03, 1e6, True)
-    assert float(two_sided_p(0.25, users, 200, sure)) == pytest.approx(alone)
+    # Nothing is left of a variance that the users explain in full.
+    explained = SeedVariance(0.005, 0.006, 3.0, True)
+    assert float(two_sided_p(0.7, users, 200, explained)) == pytest.approx(alone)
 
 
 def test_seeds_alone_give_welchs_test():
@@ -72,6 +73,51 @@ def test_seeds_alone_give_welchs_test():
     for difference in (0.1, 0.25, 0.4):
         p = two_sided_p(difference, 0.0, 10**9, seeds)
         assert p == pytest.approx(2 * stats.t.sf(difference / 0.1, 4), rel=0.03)
+
+
+def test_a_spread_that_users_explain_does_not_count_and_a_large_one_counts_in_full():
+    """What users explain is .05 of their variance: nothing counts below twice that, everything above 8/3 of it."""
+    spreads = np.array([0.0, 0.05, 0.1, 0.11, 0.14, 1.0])
+    found = [float(counted(1.0, SeedVariance(q, 0.05, 4.0, True))) for q in spreads]
+    assert found == pytest.approx([0, 0, 0, 0.04, 0.14, 1.0])
+    # The larger the share that users explain, the earlier the spread counts; at half of their variance all of it does.
+    assert float(counted(0.2, SeedVariance(0.08, 0.05, 4.0, True))) > 0
+    assert float(counted(0.1, SeedVariance(0.04, 0.05, 4.0, True))) == pytest.approx(0.04)
+
+
+def test_two_seeds_count_in_full_with_one_degree_of_freedom():
+    two, three = SeedSpread(0.01, 0.05, 1, True), SeedSpread(0.01, 0.05, 2, True)
+    assert of_difference(two, three).freedom == 1
+    assert float(counted(1.0, of_difference(two, three))) == pytest.approx(0.02)
+    assert float(counted(1.0, of_difference(three, three))) == 0
+
+
+def test_the_interval_ends_where_the_p_value_is_the_level():
+    for variance, freedom in ((0.0, np.inf), (0.3, 4.0), (5.0, 2.3), (5.0, 1.0), (0.3, np.inf)):
+        seeds = SeedVariance(variance, 0.02, freedom, True)
+        for level in (0.1, 0.05, 0.001):
+            half = half_width(1.0, 200, seeds, level)
+            assert two_sided_p([-half, half], 1.0, 200, seeds) == pytest.approx([level, level], rel=1e-6)
+    assert two_sided_p([0.0, 1e9], 1.0, 200, seeds) == pytest.approx([1.0, 0.0], abs=1e-9)
+    assert np.isnan(two_sided_p(1.0, 0.0, 200, SeedVariance(known=True)))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.03, 0.1, 0.3, 1.0, 8.0])
+def test_three_seeds_hold_the_level_and_nineteen_twentieths_of_the_power(ratio):
+    """Normal differences with endless users: the spread is a multiple of chi-square, .08 of it by users."""
+    generator = np.random.default_rng(7)
+    first, second = generator.chisquare(2, (2, 1500)) / 2 * (0.04 + ratio / 2)
+    spreads = [[SeedSpread(q, 0.04, 2, True) for q in pair] for pair in zip(first, second, strict=True)]
+    limits = np.array([half_width(1.0, 10**9, of_difference(*pair), 0.05) for pair in spreads])
+
+    def found(limits, difference):
+        scale = (1 + ratio) ** 0.5
+        return np.mean(stats.norm.sf((limits - difference) / scale) + stats.norm.sf((limits + difference) / scale))
+
+    assert found(limits, 0.0) <= 0.0515
+    if ratio == 0.0:
+        for difference in (1.0, 2.0):
+            assert found(limits, difference) >= 0.95 * found(stats.norm.isf(0.025), difference)
 
 
 def test_seeds_make_a_comparison_stricter_and_never_looser():
