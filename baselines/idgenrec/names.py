@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.ranker.blocks.language import decode, encode
+from bench.ranker.blocks.language import Continuations, encode
 from bench.ranker.blocks.prompts import Prompt
 
 # (rows) -> for each of them candidates in the order of preference.
@@ -56,11 +56,11 @@ def diverse_beams(
     end, pad = lm.config.eos_token_id, lm.config.pad_token_id
     rows, device = len(prompt.ids), prompt.ids.device
     states = encode(lm, words(prompt.ids), prompt.mask)
-    written = torch.full((rows, groups, 1), lm.config.decoder_start_token_id, device=device)
+    names = Continuations(lm, states, prompt.mask, groups)
+    written = torch.empty(rows, groups, 0, dtype=torch.int64, device=device)
     done = torch.zeros(rows, groups, dtype=torch.bool, device=device)
     for step in range(most):
-        said = decode(lm, words(written), states, prompt.mask)[:, :, -1]  # (P, G, d)
-        log_probs = (said @ head.T).log_softmax(-1).masked_fill(banned, -torch.inf)
+        log_probs = (names.said @ head.T).log_softmax(-1).masked_fill(banned, -torch.inf)
         if step < least:
             log_probs[..., end] = -torch.inf
         taken = torch.zeros(rows, len(head), device=device)
@@ -73,9 +73,10 @@ def diverse_beams(
         step_tokens = torch.stack(chosen, 1)  # (P, G)
         written = torch.cat([written, step_tokens[..., None]], -1)
         done |= step_tokens == end
-        if done.all():
+        if done.all() or step + 1 == most:
             break
-    return nn.functional.pad(written[..., 1:], (0, most + 1 - written.shape[-1]), value=pad)
+        names.write(step_tokens)
+    return nn.functional.pad(written, (0, most - written.shape[-1]), value=pad)
 
 
 def as_words(text: str) -> str:

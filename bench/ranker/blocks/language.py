@@ -123,6 +123,50 @@ def next_tokens(lm: Any, states: Tensor, mask: Tensor) -> Callable[[Tensor | Non
     return step
 
 
+class Continuations:
+    """K continuations of each prompt that grow by one token at a time; keys and values of what was read are kept.
+
+    As in `decode`, the encoder's states are projected once per prompt, and the continuations of a prompt stand in one line.
+
+    Args:
+        lm: a T5ForConditionalGeneration.
+        states: (P, T, d) of `encode`.
+        mask: (P, T) bool.
+        count: K.
+    """
+
+    def __init__(self, lm: Any, states: Tensor, mask: Tensor, count: int):
+        from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+        self._lm, self._states = lm, states
+        self._past = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self._hidden_from = (~mask[:, None, None]).to(states.dtype) * torch.finfo(states.dtype).min  # (P, 1, 1, T)
+        start = torch.full((len(states), count), lm.config.decoder_start_token_id, device=states.device)
+        self.said = self._read(start)
+        """(P, K, d) vectors for the output head behind the last token, at first behind the start token."""
+
+    def write(self, tokens: Tensor) -> None:
+        """Go on with the tokens (P, K)."""
+        self.said = self._read(tokens)
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        decoder, past = self._lm.decoder, self._past
+        bias = cross_bias = None
+        line = decoder.dropout(self._lm.get_input_embeddings()(tokens))  # (P, K, d)
+        for block in decoder.block:
+            hidden = line.reshape(-1, 1, line.shape[-1])  # (P * K, 1, d)
+            hidden, bias, _ = block.layer[0](hidden, position_bias=bias, past_key_values=past)
+            line, cross_bias, _ = block.layer[1](
+                hidden.view(line.shape),
+                key_value_states=self._states,
+                attention_mask=self._hidden_from,
+                position_bias=cross_bias,
+                past_key_values=past,
+            )
+            line = block.layer[-1](line)
+        return decoder.dropout(decoder.final_layer_norm(line)) * head_scale(self._lm)
+
+
 def head_scale(lm: Any) -> float:
     """The factor between decoder and output head: the first T5 shrinks by sqrt(d), T5 1.1 and flan-t5 do not."""
     return lm.config.d_model**-0.5 if lm.config.scale_decoder_outputs else 1.0

@@ -8,6 +8,7 @@ import torch
 from bench.data.catalog import Catalog
 from bench.ranker import backbone
 from bench.ranker.blocks.language import (
+    Continuations,
     ExtraVocabulary,
     answer,
     decode,
@@ -76,6 +77,12 @@ def test_continuations_of_a_prompt_are_decoded_as_if_each_stood_alone(lm, attent
     other[..., 3:] = 5
     again = decode(lm, lm.shared(other), encode(lm, lm.shared(ids), mask), mask)
     assert torch.equal(again[:, :, :3], said[:, :, :3]) and not torch.equal(again[:, :, 3:], said[:, :, 3:])
+    # Token by token they are the same.
+    growing = Continuations(lm, encode(lm, lm.shared(ids), mask), mask, 3)
+    for place in range(5):
+        torch.testing.assert_close(growing.said, said[:, :, place], atol=1e-5, rtol=1e-5)
+        if place < 4:
+            growing.write(following[:, :, place + 1])
 
 
 @pytest.mark.parametrize("of", [lambda lm: lm, scaled, apart], ids=["tied", "scaled", "apart"])
