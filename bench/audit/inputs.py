@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.audit.data import popularity_ranks
+from bench.audit.query_gradient import query_gradient
 from bench.data.batch import Batch
 from bench.errors import UsageError
 from bench.evaluation.candidates import CandidateSet, draw
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Change = Callable[[Batch], Batch]
 DRAWS = 5
+_GRADIENT_ROWS = 64
 _SURE = 4.0  # standard errors
 _LARGE = 0.05  # of the primary metric
 _LITTLE = 0.05  # of the metric: a loss that hardly matters
@@ -83,6 +85,17 @@ class Measured:
         if task not in self._true:
             self._true[task] = self.ranks(self.candidates(task))
         return self._true[task]
+
+    def query_gradient(self) -> float | None:
+        """Share of the query in the gradient of the scores of some search rows, see `bench.audit.query_gradient`."""
+        candidates, prepared = self.candidates("search"), self.fitting.prepared
+        if candidates.items is None:
+            return None
+        rows, items = candidates.rows[:_GRADIENT_ROWS], candidates.items[:_GRADIENT_ROWS]
+        model = evaluating(self.model)
+        batch = prepared.batches.rows(rows, items, model.window).to(self.fitting.device)
+        with model.scoring():
+            return query_gradient(model.score, batch, permuted_queries(batch))
 
     def loss(self, task: str, change: Change) -> tuple[float, float, float, float]:
         """Means with true and with changed inputs, and the 95 % interval of the loss over users."""
@@ -159,12 +172,14 @@ def _query(measured: Measured, label: str, declared: bool) -> Iterator[Finding]:
         return
     true, permuted, low, high = measured.loss("search", permuted_queries)
     if low <= 0:
+        share = measured.query_gradient()
+        reaches = "" if share is None else f"; the query's vectors have {share:.1%} of the gradient of the scores"
         yield Finding(
             "severe",
             "query",
             label,
             "ranks searches as well with the query of another row, so it does not search",
-            _change("search", true, permuted, low, high),
+            _change("search", true, permuted, low, high) + reaches,
             "look whether the query reaches the score and whether its vectors are trained",
             (label,),
         )

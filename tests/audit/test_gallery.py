@@ -90,6 +90,8 @@ FAULTS = {
     gallery.ItemNumbers: ("item numbers", {"query", "history", "user"}),
     gallery.OneScore: ("query", {"history", "user"}),
 }
+# Of models that the query does not help, what the gradient says of its vectors.
+GRADIENTS = {IgnoresQuery: "0.0%", gallery.NoiseOfTheQuery: "0.0%"}
 
 
 @pytest.mark.parametrize("cls", FAULTS, ids=lambda c: c.entry.name)
@@ -99,4 +101,43 @@ def test_each_fault_of_a_model_is_found(prepared, trained, tmp_path, cls):
     assert intended in loud(found), [finding.line() for finding in found]
     assert set(loud(found)) <= {intended} | consequences, [finding.line() for finding in found]
     (finding, *_) = [each for each in found if each.check == intended]
+    if cls in GRADIENTS:
+        with_gradient = [each.evidence for each in found if each.check == "query" and "gradient" in each.evidence]
+        assert with_gradient and f"have {GRADIENTS[cls]} of the gradient" in with_gradient[0]
     assert finding.evidence and finding.fix and finding.rows == (cls.entry.name,)
+
+
+def losses_of(prepared, folder, cls=Sound, **settings):
+    """The findings on the curve of a short fit."""
+    config = Sound.Config(**{"epochs": 3, "batch_size": 64, "patience": 99, "lr": 3e-2} | settings)
+    fitting = Fitting("sound", cls, config, ("rec", "search"), 0, prepared, "cpu", 1, folder)
+    model, facts, evidence = fitting.fit(FitView())
+    record = RunRecord(
+        id="sound-s0-000000000000", fit_key="0", kind="fit", model="sound", title="Sound", group="unified", seed=0,
+        budget="quick", tasks=["rec", "search"], config=config.model_dump(), dataset=prepared.record(), device="cpu",
+        threads=1, code="", fit=facts, evidence=evidence, files=checksums(folder), finished=now(),
+    )  # fmt: skip
+    candidates = draw(prepared.split)
+    record.evaluations[candidates.fingerprint] = write_ranks(
+        fitting.rank(model, candidates, FitView())[0], folder, "sound", candidates, {}, 1.0
+    )
+    Store().write(folder, record)
+    return [each for each in examined(fitting, model, record, rows=20) if each.check == "loss"]
+
+
+def test_a_loss_that_falls_is_silent_and_one_that_stands_still_or_grows_is_found(prepared, tmp_path):
+    assert losses_of(prepared, tmp_path / "sound") == []
+    for name, lr in (("still", 1e-9), ("diverged", 30.0)):
+        (found,) = losses_of(prepared, tmp_path / name, lr=lr)
+        assert found.severity == "warning" and found.sentence == "the training loss did not fall"
+        first, last = (float(words.split()[0]) for words in found.evidence.split(", "))
+        assert last > first * 0.99 and found.fix
+
+
+def test_a_loss_that_falls_to_an_untrained_models_is_found(prepared, tmp_path):
+    """A first step that made everything worse lets the loss fall and nothing be learnt."""
+    learnt = type("Learnt", (Sound,), {"fresh_loss": (9.0, 0.1)})
+    assert losses_of(prepared, tmp_path / "learnt", learnt) == []
+    nothing = type("Nothing", (Sound,), {"fresh_loss": (0.01, 0.01)})
+    (found,) = losses_of(prepared, tmp_path / "nothing", nothing)
+    assert found.sentence == "the training loss ends where an untrained model's begins" and "0.0100" in found.evidence

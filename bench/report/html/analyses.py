@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bench.report.detail.analyses import StoredAnalysis
-from bench.report.html.content import Cell, Grid
+from bench.report.html.parts import Cell, Grid
 
 
 @dataclass(frozen=True)
