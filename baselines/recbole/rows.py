@@ -14,10 +14,12 @@ Interaction = dict[str, Tensor]
 
 def past(batch: Batch, limit: int) -> Interaction:
     """user_id (B,), item_id_list (B, limit) with the last recommendation clicks and 0 after item_length (B,)."""
-    length = batch.rec_len.clamp(max=limit)
     column = torch.arange(limit, device=batch.user.device)
-    column_of = (batch.rec_len - length)[:, None] + column
-    items = batch.rec_items.gather(1, column_of.clamp(max=batch.rec_items.shape[1] - 1))
+    items, length = batch.rec_items, batch.rec_len
+    if items.shape[1] != limit:
+        length = length.clamp(max=limit)
+        column_of = (batch.rec_len - length)[:, None] + column
+        items = items.gather(1, column_of.clamp(max=items.shape[1] - 1))
     items = items.masked_fill(column >= length[:, None], 0)
     return {"user_id": batch.user, "item_id_list": items, "item_length": length}
 

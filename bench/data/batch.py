@@ -46,12 +46,15 @@ class Batch:
         return _shapes(self)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The batch on a device."""
+        """The batch on a device; itself where it is there."""
+        if self.user.device == torch.device(device):
+            return self
         return replace(self, **{name: value.to(device) for name, value in _tensors(self)})
 
     def take(self, rows: Tensor) -> "Batch":
         """The rows (a mask or indices) as a batch of their own."""
-        return replace(self, **{name: value[rows] for name, value in _tensors(self)})
+        index = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
+        return replace(self, **{name: value.index_select(0, index) for name, value in _tensors(self)})
 
     @property
     def rec_mask(self) -> Tensor:
@@ -127,7 +130,9 @@ class SequenceBatch:
         return _shapes(self)
 
     def to(self, device: torch.device | str) -> "SequenceBatch":
-        """The batch on a device."""
+        """The batch on a device; itself where it is there."""
+        if self.user.device == torch.device(device):
+            return self
         return replace(self, **{name: value.to(device) for name, value in _tensors(self)})
 
     @property
@@ -219,4 +224,4 @@ def _pick(values: Tensor, index: Tensor) -> Tensor:
 
 def tensor(values: np.ndarray) -> Tensor:
     """int64 tensor of an array of integers."""
-    return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.long)
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64))

@@ -89,7 +89,12 @@ class Histories:
         rec, rec_real = self._last(rows, REC, window.rec)
         search, search_real = self._last(rows, SEARCH, window.search)
         of_rec, of_search = self._units[REC], self._units[SEARCH]
-        task, column = _merge(of_rec.at("row", rec), rec_real, of_search.at("row", search), search_real)
+        if search_real.any():
+            task, column = _merge(of_rec.at("row", rec), rec_real, of_search.at("row", search), search_real)
+        else:
+            columns = np.arange(rec.shape[1] + search.shape[1])
+            column = np.where(columns < rec_real.sum(1)[:, None], columns, 0)
+            task = np.zeros_like(column)
         return Past(
             rec_items=np.where(rec_real, of_rec.at("item", rec), 0).astype(np.int64),
             rec_times=np.where(rec_real, of_rec.at("time", rec), 0),
@@ -266,8 +271,6 @@ def _merge(
     columns = np.arange(width)
     real = columns < (rec_real.sum(1) + search_real.sum(1))[:, None]
     task = np.zeros(real.shape, dtype=np.int64)
-    if not search_real.any():
-        return task, np.where(real, columns, 0)
     # One number holds the row and the column, so that a plain sort, which is much faster than an argsort, orders both.
     bits = width.bit_length()
     padding = np.iinfo(np.int64).max >> bits

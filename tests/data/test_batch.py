@@ -151,3 +151,13 @@ def test_a_user_who_knows_nearly_every_item_is_left_out_of_training_and_counted(
     assert windows.user.tolist() == [few]
     with pytest.raises(RunError, match="train with fewer negatives"):
         data.events(50, negatives=9, window=Window())
+
+
+def test_a_batch_is_moved_only_where_it_is_not_and_cut_alike_by_mask_and_by_number(batch):
+    assert batch.to("cpu") is batch and batch.to(torch.device("cpu")) is batch
+    assert batch.to("meta").user.device.type == "meta"
+    mask = batch.rec_len > 2
+    assert 0 < mask.sum() < len(batch)
+    by_mask, by_number = batch.take(mask), batch.take(torch.nonzero(mask).flatten())
+    for name, value in vars(by_mask).items():
+        assert torch.equal(value, getattr(by_number, name)) and torch.equal(value, getattr(batch, name)[mask]), name
