@@ -17,6 +17,7 @@ from bench.ranker.backbone_names import SMALL
 from bench.ranker.blocks.language import decode, encode, next_tokens, shifted, token_log_probs
 from bench.ranker.blocks.pooling import masked_mean
 from bench.ranker.blocks.prompts import Prompt, Template, Tokens, embed
+from bench.ranker.blocks.rows import rows_of
 from bench.ranker.blocks.trie import Trie, beam_search, found_scores
 from bench.ranker.contract import (
     Batch,
@@ -203,7 +204,7 @@ class IDGenRec(TorchRanker):
         tokens = F.pad(slots, (0, 1), value=self.separator)
         mask = F.pad(real[place], (0, 1), value=True) & batch.rec_mask[..., None]
         prompt = self._prompt_of(batch, tokens.flatten(1), mask.flatten(1))
-        return self._recommend(batch, prompt, soft[place].flatten(1, 2))
+        return self._recommend(batch, prompt, rows_of(soft, place).flatten(1, 2))
 
     def copy_loss(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of words of an item's text given the text; which words, chance decides anew each time."""
