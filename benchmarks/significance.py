@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from bench.evaluation.metrics import PRIMARY
-from bench.evaluation.significance import randomisation_p
+from bench.evaluation.significance import FLIPS, randomisation_p
 from bench.report.pairs import Moments, moments
 
 LEVELS = np.sort(np.append(1 / np.log2(np.arange(1, 11) + 1), 0.0))
@@ -34,6 +34,9 @@ LEVELS = np.sort(np.append(1 / np.log2(np.arange(1, 11) + 1), 0.0))
 SPREAD = 0.25
 LEVEL = 0.05
 DEVIATIONS = (0.0, 0.001, 0.003, 0.005)  # of the seeds of a method
+# Of so many users the share of extreme sign flips is the t-test's p-value but for the chance of drawing FLIPS of them; where
+# seven standard errors of that do not matter they are not drawn.
+MANY = 10_000
 EFFECTS = (1.0, 2.0, 2.8, 3.6)  # in standard errors over users
 
 
@@ -88,6 +91,8 @@ def starred(table: Drawn, level: float = LEVEL) -> bool:
     best, *others = np.argsort(-known.means, kind="stable")
     if any(known.p(best, other) >= level for other in others):
         return False
+    if known.users > MANY and known.p(best, others[0]) < level - 7 * (level / FLIPS) ** 0.5:
+        return True
     return randomisation_p(table.values[best] - table.values[others[0]], 0) < level
 
 
@@ -106,13 +111,13 @@ def interval(hits: int, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def level(tables: int, inner: float, users: int, counts: list[int], uneven: bool) -> None:
+def level(tables: int, inner: float, users: int, counts: list[int], seed_counts: list[int], uneven: bool) -> None:
     """Share of tables with any star where all methods are equally good."""
     words = f"{users:,} users, {inner:.0%} of the variance within a user changes with the seed"
     print(f"\n{words}{', seeds vary unevenly' if uneven else ''}: share of tables with any star [95 % interval]")
     print("| models | seeds | " + " | ".join(f"seeds apart by {each:g}" for each in DEVIATIONS) + " |")
     print("|---|---|---|---|---|---|")
-    for models, seeds in product(counts, (1, 3, 5)):
+    for models, seeds in product(counts, seed_counts):
         factor = np.ones((models, 1))
         if uneven:  # the first method's seeds vary twice as much, and the last method's not at all
             factor[0], factor[-1] = 2.0, 0.0
@@ -129,13 +134,13 @@ def level(tables: int, inner: float, users: int, counts: list[int], uneven: bool
         print(f"| {models} | {seeds} | " + " | ".join(cells) + " |", flush=True)
 
 
-def power(tables: int, inner: float, figure: Path | None) -> None:
+def power(tables: int, inner: float, sizes: list[int], seed_counts: list[int], figure: Path | None) -> None:
     """Power of the star for two models, beside that of the paired t-test on the same tables, without variance of seeds."""
     print(f"\npower for two models, seeds apart by 0, {inner:.0%} of the variance within a user changes with the seed")
     print("| users | seeds | difference | star | paired t-test | ratio |")
     print("|---|---|---|---|---|---|")
     curves: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
-    for users, seeds in product((943, 22_700, 68_223), (1, 3, 5)):
+    for users, seeds in product(sizes, seed_counts):
         many = tables if users < 1000 else max(200, tables // 5)
         generator = np.random.default_rng([users, seeds, int(100 * inner)])
         probe = drawn(generator, 2, seeds, users, inner)
@@ -187,18 +192,22 @@ def main() -> None:
     parser.add_argument(
         "--models", type=int, nargs="+", default=[2, 12, 22], help="in a table, of the part on the level"
     )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3, 5], help="of each model")
     parser.add_argument("--inner", type=float, default=0.1)
     parser.add_argument("--part", choices=["level", "uneven", "power"], help="only this part")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[943, 22_700, 68_223], help="users of the part on power"
+    )
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
     started = time.perf_counter()
     print(f"{given.tables:,} tables a cell")
     if given.part in (None, "level"):
-        level(given.tables, given.inner, given.users, given.models, False)
+        level(given.tables, given.inner, given.users, given.models, given.seeds, False)
     if given.part in (None, "uneven"):
-        level(given.tables, given.inner, given.users, given.models, True)
+        level(given.tables, given.inner, given.users, given.models, given.seeds, True)
     if given.part in (None, "power"):
-        power(given.tables, given.inner, given.figure)
+        power(given.tables, given.inner, given.sizes, given.seeds, given.figure)
     print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 
