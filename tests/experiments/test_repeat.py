@@ -27,8 +27,8 @@ def without_mlflow(monkeypatch):
     monkeypatch.setattr(tracking, "Tracker", Nothing)
 
 
-def run(out, **options):
-    return bench.run("unisar", "ml-100k", out=out, trivial=False, quiet=True, threads=1, set=SHORT, **options)
+def run(out, settings=SHORT, **options):
+    return bench.run("unisar", "ml-100k", out=out, trivial=False, quiet=True, threads=1, set=settings, **options)
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -86,7 +86,8 @@ def test_evaluating_later_equals_evaluating_at_once(tmp_path):
 
 
 def test_tasks_and_seeds_are_part_of_the_key_and_share_candidates(tmp_path):
-    both, rec, other = run(tmp_path), run(tmp_path, tasks="rec"), run(tmp_path, seeds=1)
+    once = {"unisar": SHORT["unisar"] | {"epochs": 1}}
+    both, rec, other = run(tmp_path, once), run(tmp_path, once, tasks="rec"), run(tmp_path, once, seeds=1)
     assert len(set(both.runs) | set(rec.runs) | set(other.runs)) == 3
     fingerprints = {
         key for outcome in (both, rec, other) for record in outcome.runs.values() for key in record.evaluations
