@@ -48,7 +48,7 @@ class Drawn:
     means: NDArray[np.float64]  # (m, s) over users
     known: Moments
 
-    def moved(self, by: NDArray[np.float64]) -> "Drawn":
+    def with_differences(self, by: NDArray[np.float64]) -> "Drawn":
         """The table when each model and seed is better by so much, (m, s)."""
         seeds, means = self.means.shape[1], self.means + by
         spreads = self.known.spreads
@@ -126,7 +126,7 @@ def level(tables: int, inner: float, users: int, counts: list[int], seed_counts:
         for _ in range(tables):
             table = drawn(generator, models, seeds, users, inner)
             apart = factor * generator.standard_normal((models, seeds))
-            hits += [starred(table.moved(deviation * apart)) for deviation in DEVIATIONS]
+            hits += [starred(table.with_differences(deviation * apart)) for deviation in DEVIATIONS]
         cells = []
         for each in hits:
             low, high = interval(int(each), tables)
@@ -149,7 +149,7 @@ def power(tables: int, inner: float, sizes: list[int], seed_counts: list[int], f
         star, t = np.zeros(len(EFFECTS)), np.zeros(len(EFFECTS))
         for _ in range(many):
             table = drawn(generator, 2, seeds, users, inner)
-            better = [table.moved(steps * deviation * ahead) for steps in EFFECTS]
+            better = [table.with_differences(steps * deviation * ahead) for steps in EFFECTS]
             star += [starred(each) for each in better]
             t += [paired_t(each.known) < LEVEL for each in better]
         star, t = star / many, t / many
