@@ -25,7 +25,7 @@ import psutil
 from concurrent_commands import write_log
 
 RUN = ["run", "--no-trivial", "--models", "unisar,seq-knn,popularity", "--set", "train.max_steps=200"]
-TUNE = ["tune", "--models", "unisar,din", "--trials", "3", "--spread", "0", "--set", "train.max_steps=100"]
+TUNE = ["tune", "--models", "unisar,gru4rec", "--trials", "3", "--spread", "0", "--set", "train.max_steps=100"]
 _PATIENCE = 60.0  # seconds that a process may outlive its driver
 
 
