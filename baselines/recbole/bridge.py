@@ -209,6 +209,7 @@ class RecBoleRanker(TorchRanker):
         self._settings["seed"] = seed % 2**32
         with classes.seeded(seed):
             self.net = classes.repaired(self._class)(self._settings, data)
+        classes.lighten(self.net)
         self.net.to(self.context.device)
         if events is not None:
             # Some classes derive more than their parameters from clicks and seed, so both are part of the state.

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.errors import RunError, unknown
 from bench.foreign import unchanged_process
+from bench.ranker.blocks.dropout import Dropout
 
 _INSTALL = "pip install --no-deps recbole==1.2.1 && pip install 'bench[recbole]'"
 _PACKAGES = ("recbole.model.sequential_recommender", "recbole.model.general_recommender")
@@ -130,11 +132,25 @@ def is_sequential(cls: type) -> bool:
 
 
 def repaired(cls: type) -> type:
-    """The class, repaired where current libraries broke it: LightGCN and NGCF read internals of scipy."""
-    if cls.__name__ not in ("LightGCN", "NGCF"):
+    """The class, repaired where current libraries broke it (`_GRAPHS`), without work that no result needs (`_LAST_ONLY`)."""
+    if cls.__name__ in _GRAPHS:
+        made = _with_graph(cls)
+    elif cls.__name__ in _LAST_ONLY:
+        made = _with_one_projection(cls)
+    else:
         return cls
+    made.__name__ = cls.__name__
+    return made
 
-    class Repaired(cls):
+
+# They read internals of scipy.
+_GRAPHS = ("LightGCN", "NGCF")
+# They project the states of all clicks and keep the last one.
+_LAST_ONLY = ("GRU4Rec",)
+
+
+def _with_graph(cls: Any) -> Any:
+    class WithGraph(cls):
         def get_norm_adj_mat(self) -> Tensor:
             """D^(-1/2) A D^(-1/2) of the graph of users and items, 1e-7 added to the degrees as in RecBole."""
             user = torch.as_tensor(self.interaction_matrix.row, dtype=torch.long)
@@ -145,8 +161,24 @@ def repaired(cls: type) -> type:
             values = (scale[places[0]] * scale[places[1]]).float()
             return torch.sparse_coo_tensor(places, values, (size, size)).coalesce()
 
-    Repaired.__name__ = cls.__name__
-    return Repaired
+    return WithGraph
+
+
+def _with_one_projection(cls: Any) -> Any:
+    class WithOneProjection(cls):
+        def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+            """(B, L) item ids and (B,) lengths -> (B, d): the projected state at the last click."""
+            states, _ = self.gru_layers(self.emb_dropout(self.item_embedding(item_seq)))  # (B, L, hidden)
+            return self.dense(self.gather_indexes(states, item_seq_len - 1))
+
+    return WithOneProjection
+
+
+def lighten(net: nn.Module) -> None:
+    """Dropout of the same distribution at a fraction of the time on a CPU, in place."""
+    for module in net.modules():
+        if type(module) is nn.Dropout:
+            module.__class__ = Dropout
 
 
 @contextmanager

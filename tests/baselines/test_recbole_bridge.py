@@ -216,6 +216,19 @@ def test_masked_rows_are_the_layout_of_scoring():
 
 
 @needs_recbole
+@needs_recbole
+def test_the_last_click_is_projected_as_all_clicks_were(small):
+    """GRU4Rec is asked without the projection of the clicks before the last, which RecBole makes and drops."""
+    model: Any = ready("recbole:GRU4Rec", small)
+    original = type(model.net).__mro__[1]
+    items = torch.tensor([[3, 1, 2, 0], [4, 0, 0, 0]])
+    length = torch.tensor([3, 1])
+    with torch.no_grad():
+        ours, theirs = model.net(items, length), original.forward(model.net, items, length)
+    assert type(model.net).forward is not original.forward
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
 def test_lightgcn_spreads_over_the_normalised_graph(small):
     model = ready("recbole:LightGCN", small)
     rows = small.rows("train", "rec")
