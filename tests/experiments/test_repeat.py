@@ -8,7 +8,7 @@ import bench
 from bench.experiments.checkpoints import DiskCheckpoints
 from bench.store.results import Store
 
-recbole = pytest.importorskip("recbole", reason="ml-100k comes with RecBole (pip install --no-deps recbole==1.2.1)")
+LOG = {"simulated": {"users": 150, "items": 400, "events": 8_000}}
 SMALL = {"d": 16, "embedding": 8, "heads": 1, "experts": 1, "history_rec": 5, "history_search": 5}
 SHORT = {"unisar": {"epochs": 3, "steps_per_epoch": 3, "batch_size": 64} | SMALL}
 
@@ -28,14 +28,16 @@ def without_mlflow(monkeypatch):
 
 
 def run(out, settings=SHORT, **options):
-    return bench.run("unisar", "ml-100k", out=out, trivial=False, quiet=True, threads=1, set=settings, **options)
+    return bench.run(
+        "unisar", "simulated", out=out, trivial=False, quiet=True, threads=1, set=settings | LOG, **options
+    )
 
 
 def files(out: Path) -> dict[str, bytes]:
     """Ranks and weights by the name of their run's folder."""
     return {
         f"{path.parent.name}/{path.name}": path.read_bytes()
-        for path in sorted(out.glob("ml-100k/*/*"))
+        for path in sorted(out.glob("simulated/*/*"))
         if path.suffix == ".safetensors" or path.name.startswith("ranks-")
     }
 
@@ -66,12 +68,12 @@ def test_repeat_force_and_resume_give_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(DiskCheckpoints, "save", stop)
     with pytest.raises(Stopped):
         run(tmp_path / "b")
-    assert files(tmp_path / "b") == {} and list(tmp_path.glob("b/ml-100k/*.part/checkpoint.pt"))
+    assert files(tmp_path / "b") == {} and list(tmp_path.glob("b/simulated/*.part/checkpoint.pt"))
     monkeypatch.setattr(DiskCheckpoints, "save", original)
     assert run(tmp_path / "b").fresh == 1
     assert files(tmp_path / "b") == expected, "resumed: the same bytes"
-    assert not list(tmp_path.glob("b/ml-100k/*.part"))
-    curve = (next(tmp_path.glob("b/ml-100k/unisar*")) / "curve.jsonl").read_text()
+    assert not list(tmp_path.glob("b/simulated/*.part"))
+    curve = (next(tmp_path.glob("b/simulated/unisar*")) / "curve.jsonl").read_text()
     assert [line.split(",")[0] for line in curve.splitlines()] == ['{"epoch": 1', '{"epoch": 2', '{"epoch": 3']
 
 
