@@ -16,6 +16,7 @@ from bench.store.studies import FAILED, Study, TrialRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 class StudyTrackingWarning(BenchWarning):
@@ -53,10 +54,10 @@ def write_study(tracking: TrackingStore, client: "MlflowClient", study: Study, t
     experiment = tracking.experiment(client, f"{record.dataset['name']} tuning")
     # A search that was begun again with --force is another one.
     key = f"study:{record.id}:{record.started}"
-    there = client.search_runs([experiment], f"tags.`bench.run` = '{key}'", max_results=10)
+    there = _complete(client, experiment, f"tags.`bench.run` = '{key}'")
     parent = there[0].info.run_id if there else write_run(client, experiment, _study_content(study, key))
-    known = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=50_000)
-    names = {run.data.tags.get("bench.run") for run in known if run.data.tags.get("bench.digest")}
+    known = _complete(client, experiment, f"tags.`mlflow.parentRunId` = '{parent}'")
+    names = {run.data.tags["bench.run"] for run in known}
     written = 0
     for trial in trials:
         content = _trial_content(study, trial, key)
@@ -71,6 +72,17 @@ def write_study(tracking: TrackingStore, client: "MlflowClient", study: Study, t
     return written
 
 
+def _complete(client: "MlflowClient", experiment: str, query: str) -> list["Run"]:
+    """The runs that a query finds; those that a kill left half written are deleted, and written anew by who needs them."""
+    kept = []
+    for run in client.search_runs([experiment], query, max_results=50_000):
+        if "bench.digest" in run.data.tags:
+            kept.append(run)
+        else:
+            client.delete_run(run.info.run_id)
+    return kept
+
+
 def _study_content(study: Study, key: str) -> RunContent:
     record = study.record
     facts = {"model": record.model, "budget": record.budget, "search": record.search, "scheduler": record.scheduler}
@@ -78,7 +90,8 @@ def _study_content(study: Study, key: str) -> RunContent:
     tags = {"bench.kind": "study", "bench.model": record.model, "bench.data": record.dataset["fingerprint"]}
     # Neither RUNNING, which a kill would leave for ever, nor finished.
     start = milliseconds(record.started)
-    return RunContent(record.id, key, "", start, None, "SCHEDULED", params, tags, config=record.default)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return RunContent(record.id, key, digest, start, None, "SCHEDULED", params, tags, config=record.default)
 
 
 def _trial_content(study: Study, trial: TrialRecord, key: str) -> RunContent:
