@@ -33,7 +33,7 @@ def information(table: pd.DataFrame) -> "Figure":
         at = np.arange(len(part))
         bounds = part[["mine low", "mine high"]].to_numpy()
         error = np.abs(bounds - part[["mine"]].to_numpy()).T
-        axis.bar(at, part["mine"], color=COLORS[task], label="MINE (95 % interval over seeds)")
+        axis.bar(at, part["mine"], color=COLORS[task], alpha=0.7, label="MINE (bars: 95 % interval over seeds)")
         shown = np.isfinite(error).all(0)
         axis.errorbar(at[shown], part["mine"][shown], error[:, shown], fmt="none", color="black", capsize=3)
         axis.plot(at, part["exact"], "kD", label="exact: H(mean p) - mean H(p)")
@@ -42,7 +42,8 @@ def information(table: pd.DataFrame) -> "Figure":
         axis.set_title(_NAMES[task])
         axis.set_ylabel("mutual information I(X; Y) [nats]")
         axis.set_ylim(0)
-    axes[0][0].legend(fontsize=7)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    out.legend(handles, labels, fontsize=7, ncols=3, loc="outside lower center")
     return out
 
 

@@ -45,7 +45,10 @@ def finite(subject: Examined) -> str:
 
 
 def representation(subject: Examined) -> str:
-    """A trained network tells what its scores come from: `represent` gives finite vectors per candidate."""
+    """A trained network tells what its scores come from: `represent` gives finite vectors per candidate.
+
+    Its `input` is all that the score comes from: where another query or another past changes a score, it changes as well.
+    """
     model = subject.fitted
     if not isinstance(model, torch.nn.Module):
         raise NotApplicable("The model is no network.")
@@ -60,6 +63,19 @@ def representation(subject: Examined) -> str:
             raise Failed(f"`{name}` is not finite")
         if not values.any():
             raise Failed(f"`{name}` is zero everywhere")
+    n_queries = subject.catalog.n_queries
+    others = {"history": replaced_history(subject.batch, n_queries, 1)}
+    if n_queries:
+        others["query"] = replace(subject.batch, query=_other_queries(subject, n_queries // 2))
+    for word, batch in others.items():
+        moved = row_differences(subject.reference, subject.scores(batch)) > 0
+        with torch.no_grad():
+            same = (model.represent(clone(batch)).input == found.input).flatten(1).all(1)
+        if (moved & same).any():
+            raise Failed(
+                f"another {word} changes the scores of {int(moved.sum())} rows and leaves `input` as it is in "
+                f"{int((moved & same).sum())} of them; `input` holds everything that the score comes from"
+            )
     return ", ".join(f"{name} of width {values.shape[2]}" for name, values in found._asdict().items())
 
 
@@ -152,13 +168,17 @@ def query(subject: Examined) -> str:
     """`uses_query` is true: another query changes scores of search rows and of no rec row; or no query changes any."""
     batch, n = subject.batch, subject.catalog.n_queries
     search = task_rows(batch, "search")
-    changed = []
-    for step in (n // 2, 1, 2):
-        # For rec rows `query` is 0, and a model that reads it there says so by reacting.
-        other = torch.where(search, (batch.query + step - 1) % n + 1, (torch.arange(len(batch)) + step) % n + 1)
-        changed.append(replace(batch, query=other))
+    changed = [replace(batch, query=_other_queries(subject, step)) for step in (n // 2, 1, 2)]
     _require_same(subject.reference[~search], subject.scores(changed[0])[~search], "they are rec rows and got a query")
     return _reaction(subject, "uses_query", "query", changed, {"search": search})
+
+
+def _other_queries(subject: Examined, step: int) -> Tensor:
+    """(B,) query ids, each another than that of its row; rec rows, which have none, get one."""
+    batch, n = subject.batch, subject.catalog.n_queries
+    # For rec rows `query` is 0, and a model that reads it there says so by reacting.
+    given = (torch.arange(len(batch)) + step) % n + 1
+    return torch.where(task_rows(batch, "search"), (batch.query + step - 1) % n + 1, given)
 
 
 def history(subject: Examined) -> str:

@@ -235,14 +235,20 @@ class GenSR(TorchRanker):
         return scores
 
     def represent(self, batch: Batch) -> Representation:
-        """The vectors in the prompt's places side by side, (B, K, I * width), and the answer's state, (B, K, width)."""
+        """What the prompt holds, (B, K, (I + 1) * width), and the answer's state, (B, K, width).
+
+        The vectors in the prompt's places side by side, and the mean embedding of its words, the query's among them.
+        """
         encoded, width = self.encode(batch), self.lm.config.d_model
-        inputs = torch.zeros((*batch.cand.shape, len(self.wording.inserts) * width), device=batch.cand.device)
+        inputs = torch.zeros((*batch.cand.shape, (len(self.wording.inserts) + 1) * width), device=batch.cand.device)
         hidden = inputs.new_zeros((*batch.cand.shape, width))
         for task, rows, columns in self._parts(encoded, batch.cand.shape[1]):
             part = encoded.take(rows)
             inserts, _ = self._inserts(part, batch.cand[rows, columns])  # (b, k, I, width)
-            inputs[rows, columns] = inserts.float().flatten(2)
+            prompt = self.prompts.plan(task, part.query)
+            words = masked_mean(self.words(prompt.ids), prompt.mask.scatter(1, prompt.inserts, False))  # (b, width)
+            read = torch.cat([inserts, words[:, None, None].expand(-1, inserts.shape[1], 1, -1)], 2)
+            inputs[rows, columns] = read.float().flatten(2)
             states = self._answer(task, part.query, inserts).float()
             hidden[rows, columns] = states.view(*inserts.shape[:2], width)
         return Representation(inputs, hidden)
