@@ -13,7 +13,7 @@ from torch import nn
 
 import bench.testing
 from bench.errors import UsageError
-from bench.ranker.contract import Ranker, TrainConfig, Window
+from bench.ranker.contract import Ranker, Representation, TrainConfig, Window
 from bench.ranker.registry import register
 from bench.testing.examined import row_differences
 
@@ -95,6 +95,20 @@ def test_unused_input_that_is_declared_used():
     report = bench.testing.check(faulty("Blind", wish=wish), only=("query", "history", "user"))
     assert report.failed == ["query", "history", "user"]
     assert re.search(r"0 of \d rows of rec", sentence(report, "history"))
+
+
+@pytest.mark.parametrize("left_out", [None, "query", "history"])
+def test_a_representation_holds_all_that_the_score_comes_from(left_out):
+    def represent(self, batch):
+        items, rows = self.items(batch.cand), self.users(batch.user)
+        rows = rows if left_out == "history" else rows + self.past(batch)
+        searched = (batch.task == 1)[:, None] * self.queries(batch.query)
+        rows = rows if left_out == "query" else rows + searched
+        return Representation(torch.cat([rows[:, None].expand_as(items), items], -1), items * self.wish(batch)[:, None])
+
+    report = bench.testing.check(faulty("Seen", represent=represent), only=("representation",))
+    assert bool(report.failed) == bool(left_out), report.text()
+    assert not left_out or f"another {left_out} changes" in sentence(report, "representation")
 
 
 def test_query_must_not_reach_rec_rows():

@@ -130,13 +130,14 @@ class UniSAR(TorchRanker):
         return self._predict(batch, features, context)
 
     def represent(self, batch: Batch) -> Representation:
-        """The input of the experts, (B, K, 5d), and what they hand to the tower of the row's task, (B, K, 64)."""
+        """The input of the experts, (B, K, 5d), whose first 3d are `views`, and what they hand to the row's tower, (B, K, 64)."""
         features, context, _ = self._features(batch)
         hidden = features.new_zeros((*features.shape[:2], 64))
         for code in range(len(_KINDS)):
             rows = batch.task == code
             hidden[rows] = self.experts(features[rows], context[rows], code)
-        return Representation(torch.cat([features, context[:, None].expand(-1, features.shape[1], -1)], -1), hidden)
+        both = torch.cat([features, context[:, None].expand(-1, features.shape[1], -1)], -1)
+        return Representation(both, hidden, features)
 
     def _features(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """What the experts read, and the views that the transitions align.

@@ -76,14 +76,14 @@ def parameter_space(request: RunRequest, tsne_seeds: int, reporter: Reporter | N
         if name in drawn:
             continue
         of_fit = space.spaces(fit)
-        points, task = space.neighbours(of_fit["input"], 0)
+        points, task = space.neighbours(of_fit["views"], 0)
         components, shares = space.principal(of_fit["hidden"])
         line = main[(main["model"] == fit.record.title) & (main["seed"] == fit.record.seed)].set_index("space")
         axes = [f"component {n + 1} ({share:.0%} of variance)" for n, share in enumerate(shares)]
         drawn[name] = figures.space(
             {
-                f"{fit.record.title}: input": (
-                    points, task, f"overlap {line.loc['input', 'overlap']:.2f} (1: tasks alike)", ("t-SNE 1", "t-SNE 2"),
+                f"{fit.record.title}: views of history and candidate": (
+                    points, task, f"overlap {line.loc['views', 'overlap']:.2f} (1: tasks alike)", ("t-SNE 1", "t-SNE 2"),
                 ),
                 f"{fit.record.title}: hidden states": (
                     components, of_fit["hidden"].task, f"overlap {line.loc['hidden', 'overlap']:.2f}", (axes[0], axes[1]),

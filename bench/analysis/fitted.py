@@ -33,6 +33,7 @@ class Observed:
     Attributes:
         input: (R, d) float32, see `Ranker.represent`.
         hidden: (R, h) float32.
+        views: (R, v) float32.
         probability: (R,) float32, sigmoid of the score.
         user: (R,) int64.
         relevant: (R,) bool, the clicked item.
@@ -40,6 +41,7 @@ class Observed:
 
     input: Tensor
     hidden: Tensor
+    views: Tensor
     probability: Tensor
     user: np.ndarray
     relevant: np.ndarray
@@ -103,7 +105,7 @@ def observe(fit: Fitted, task: str, negatives: int) -> Observed:
     of_task = prepared.log.events.task[candidates.rows] == TASKS.index(task)
     lists = pairs(candidates, negatives)[of_task]
     rows = candidates.rows[of_task]
-    inputs, hidden, scores = [], [], []
+    inputs, hidden, views, scores = [], [], [], []
     with model.scoring():
         for low in range(0, len(rows), _ROWS):
             batch = prepared.batches.rows(rows[low : low + _ROWS], lists[low : low + _ROWS], model.window)
@@ -111,12 +113,14 @@ def observe(fit: Fitted, task: str, negatives: int) -> Observed:
             seen = model.represent(batch)
             inputs.append(seen.input.float().flatten(0, 1).cpu())
             hidden.append(seen.hidden.float().flatten(0, 1).cpu())
+            views.append((seen.input if seen.views is None else seen.views).float().flatten(0, 1).cpu())
             scores.append(model.score(batch).float().flatten().cpu())
     relevant = np.zeros(lists.shape, dtype=bool)
     relevant[:, 0] = True
     return Observed(
         input=torch.cat(inputs),
         hidden=torch.cat(hidden),
+        views=torch.cat(views),
         probability=torch.cat(scores).sigmoid(),
         user=np.repeat(prepared.log.events.user[rows], lists.shape[1]),
         relevant=relevant.ravel(),

@@ -1,7 +1,7 @@
 """Figure 3 of the GenSR paper: where the two tasks lie, in the data and in the hidden states of a model.
 
-(a) t-SNE of what a model reads, with density contours per task; (b, c) the first two principal components of the hidden
-states. What the pictures claim is measured in the whole space: how well a classifier tells the tasks apart.
+(a) t-SNE of the views that a model has of histories and candidates, with density contours per task; (b, c) the
+first two principal components of the hidden states. What the pictures claim is measured in the whole space: how well a classifier tells the tasks apart.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Space:
 
 
 def spaces(fit: Fitted, negatives: int = 1) -> dict[str, Space]:
-    """`input` and `hidden` of a fit on the test rows of both tasks, as many rows of each.
+    """`views`, `input` and `hidden` of a fit on the test rows of both tasks, as many rows of each.
 
     Raises:
         UsageError: the run serves one task only, or its model has no representation.
@@ -38,7 +38,7 @@ def spaces(fit: Fitted, negatives: int = 1) -> dict[str, Space]:
     user = np.concatenate([each.user[:size] for each in seen])
     return {
         name: Space(np.concatenate([getattr(each, name)[:size].numpy() for each in seen]), task, user)
-        for name in ("input", "hidden")
+        for name in ("views", "input", "hidden")
     }
 
 
@@ -116,7 +116,7 @@ def table(fits: list[Fitted], tsne_seeds: int = 3) -> pd.DataFrame:
     lines = []
     for fit in fits:
         for name, space in spaces(fit).items():
-            layouts = [bhattacharyya(*neighbours(space, seed)) for seed in range(tsne_seeds)] if name == "input" else []
+            layouts = [bhattacharyya(*neighbours(space, seed)) for seed in range(tsne_seeds)] if name == "views" else []
             lines.append(
                 {
                     "dataset": fit.record.dataset["name"],

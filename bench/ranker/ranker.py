@@ -18,10 +18,17 @@ from bench.ranker.context import Context, Validation
 
 
 class Representation(NamedTuple):
-    """What the score of each candidate is computed from: `input` (B, K, d) and the last state `hidden` (B, K, h)."""
+    """What the score of each candidate is computed from.
+
+    Attributes:
+        input: (B, K, d), everything that the score depends on.
+        hidden: (B, K, h), the last state.
+        views: (B, K, v), what the model makes of history and candidate, without the query; `input` where it is None.
+    """
 
     input: Tensor
     hidden: Tensor
+    views: Tensor | None = None
 
 
 class Ranker(ABC):

@@ -56,7 +56,8 @@ def representation(subject: Examined) -> str:
         raise NotApplicable("Models outside the tree need no `represent`; `bench analyze` refuses them then.")
     with torch.no_grad():
         found = model.represent(clone(subject.batch))
-    for name, values in found._asdict().items():
+    named = {name: values for name, values in found._asdict().items() if values is not None}
+    for name, values in named.items():
         if values.dim() != 3 or values.shape[:2] != subject.batch.cand.shape:
             raise Failed(f"`{name}` has shape {tuple(values.shape)} for candidates {tuple(subject.batch.cand.shape)}")
         if not torch.isfinite(values).all():
@@ -76,7 +77,7 @@ def representation(subject: Examined) -> str:
                 f"another {word} changes the scores of {int(moved.sum())} rows and leaves `input` as it is in "
                 f"{int((moved & same).sum())} of them; `input` holds everything that the score comes from"
             )
-    return ", ".join(f"{name} of width {values.shape[2]}" for name, values in found._asdict().items())
+    return ", ".join(f"{name} of width {values.shape[2]}" for name, values in named.items())
 
 
 def deterministic(subject: Examined) -> str:

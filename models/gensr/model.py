@@ -237,7 +237,8 @@ class GenSR(TorchRanker):
     def represent(self, batch: Batch) -> Representation:
         """What the prompt holds, (B, K, (I + 1) * width), and the answer's state, (B, K, width).
 
-        The vectors in the prompt's places side by side, and the mean embedding of its words, the query's among them.
+        The vectors in the prompt's places side by side, which are its `views`, and the mean embedding of its words, the
+        query's among them.
         """
         encoded, width = self.encode(batch), self.lm.config.d_model
         inputs = torch.zeros((*batch.cand.shape, (len(self.wording.inserts) + 1) * width), device=batch.cand.device)
@@ -251,7 +252,7 @@ class GenSR(TorchRanker):
             inputs[rows, columns] = read.float().flatten(2)
             states = self._answer(task, part.query, inserts).float()
             hidden[rows, columns] = states.view(*inserts.shape[:2], width)
-        return Representation(inputs, hidden)
+        return Representation(inputs, hidden, inputs[..., :-width])
 
     def _parts(self, encoded: Histories, count: int) -> Iterator[tuple[int, Tensor, slice]]:
         """Task, rows and candidates of parts that fit into `scoring_mb`, prompts of like length together."""
