@@ -1,7 +1,8 @@
 """Figure 3 of the GenSR paper: where the two tasks lie, in the data and in the hidden states of a model.
 
-(a) t-SNE of the views that a model has of histories and candidates, with density contours per task; (b, c) the
-first two principal components of the hidden states. What the pictures claim is measured in the whole space: how well a classifier tells the tasks apart.
+(a) t-SNE of the views that a model has of histories and candidates, with density contours per task; (b, c) the first
+two principal components of the hidden states. What the pictures claim is measured in the whole space: how well a
+classifier tells the tasks apart.
 """
 
 from dataclasses import dataclass
