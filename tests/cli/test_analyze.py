@@ -43,7 +43,7 @@ def test_mutual_information_and_space_of_one_fit(analyze) -> None:
 
     folder = analyze("space", "--tsne-seeds", "1")
     assert (folder / "space-unisar.png").stat().st_size > 10_000
-    assert [row["space"] for row in lines(folder / "space.csv")] == ["input", "hidden"]
+    assert [row["space"] for row in lines(folder / "space.csv")] == ["views", "input", "hidden"]
     assert all(0 <= float(row["overlap"]) <= 1 for row in lines(folder / "space.csv"))
 
 
