@@ -17,10 +17,12 @@ Column = tuple[str, Metric]
 def star_means(blocks: list[Block]) -> str:
     """What the star of these blocks says, for the line below the table.
 
-    Where it stands on a comparison with a model of one seed, the claim about methods is withdrawn for all.
+    Where it stands on a comparison with a model of one seed, the claim about methods is withdrawn for all; where none
+    stands, the rows decide what one would have said.
     """
     marked_best = [estimate for block in blocks for estimate in block.estimates.values() if estimate.significant]
-    if marked_best and all(estimate.methods for estimate in marked_best):
+    rows = [row for block in blocks for row in block.group.rows]
+    if all(e.methods for e in marked_best) if marked_best else all(r.closed_form or len(r.seeds) > 1 for r in rows):
         of, over = "method", "users and seeds"
     else:
         of, over = "trained model", "users alone: these trained models, not the methods, as there is one seed"

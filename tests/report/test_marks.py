@@ -42,6 +42,15 @@ def test_seeds_that_agree_leave_the_star_and_it_is_on_the_methods(folder):
     assert "the best method is better" in made.text(300) and "not the methods" not in made.text(300)
 
 
+@pytest.mark.parametrize(("seeds", "words"), [(1, "as there is one seed"), (3, "variance of users and seeds")])
+def test_without_a_star_the_line_below_says_what_one_would_have_meant(folder, seeds, words):
+    for model in ("a", "b"):
+        for seed in range(seeds):
+            folder.run(model, draws(seed + 10 * len(model), 60), seed=seed)
+    made = table(folder.store)
+    assert not made.frame()["significant"].any() and words in made.text(300)
+
+
 def test_a_third_model_as_good_as_the_best_takes_the_star_away(folder):
     better = draws(1, 12)
     almost = better.copy()
