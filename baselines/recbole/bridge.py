@@ -1,7 +1,7 @@
 """RecBole's sequential and general models as Rankers: RecBole gives the network, everything else is the harness's.
 
 Data, histories, negatives, training loop, early stopping and evaluation are those of every other model; of RecBole
-only the model class runs (Zhao et al., CIKM 2021; version 1.2.1, installed apart with --no-deps). Recommenders only:
+only the model class runs, with our dropout (Zhao et al., CIKM 2021; version 1.2.1, installed apart with --no-deps). Recommenders only:
 they read the user's recommendation clicks and no query.
 """
 

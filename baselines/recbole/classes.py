@@ -18,6 +18,10 @@ from bench.ranker.blocks.dropout import Dropout
 
 _INSTALL = "pip install --no-deps recbole==1.2.1 && pip install 'bench[recbole]'"
 _PACKAGES = ("recbole.model.sequential_recommender", "recbole.model.general_recommender")
+# They read internals of scipy.
+_GRAPHS = ("LightGCN", "NGCF")
+# They project the states of all clicks and keep the last one.
+_LAST_ONLY = ("GRU4Rec",)
 # Classes that only work with more than clicks or with a procedure of their own.
 _REFUSED = {
     "ADMMSLIM": "two calls for the same rows differ in their last digits",
@@ -141,12 +145,6 @@ def repaired(cls: type) -> type:
         return cls
     made.__name__ = cls.__name__
     return made
-
-
-# They read internals of scipy.
-_GRAPHS = ("LightGCN", "NGCF")
-# They project the states of all clicks and keep the last one.
-_LAST_ONLY = ("GRU4Rec",)
 
 
 def _with_graph(cls: Any) -> Any:

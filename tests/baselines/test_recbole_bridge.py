@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.baselines.recbole import classes as recbole_classes
 from bench.baselines.recbole import data as recbole_data
@@ -23,6 +23,7 @@ from bench.data.training import TrainData
 from bench.errors import RunError, UsageError
 from bench.evaluation.scoring import RowValidation
 from bench.ranker import registry
+from bench.ranker.blocks.dropout import Dropout
 from bench.ranker.contract import Context, Ranker
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -216,7 +217,6 @@ def test_masked_rows_are_the_layout_of_scoring():
 
 
 @needs_recbole
-@needs_recbole
 def test_the_last_click_is_projected_as_all_clicks_were(small):
     """GRU4Rec is asked without the projection of the clicks before the last, which RecBole makes and drops."""
     model: Any = ready("recbole:GRU4Rec", small)
@@ -229,6 +229,15 @@ def test_the_last_click_is_projected_as_all_clicks_were(small):
     assert torch.allclose(ours, theirs, atol=1e-6)
 
 
+@needs_recbole
+@pytest.mark.parametrize("name", ["sasrec", "recbole:BERT4Rec"])
+def test_networks_have_the_dropout_of_the_blocks(name, small):
+    model: Any = build_model(name, small)
+    kinds = {type(module) for module in model.net.modules() if isinstance(module, nn.Dropout)}
+    assert kinds == {Dropout}
+
+
+@needs_recbole
 def test_lightgcn_spreads_over_the_normalised_graph(small):
     model = ready("recbole:LightGCN", small)
     rows = small.rows("train", "rec")
