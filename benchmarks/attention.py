@@ -32,24 +32,12 @@ SHAPES = {
 }
 
 
-class ByHeads(MultiHeadAttention):
-    """The same layer with one matrix product per head, which copies nothing, and the dropout of the blocks."""
+class OfPyTorch(MultiHeadAttention):
+    """The same layer by PyTorch's attention in training, too."""
 
-    def forward(self, x: Tensor, keys: Tensor | None, mask: Tensor) -> Tensor:
-        d = x.shape[-1]
-        if keys is None:
-            q, k, v = F.linear(x, self.weight, self.bias).chunk(3, -1)
-        else:
-            q = F.linear(x, self.weight[:d], self.bias[:d])
-            k, v = F.linear(keys, self.weight[d:], self.bias[d:]).chunk(2, -1)
-        allowed = mask[:, None] if mask.dim() == 2 else mask  # (B, 1 or Lq, Lk)
-        bias = torch.zeros(allowed.shape, dtype=q.dtype, device=q.device).masked_fill_(~allowed, -1e16)
-        drop = Dropout(self.dropout).train(self.training)
-        pooled = []
-        for q_head, k_head, v_head in zip(*(part.split(d // self.heads, -1) for part in (q, k, v)), strict=True):
-            scores = torch.baddbmm(bias, q_head, k_head.transpose(1, 2), alpha=(d // self.heads) ** -0.5)
-            pooled.append(drop(scores.softmax(-1)) @ v_head)  # (B, Lq, d / h)
-        return self.out(torch.cat(pooled, -1) * allowed.any(-1, keepdim=True))
+    def _by_heads(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        heads = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        return F.scaled_dot_product_attention(*heads, bias[:, None], self.dropout.p).transpose(1, 2).flatten(2)
 
 
 def medians(ways: list[Callable[[], object]], rounds: int) -> list[float]:
@@ -66,7 +54,7 @@ def medians(ways: list[Callable[[], object]], rounds: int) -> list[float]:
 
 def attention(rounds: int, dropout: float) -> None:
     for name, (rows, queries, keys, d, heads) in SHAPES.items():
-        ours, theirs = ByHeads(d, heads, dropout), MultiHeadAttention(d, heads, dropout)
+        ours, theirs = MultiHeadAttention(d, heads, dropout), OfPyTorch(d, heads, dropout)
         theirs.load_state_dict(ours.state_dict())
         mask = torch.arange(keys) < torch.randint(0, keys + 1, (rows, 1))
         x = torch.randn(rows, queries, d, requires_grad=True)
@@ -102,9 +90,8 @@ def encoders(rounds: int) -> None:
         if "self" not in name:
             continue
         ours, theirs = (Encoder(d, heads, 1, 0.1).train() for _ in range(2))
-        for layer in ours.layers:
-            layer.attention = ByHeads(d, heads, 0.1)
         for layer in theirs.layers:
+            layer.attention = OfPyTorch(d, heads, 0.1)
             layer.dropout = layer.network.dropout = nn.Dropout(0.1)
         x = torch.randn(rows, length, d, requires_grad=True)
         mask = torch.arange(length) < torch.randint(1, length + 1, (rows, 1))
