@@ -36,8 +36,8 @@ class OfPyTorch(MultiHeadAttention):
     """The same layer by PyTorch's attention in training, too."""
 
     def _by_heads(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        heads = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
-        return F.scaled_dot_product_attention(*heads, bias[:, None], self.dropout.p).transpose(1, 2).flatten(2)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, bias[:, None], self.dropout.p).transpose(1, 2).flatten(2)
 
 
 def medians(ways: list[Callable[[], object]], rounds: int) -> list[float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.data.log import TASKS
-from bench.errors import UsageError
+from bench.errors import RunError, UsageError
 from bench.evaluation.candidates import CandidateSet
 from bench.experiments.evaluate import open_run
 from bench.experiments.prepared_data import candidates_of, choose_candidates
@@ -70,7 +70,7 @@ def fitted(request: RunRequest, reporter: Reporter | None = None) -> Iterator[Fi
     result = run(request, reporter)
     if result.failed:
         name, reason = next(iter(result.failed.items()))
-        raise UsageError(f"{name}: {reason}")
+        raise RunError(f"{name}: {reason}")
     opened: dict[str, PreparedData] = {}
     for path, record in result.runs.items():
         dataset, _, name = path.partition("/")

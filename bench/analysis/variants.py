@@ -1,7 +1,7 @@
 """Figures 4 and 5 of the GenSR paper: one model with parts taken away (ablation), or with other settings (sweep).
 
-Every variant is fitted with the same seeds, ranked on the same candidates and compared with the default by users. Runs go
-through `bench run`, so what is there is not repeated.
+Every variant is fitted with the same seeds, ranked on the same candidates and compared with the default by users. All of
+them are one command of the executor, so what is there, or is asked for twice, is not repeated.
 """
 
 from dataclasses import dataclass, replace
@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.errors import UsageError, unknown
+from bench.errors import RunError, UsageError, unknown
 from bench.evaluation.metrics import PRIMARY, parse
 from bench.evaluation.significance import compare, holm, mean_over_seeds
 from bench.experiments.progress import Reporter
-from bench.experiments.run import RunRequest, run
+from bench.experiments.run import RunRequest, run_together
 from bench.experiments.settings import Overrides
 from bench.messages import split_commas
 from bench.ranker import registry
@@ -86,15 +86,22 @@ def run_variants(
     Raises:
         UsageError: settings that do not fit the model. RunError: a run fails.
     """
-    out = []
-    for variant in variants:
-        overrides = Overrides({variant.model: variant.settings}).over(request.overrides)
-        result = run(replace(request, models=variant.model, overrides=overrides, trivial=False), reporter)
-        if result.failed:
-            name, reason = next(iter(result.failed.items()))
-            raise UsageError(f"{variant.model} with {variant.name}: {name}: {reason}")
-        out.append((variant, result.store, result.runs))
-    return out
+    requests = [
+        replace(
+            request,
+            models=variant.model,
+            overrides=Overrides({variant.model: variant.settings}).over(request.overrides),
+            trivial=False,
+        )
+        for variant in variants
+    ]
+    result = run_together(requests, reporter)
+    for variant, paths in zip(variants, result.asked, strict=True):
+        for path in paths:
+            if path in result.failed:
+                raise RunError(f"{variant.model} with {variant.name}: {path}: {result.failed[path]}")
+    found = zip(variants, result.asked, strict=True)
+    return [(variant, result.store, {path: result.runs[path] for path in paths}) for variant, paths in found]
 
 
 def table(results: list[tuple[Variant, Store, dict[str, RunRecord]]], metric: str = str(PRIMARY)) -> pd.DataFrame:

@@ -73,6 +73,7 @@ def _metric(run: Callable[..., Any]) -> Callable[..., Any]:
 
 @command.command("mi", short_help="Mutual information of input and answer (Table 1).")
 @_request
+@options.placement
 @click.option(
     "--negatives",
     type=click.IntRange(1, 99),
@@ -106,6 +107,7 @@ def mi(negatives: int, steps: int, paper: bool, **given: Any) -> None:
 
 @command.command("space", short_help="Where the two tasks lie (Figure 3).")
 @_request
+@options.placement
 @click.option(
     "--tsne-seeds", type=click.IntRange(1, 20), default=3, show_default=True, metavar="N", help="Layouts per fit."
 )
@@ -132,7 +134,7 @@ def space(tsne_seeds: int, **given: Any) -> None:
 def gradients(batches: int, parameters: str, **given: Any) -> None:
     """Cosine between the gradients of both tasks on the parameters that they share.
 
-    Fits the models anew; nothing of it enters a table.
+    Fits the models anew, one after the other in this process; nothing of it enters a table.
     """
     from bench.analysis import analyses
 
@@ -169,6 +171,7 @@ def lemma(dimensions: int, noise: float, seed: int, **given: Any) -> None:
 
 @command.command("ablation", short_help="What each part of a model brings (Figure 4).")
 @_request
+@options.placement
 @_metric
 def ablation(metric: str, **given: Any) -> None:
     """A model against itself with the parts taken away that it declares."""
@@ -179,6 +182,7 @@ def ablation(metric: str, **given: Any) -> None:
 
 @command.command("sweep", short_help="A model under other settings (Figure 5).")
 @_request
+@options.placement
 @click.option("--grid", "grids", multiple=True, metavar="MODEL.KEY=A,B", help="Values of a setting. Repeatable.")
 @_metric
 def sweep(grids: tuple[str, ...], metric: str, **given: Any) -> None:

@@ -134,7 +134,18 @@ def device(command: F) -> F:
 
 
 def placement(command: F) -> F:
-    """Where runs are carried out, how many at once, and what each may use."""
+    """Where runs are carried out, how many at once, and what each may use; the command takes it as `placement`."""
+
+    @functools.wraps(command)
+    def with_placement(*args: Any, **given: Any) -> Any:
+        from bench.experiments.executors.choose import Placement
+        from bench.experiments.executors.contract import Limits
+
+        limits = Limits(given.pop("time_limit"), given.pop("memory_limit"))
+        words = {word: given.pop(word) for word in ("executor", "jobs", "address", "gpus")}
+        return command(*args, placement=Placement(**words, limits=limits), **given)
+
+    decorated: Any = with_placement
     for option in (
         click.option(
             "--executor",
@@ -167,8 +178,8 @@ def placement(command: F) -> F:
             "--memory-limit", type=float, default=0.0, metavar="MB", help="Main memory of a run.  [default: no limit]"
         ),
     )[::-1]:
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 def quiet(command: F) -> F:

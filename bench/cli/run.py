@@ -159,14 +159,9 @@ def command(ctx: click.Context, **given: Any) -> None:
     bench run --models unified --seeds 0,1,2 --set unisar.lr=0.0005 --budget full
     bench run --models popularity --candidates uniform,popularity,full
     """
-    from bench.experiments.executors.choose import Placement
-    from bench.experiments.executors.contract import Limits
     from bench.experiments.run import RunRequest, run
     from bench.experiments.settings import Overrides
 
-    limits = Limits(given.pop("time_limit"), given.pop("memory_limit"))
-    words = {word: given.pop(word) for word in ("executor", "jobs", "address", "gpus")}
-    placement = Placement(**words, limits=limits)
     file_settings = Overrides.parse(ctx.meta.get("settings of the file", ()))
     quiet, dry = given.pop("quiet"), given.pop("dry_run")
     request = RunRequest(
@@ -174,7 +169,6 @@ def command(ctx: click.Context, **given: Any) -> None:
         tasks=given.pop("tasks") or None,
         force=not given.pop("resume"),
         trivial=not given.pop("no_trivial"),
-        placement=placement,
         debug=bool((ctx.obj or {}).get("debug")),
         **given,
     )

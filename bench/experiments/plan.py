@@ -1,8 +1,10 @@
 """From the words of a command to jobs."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.data import sources
 from bench.experiments import settings
@@ -18,6 +20,8 @@ from bench.store.results import Store
 
 if TYPE_CHECKING:
     from bench.experiments.run import RunRequest
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,33 @@ def plan(request: "RunRequest") -> list[DatasetPlan]:
     Raises:
         UsageError: a data set, model or setting does not exist or does not fit. RunError: data are missing or damaged.
     """
-    cores = usable_threads(0)
-    threads = request.placement.threads(request.threads, cores)
+    return plan_together([request])[0]
+
+
+def plan_together(requests: "Sequence[RunRequest]") -> list[list[DatasetPlan]]:
+    """`plan` of each request; what several read in the same way is opened, and its candidates are drawn, once."""
+    opened: dict[str, Any] = {}
+    return [[_plan_dataset(request, name, opened) for name in dict.fromkeys(request.dataset)] for request in requests]
+
+
+def _once(made: dict[str, Any], key: tuple[Any, ...], make: Callable[[], T]) -> T:
+    """What `make` gives, made at the first call with this key."""
+    if repr(key) not in made:
+        made[repr(key)] = make()
+    return made[repr(key)]
+
+
+def _plan_dataset(request: "RunRequest", name: str, opened: dict[str, Any]) -> DatasetPlan:
+    """Open a data set, unless it is opened already, and make the jobs on it."""
+    threads = request.placement.threads(request.threads, usable_threads(0))
     device = settings.device(request.device, elsewhere=request.placement.executor == "ray")
-    return [_plan_dataset(request, name, device, threads) for name in dict.fromkeys(request.dataset)]
-
-
-def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -> DatasetPlan:
-    """Open a data set and make the jobs on it."""
-    prepared = open_data(
-        name, root=request.data, split_name=request.split, mode=request.mode, overrides=request.overrides
+    options = [request.overrides.of(owner) for owner in (name, sources.entry(name).name.rstrip(":"))]
+    prepared = _once(
+        opened,
+        (name, options, request.data, request.split, request.mode),
+        lambda: open_data(
+            name, root=request.data, split_name=request.split, mode=request.mode, overrides=request.overrides
+        ),
     )
     tasks = tasks_of(prepared, request.tasks)
     models = registry.select(request.models, tasks, request.trivial)
@@ -59,7 +80,11 @@ def _plan_dataset(request: "RunRequest", name: str, device: str, threads: int) -
         model: model_settings(request.out, model, request.budget, request.overrides, published) for model in models
     }
     settings.check_train_keys(request.overrides, [each.config for each in known.values()])
-    choices = [choose_candidates(prepared, spec, tasks, request.candidate_seed) for spec in request.candidates]
+    seed = request.candidate_seed
+    choices = [
+        _once(opened, (id(prepared), spec, tasks, seed), partial(choose_candidates, prepared, spec, tasks, seed))
+        for spec in request.candidates
+    ]
     ranked = {choice: set(prepared.candidate_tasks(choice)) for choice in choices}
     data, jobs = prepared.choice(), []
     for model in models:

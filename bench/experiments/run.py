@@ -23,6 +23,7 @@ from bench.store.records import CommandRecord, RunRecord, now
 from bench.store.results import Store
 
 if TYPE_CHECKING:
+    from bench.evaluation.candidates import CandidateSet
     from bench.experiments.job import Job
     from bench.experiments.plan import DatasetPlan
 
@@ -57,12 +58,16 @@ class RunRequest:
 
 @dataclass
 class CommandResult:
-    """What a command did: its record, the runs by "<data set>/<run id>", how many are new, and what failed and why."""
+    """What a command did: its record, the runs by "<data set>/<run id>", how many are new, and what failed and why.
+
+    `asked` has the runs of each request, failed ones too.
+    """
 
     command: CommandRecord
     store: Store
     runs: dict[str, RunRecord]
     fresh: int
+    asked: list[list[str]]
 
     @property
     def failed(self) -> dict[str, str]:
@@ -83,25 +88,46 @@ def run(
     Raises:
         UsageError: something in the request cannot be; nothing has been started then.
     """
+    return run_together([request], reporter, table)
+
+
+def run_together(
+    requests: Sequence[RunRequest], reporter: Reporter | None = None, table: Callable[[Store], str] | None = None
+) -> CommandResult:
+    """Requests that differ in their settings alone, as one command: what two of them share is fitted once.
+
+    Args:
+        requests: at least one.
+        reporter: as in `run`.
+        table: as in `run`.
+
+    Raises:
+        UsageError: something in a request cannot be; nothing has been started then.
+    """
     reporter = reporter or Reporter()
-    check(request)
+    request = requests[0]
+    for each in requests:
+        check(each)
     store = Store(request.out)
     store.check_writable()
     # Everything below is heavy; a wrong request has been refused by now.
-    from bench.experiments.plan import plan
+    from bench.experiments.plan import plan_together
 
-    plans = plan(request)
+    plans = plan_together(requests)
+    everything = [part for of_request in plans for part in of_request]
     command = CommandRecord(
         id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         line=environment.command_line(),
         started=now(),
-        datasets=[plan.prepared.name for plan in plans],
-        models=list(dict.fromkeys(job.model for plan in plans for job in plan.jobs)),
+        datasets=list(dict.fromkeys(plan.prepared.name for plan in everything)),
+        models=list(dict.fromkeys(job.model for plan in everything for job in plan.jobs)),
         seeds=list(request.seeds),
         budget=request.budget,
-        candidates=[choice.fingerprint for plan in plans for choice in plan.candidates],
+        candidates=list(dict.fromkeys(choice.fingerprint for plan in everything for choice in plan.candidates)),
     )
-    return _execute_plans(request, plans, command, store, reporter, table)
+    runs, fresh = _execute_plans(request, everything, command, store, reporter, table)
+    asked = [[job.path for part in of_request for job in part.jobs] for of_request in plans]
+    return CommandResult(command, store, runs, fresh, asked)
 
 
 def _execute_plans(
@@ -111,8 +137,8 @@ def _execute_plans(
     store: Store,
     reporter: Reporter,
     table: Callable[[Store], str] | None,
-) -> CommandResult:
-    from bench.experiments.prepared_data import candidates_of, cautions
+) -> tuple[dict[str, RunRecord], int]:
+    """Runs by path, and how many of them are new."""
     from bench.experiments.tracking import CommandTracker
 
     tracker = CommandTracker(store, request.tracking_uri, command)
@@ -120,14 +146,8 @@ def _execute_plans(
     fresh = 0
     named = set(split_commas(request.models))
     try:
-        for plan in plans:
-            candidates = [candidates_of(plan.prepared, choice) for choice in plan.candidates]
-            reporter.note(_describe(plan))
-            for remark in plan.prepared.log.manifest.get("remarks", ()):
-                reporter.note(f"{plan.prepared.name}: {remark}")
-            for caution in cautions(plan.prepared, candidates):
-                reporter.warn(caution)
-        jobs = [job for plan in plans for job in plan.jobs]
+        jobs = list({job.path: job for plan in plans for job in plan.jobs}.values())
+        _announce(plans, jobs, reporter)
         with closing(request.placement.make(request.debug).run(jobs, reporter)) as outcomes:
             for outcome in outcomes:
                 job, result, error = outcome.job, outcome.result, outcome.error
@@ -154,7 +174,7 @@ def _execute_plans(
         raise
     if tracker.writes:
         tracker.finish(_table(store, table, reporter) if runs and table else "")
-    return CommandResult(command, store, runs, fresh)
+    return runs, fresh
 
 
 def _look_again(store: Store, jobs: "list[Job]", runs: dict[str, RunRecord], command: CommandRecord) -> None:
@@ -205,14 +225,24 @@ def check(request: RunRequest) -> None:
     registry.select(request.models, request.tasks or TASKS, request.trivial)
 
 
-def _describe(plan: "DatasetPlan") -> str:
-    from bench.experiments.prepared_data import candidates_of
+def _announce(plans: "list[DatasetPlan]", jobs: "list[Job]", reporter: Reporter) -> None:
+    """Say once per data set what will be done, and what to beware of."""
+    from bench.experiments.prepared_data import candidates_of, cautions
 
+    for plan in {id(plan.prepared): plan for plan in plans}.values():
+        prepared = plan.prepared
+        candidates = [candidates_of(prepared, each) for each in plan.candidates]
+        reporter.note(_describe(plan, candidates, sum(job.data == prepared.choice() for job in jobs)))
+        for remark in prepared.log.manifest.get("remarks", ()):
+            reporter.note(f"{prepared.name}: {remark}")
+        for caution in cautions(prepared, candidates):
+            reporter.warn(caution)
+
+
+def _describe(plan: "DatasetPlan", candidates: "list[CandidateSet]", runs: int) -> str:
     prepared = plan.prepared
     counts = prepared.split.counts()
     rows = ", ".join(f"{counts[f'test/{task}']} {task}" for task in prepared.tasks)
-    candidates = ", ".join(
-        f"{candidates_of(prepared, choice).label} ({choice.fingerprint[:12]})" for choice in plan.candidates
-    )
+    lists = ", ".join(f"{each.label} ({each.fingerprint[:12]})" for each in candidates)
     made_up = f"; synthetic: {prepared.synthetic}" if prepared.synthetic else ""
-    return f"{prepared.title}: test rows {rows}; candidates {candidates}{made_up}; {len(plan.jobs)} runs"
+    return f"{prepared.title}: test rows {rows}; candidates {lists}{made_up}; {runs} runs"

@@ -2,9 +2,12 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+
+from bench.store.results import Store
 
 DATA = ("--dataset", "simulated", "--threads", "1", "--quiet")
 SIZE = [f"simulated.{key}={value}" for key, value in {"users": 120, "items": 400, "events": 9000, "topics": 4}.items()]
@@ -60,6 +63,21 @@ def test_a_sweep_compares_each_value_with_the_default(analyze) -> None:
     assert [row["variant"] for row in rows if row["task"] == "rec"] == ["default", "lr=0.0001", "lr=0.01"]
     assert all(row["seeds"] == "2" for row in rows)
     assert all(float(row["p"]) <= float(row["p_holm"]) for row in rows if row["p"])
+
+
+def test_a_sweep_side_by_side_gives_the_same_and_fits_the_default_once(analyze, tmp_path) -> None:
+    words = ("--grid", "unisar.lr=0.0001,0.001,0.01", "--seeds", "0,1")  # .001 is the default
+    one_by_one = (analyze("sweep", *words) / "sweep.csv").read_text()
+    shutil.rmtree(tmp_path / "out")
+    assert (analyze("sweep", *words, "--jobs", "2") / "sweep.csv").read_text() == one_by_one
+    store = Store(tmp_path / "out")
+    assert len(store.commands()[-1].runs) == len(list(store.root.glob("simulated/*/run.json"))) == 6
+
+
+def test_a_variant_that_fails_is_named(bench, tmp_path, data) -> None:
+    words = ("--grid", "unisar.lr=0.01", "--jobs", "1", "--time-limit", "0.01")
+    done = bench("analyze", "sweep", *SMALL, *words, "--out", tmp_path / "out", "--data", data)
+    assert done.exit_code == 1 and "unisar with default: simulated" in done.stderr, done.output
 
 
 @pytest.mark.parametrize(

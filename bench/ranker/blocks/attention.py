@@ -74,8 +74,8 @@ class MultiHeadAttention(nn.Module):
         if p and q.device.type == "cpu":
             pooled = self._by_heads(q, k, v, bias)
         else:
-            heads = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, h, L, d / h)
-            pooled = F.scaled_dot_product_attention(*heads, bias[:, None], p).transpose(1, 2).flatten(2)
+            q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, h, L, d / h)
+            pooled = F.scaled_dot_product_attention(q, k, v, bias[:, None], p).transpose(1, 2).flatten(2)
         # Where nothing is allowed the softmax came out uniform over what must not be seen.
         return self.out(pooled * allowed.any(-1, keepdim=True))  # (B, Lq, d)
 
