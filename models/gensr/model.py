@@ -5,7 +5,6 @@ embeddings (semantic). Each candidate filters both views by cross-attention; the
 own two take four places in a prompt of its task, and the score is logit(Yes) - logit(No) of one decoder step.
 """
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -14,10 +13,13 @@ from torch import Tensor, nn
 
 from bench.errors import RunError, UsageError
 from bench.models.gensr.config import GenSRConfig
+from bench.models.gensr.first_pass import FirstPass
+from bench.models.gensr.parts import scoring_parts
 from bench.models.gensr.plateau import Plateau
 from bench.models.gensr.prompt import NO, YES, Prompts, single_token, wording
 from bench.models.gensr.reader import Reader
-from bench.models.gensr.texts import TokenIds, padded, text_tokens, word_tokens, words_are_ids
+from bench.models.gensr.texts import add_words, padded, token_ids
+from bench.models.gensr.titles import title_means, title_tokens
 from bench.models.gensr.views import Alignment, Histories, IdleWeights, InterestView
 from bench.ranker.backbone_names import SMALL
 from bench.ranker.blocks.graph import TableConfig, click_table
@@ -70,9 +72,11 @@ class GenSR(TorchRanker):
             self.yes, self.no = single_token(tokenizer, YES), single_token(tokenizer, NO)
         except ValueError as error:
             raise RunError(f"backbone '{backbone.name}' does not fit GenSR: {error}") from None
-        tokens = self._tokens(tokenizer)
+        # The small backbone's vocabulary is the log's own: its frequent words are tokens of it already.
+        known = tokenizer.get_vocab() if self.backbone_name == SMALL else {}
+        tokens = token_ids(config, tokenizer, self.catalog, len(self.words.weight), known)
         self.added_words = tokens.added
-        self._add_words(tokens.added)
+        add_words(self.lm, tokens.added, context.generator("gensr words"))
         if config.lora:
             add_lora(self.lm, context, rank=config.lora, alpha=config.lora_alpha, dropout=0.0, targets=["q", "v"])
             self.words.weight.requires_grad_(tokens.added > 0)  # new words have nothing to stay as
@@ -102,34 +106,9 @@ class GenSR(TorchRanker):
         self.semantic_view = InterestView(width, length, config) if semantic else None
         self.project = nn.Linear(config.cf_dim, width) if cf else None
         self.dot = nn.Parameter(torch.zeros(width)) if cf and config.dot_feature else None
-        self.alignment: Alignment | None = None
-        if cf and semantic and config.contrast:
-            self.alignment = Alignment(width, config)
+        self.alignment = Alignment(width, config) if cf and semantic and config.contrast else None
         if config.idle_weights:
             self.idle = IdleWeights([view for view in (self.cf_view, self.semantic_view) if view], config)
-
-    def _tokens(self, tokenizer: Any) -> TokenIds:
-        """Token ids of the texts, or of words that are ids."""
-        config, catalog = self.config, self.catalog
-        limits = max(config.title_tokens, config.history_title_tokens), config.query_tokens
-        if config.word_ids == "text" or (config.word_ids == "auto" and not words_are_ids(catalog)):
-            return text_tokens(tokenizer, catalog, *limits)
-        # The small backbone's vocabulary is the log's own: its frequent words are tokens of it already.
-        known = tokenizer.get_vocab() if self.backbone_name == SMALL else {}
-        return word_tokens(tokenizer, catalog, len(self.words.weight), known, config.word_limit, *limits)
-
-    def _add_words(self, added: int) -> None:
-        """Rows for new words in the table of embeddings; the output head keeps the words it had where it is untied."""
-        if not added:
-            return
-        head, table = self.lm.get_output_embeddings(), self.words.weight
-        untied = head.weight is not table
-        self.lm.resize_token_embeddings(len(table) + added, mean_resizing=False)
-        std = float(table.detach().std())
-        with torch.no_grad():
-            self.words.weight[-added:].normal_(0, std, generator=self.context.generator("gensr words"))
-        if untied:
-            self.lm.set_output_embeddings(head)
 
     @property
     def words(self) -> nn.Embedding:
@@ -155,7 +134,7 @@ class GenSR(TorchRanker):
     def stream(self, train: TrainData) -> Stream:
         """The training batches; the first pass over and over where the release's order is asked for."""
         stream = super().stream(train)
-        return stream if self.config.reshuffle else _FirstPass(stream)
+        return stream if self.config.reshuffle else FirstPass(stream)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Pretrained and new weights by learning rate, matrices and vectors by weight decay."""
@@ -198,10 +177,10 @@ class GenSR(TorchRanker):
 
     def _likelihood(self, states: Tensor, clicked: Tensor) -> Tensor:
         """Summed negative log-likelihood of the answers (eq. 9), among all words or among the two (`loss_over`)."""
-        head = self.lm.get_output_embeddings()
         if self.config.loss_over == "answers":
             return F.cross_entropy(self._answers(states), (~clicked).long(), reduction="sum")
-        return F.cross_entropy(head(states).float(), torch.where(clicked, self.yes, self.no), reduction="sum")
+        logits = self.lm.get_output_embeddings()(states).float()
+        return F.cross_entropy(logits, torch.where(clicked, self.yes, self.no), reduction="sum")
 
     def encode(self, batch: Batch) -> Histories:
         """The two views of the rows' histories, once for any number of candidates."""
@@ -216,14 +195,16 @@ class GenSR(TorchRanker):
             if config.semantic_history == "items":
                 read = self._title(items, config.history_title_tokens)
             else:
-                read, semantic_mask = self._title_tokens(items, mask)
+                titles = self.titles[:, : config.history_title_tokens]
+                read, semantic_mask = title_tokens(titles, items, mask, self.words, self.prompts.pad)
             semantic = self.semantic_view.encoder(read / self.scale, semantic_mask)
         return Histories(batch.user, batch.task, batch.query, mask, cf, semantic_mask, semantic)
 
     def score_items(self, encoded: Histories, cand: Tensor) -> Tensor:
         """logit(Yes) - logit(No) of every candidate, (B, K), or P(Yes) under `score_as`."""
         scores = torch.empty(cand.shape, device=cand.device)
-        for task, rows, columns in self._parts(encoded, cand.shape[1]):
+        limit = self.config.scoring_mb
+        for task, rows, columns in scoring_parts(self.prompts, self.lm.config, encoded, cand.shape[1], limit):
             part = encoded.take(rows)
             inserts, _ = self._inserts(part, cand[rows, columns])
             states = self._answer(task, part.query, inserts)
@@ -240,10 +221,10 @@ class GenSR(TorchRanker):
         The vectors in the prompt's places side by side, which are its `views`, and the mean embedding of its words, the
         query's among them.
         """
-        encoded, width = self.encode(batch), self.lm.config.d_model
+        encoded, width, limit = self.encode(batch), self.lm.config.d_model, self.config.scoring_mb
         inputs = torch.zeros((*batch.cand.shape, (len(self.wording.inserts) + 1) * width), device=batch.cand.device)
         hidden = inputs.new_zeros((*batch.cand.shape, width))
-        for task, rows, columns in self._parts(encoded, batch.cand.shape[1]):
+        for task, rows, columns in scoring_parts(self.prompts, self.lm.config, encoded, batch.cand.shape[1], limit):
             part = encoded.take(rows)
             inserts, _ = self._inserts(part, batch.cand[rows, columns])  # (b, k, I, width)
             prompt = self.prompts.plan(task, part.query)
@@ -253,24 +234,6 @@ class GenSR(TorchRanker):
             states = self._answer(task, part.query, inserts).float()
             hidden[rows, columns] = states.view(*inserts.shape[:2], width)
         return Representation(inputs, hidden, inputs[..., :-width])
-
-    def _parts(self, encoded: Histories, count: int) -> Iterator[tuple[int, Tensor, slice]]:
-        """Task, rows and candidates of parts that fit into `scoring_mb`, prompts of like length together."""
-        language = self.lm.config
-        inner = language.num_heads * language.d_kv
-        token = 4 * (4 * language.d_model + 4 * inner + 3 * language.d_ff + 3 * language.num_heads * 32)  # bytes, about
-        for task in (0, 1):
-            rows = torch.nonzero(encoded.task == task).flatten()
-            if not len(rows):
-                continue
-            lengths, order = self.prompts.lengths(task, encoded.query[rows]).sort(stable=True)
-            rows, longest = rows[order], int(lengths[-1])
-            prompts = max(1, self.config.scoring_mb * 2**20 // (token * longest))
-            if prompts < count:
-                for row in rows.split(1):
-                    yield from ((task, row, slice(low, low + prompts)) for low in range(0, count, prompts))
-            else:
-                yield from ((task, part, slice(None)) for part in rows.split(prompts // max(1, count)))
 
     def _inserts(self, histories: Histories, cand: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """c_hat, s_hat, e_i, t_i of candidates (B, K), those of the views that are on: (B, K, I, width).
@@ -306,18 +269,8 @@ class GenSR(TorchRanker):
         return left.masked_fill(~histories.mask.any(1, keepdim=True), 0), right, histories.user
 
     def _title(self, items: Tensor, limit: int) -> Tensor:
-        """Mean word embedding of the first tokens of each item's text: (B, n) ids to (B, n, width)."""
-        distinct, inverse = items.unique(return_inverse=True)
-        rows = self.titles[distinct, :limit]
-        table = F.embedding_bag(rows, self.words.weight, mode="mean", padding_idx=self.prompts.pad)
-        return F.embedding(inverse, table)  # table[inverse] adds up its gradients in any order on several threads
-
-    def _title_tokens(self, items: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Every token of the titles of a history (B, L), real ones first: embeddings (B, M, width) and mask (B, M)."""
-        ids = self.titles[items, : self.config.history_title_tokens].long()  # (B, L, W)
-        real = ((ids != self.prompts.pad) & mask[..., None]).flatten(1)
-        order = real.long().argsort(dim=1, descending=True, stable=True)[:, : max(1, int(real.sum(1).max()))]
-        return self.words(ids.flatten(1).gather(1, order)), real.gather(1, order)
+        """Mean word embedding of the first `limit` tokens of each item's text, (B, n) ids to (B, n, width)."""
+        return title_means(self.titles[:, :limit], items, self.words, self.prompts.pad)
 
     def _answer(self, task: int, query: Tensor, inserts: Tensor) -> Tensor:
         """The state that scores the first decoded token, (R * K, width), for R prompts with K candidates each."""
@@ -332,20 +285,3 @@ class GenSR(TorchRanker):
         rows = self.lm.get_output_embeddings().weight[[self.yes, self.no]]
         with torch.autocast(states.device.type, enabled=False):
             return F.linear(states.float(), rows.float())
-
-
-class _FirstPass:
-    """A stream whose passes are all the first one."""
-
-    def __init__(self, stream: Stream):
-        self._stream = stream
-        self.steps_per_pass = stream.steps_per_pass
-
-    def batches(self, start: int, count: int) -> Iterator[Any]:
-        """`count` batches from number `start` on."""
-        length = self.steps_per_pass
-        while count > 0:
-            low = start % length
-            taken = min(count, length - low)
-            yield from self._stream.batches(low, taken)
-            start, count = start + taken, count - taken

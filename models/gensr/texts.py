@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from bench.data.catalog import Catalog
 from bench.data.ragged import Ragged
+from bench.models.gensr.config import GenSRConfig
 from bench.ranker.backbone import item_texts, query_texts
 
 
@@ -17,6 +19,28 @@ class TokenIds:
     items: Ragged
     queries: Ragged
     added: int = 0
+
+
+def token_ids(config: GenSRConfig, tokenizer: Any, catalog: Catalog, size: int, known: dict[str, int]) -> TokenIds:
+    """Token ids of the texts, or of words that are ids, as `word_ids` asks; `size` and `known` as in `word_tokens`."""
+    limits = max(config.title_tokens, config.history_title_tokens), config.query_tokens
+    if config.word_ids == "text" or (config.word_ids == "auto" and not words_are_ids(catalog)):
+        return text_tokens(tokenizer, catalog, *limits)
+    return word_tokens(tokenizer, catalog, size, known, config.word_limit, *limits)
+
+
+def add_words(lm: Any, added: int, generator: torch.Generator) -> None:
+    """Rows for new words in the table of embeddings; the output head keeps the words it had where it is untied."""
+    if not added:
+        return
+    head, table = lm.get_output_embeddings(), lm.get_input_embeddings().weight
+    untied = head.weight is not table
+    lm.resize_token_embeddings(len(table) + added, mean_resizing=False)
+    std = float(table.detach().std())
+    with torch.no_grad():
+        lm.get_input_embeddings().weight[-added:].normal_(0, std, generator=generator)
+    if untied:
+        lm.set_output_embeddings(head)
 
 
 def words_are_ids(catalog: Catalog) -> bool:
