@@ -30,8 +30,8 @@ class GRU4Rec(DotProductLosses):
     """A GRU over the recommendation clicks; score = projected state at the last click . item embedding.
 
     RecBole's network follows Tan et al. (DLRS 2016): every click with its past is a training row, instead of
-    session-parallel batches; no bias in the GRU and none for items; cross-entropy over all items or BPR with one
-    negative instead of BPR-max with thousands. The authors train with Adagrad (lr .05), here it is Adam. They warn
+    session-parallel batches; no bias in the GRU and none for items; cross-entropy over all items or a loss with a
+    few negatives instead of BPR-max with thousands. The authors train with Adagrad (lr .05), here it is Adam. They warn
     that such versions fall short of theirs.
     """
 

@@ -1,4 +1,4 @@
-"""Losses that RecBole's sequential classes lack, for its networks: the loss often decides more than the network."""
+"""Losses with any number of negatives for RecBole's sequential networks: the loss often decides more than the network."""
 
 from typing import Any
 
@@ -8,13 +8,14 @@ from bench.baselines.recbole.bridge import DotProductRanker
 from bench.ranker.blocks.losses import of_products
 from bench.ranker.contract import Batch, Stream, TrainData
 
-_OWN = ("sampled-CE", "BCE")
+_OWN = ("sampled-CE", "BCE", "BPR")
 
 
 class DotProductLosses(DotProductRanker):
-    """Base of bridged models with a `loss_type`: RecBole's "CE" and "BPR" as they are, "sampled-CE" and "BCE" from here.
+    """Base of bridged models with a `loss_type`: RecBole's "CE" as it is, "sampled-CE", "BCE" and "BPR" from here.
 
-    All are taken at the last click of each training row; all but "CE" read `negatives` sampled items a row.
+    All are taken at the last click of each training row; all but "CE" read `negatives` sampled items a row. RecBole's own BPR
+    reads one negative a row, so that the network would read a history anew for each of them; from here it reads it once.
     """
 
     def options(self) -> dict[str, Any]:

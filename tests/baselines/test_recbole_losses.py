@@ -1,4 +1,4 @@
-"""The losses of SASRec and GRU4Rec that RecBole lacks: their first values, what they read, and that RecBole's stay."""
+"""The losses of SASRec and GRU4Rec beside RecBole's: their first values, what they read, and that RecBole's stay."""
 
 import importlib.util
 import math
@@ -58,6 +58,23 @@ def test_binary_cross_entropy_is_that_of_the_scores(world, name):
     labels[:, 0] = 1
     expected = -(labels * scores.sigmoid().log() + (1 - labels) * (1 - scores.sigmoid()).log()).mean()
     torch.testing.assert_close(model.loss(batch), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bpr_is_recboles_and_reads_each_history_once(world, name):
+    from recbole.model.loss import BPRLoss
+
+    model, batch = world(name, loss_type="BPR", negatives=7)
+    batch = batch.take(batch.rec_len > 0)
+    read = []
+    model.net.item_embedding.register_forward_hook(lambda _, given, __: read.append(given[0].numel()))
+    ours = model.loss(batch)
+    assert max(read) <= len(batch) * model.config.history_rec
+    rows = batch.take(torch.arange(len(batch)).repeat_interleave(7))
+    states = model.net.forward(rows.rec_items.long(), rows.rec_len.long())
+    other = batch.negatives.flatten().long()
+    positive, negative = ((states * model.net.item_embedding(of.long())).sum(-1) for of in (rows.item, other))
+    torch.testing.assert_close(ours, BPRLoss()(positive, negative))
 
 
 @pytest.mark.parametrize("name", NAMES)
