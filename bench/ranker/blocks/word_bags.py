@@ -76,8 +76,8 @@ class WordDraws(nn.Module):
 
     def __init__(self, lists: Ragged):
         super().__init__()
-        self.register_buffer("offsets", torch.as_tensor(lists.offsets, dtype=torch.long), persistent=False)
-        self.register_buffer("values", torch.as_tensor(np.asarray(lists.values, np.int32)), persistent=False)
+        self.register_buffer("offsets", torch.from_numpy(lists.offsets.astype(np.int64)), persistent=False)
+        self.register_buffer("values", torch.from_numpy(lists.values.astype(np.int32)), persistent=False)
         worded = np.flatnonzero(lists.lengths)
         self.register_buffer("worded", torch.as_tensor(worded if len(worded) else [0]), persistent=False)
 
