@@ -1,6 +1,6 @@
 """Do personalised search models find taste where it is planted, and nothing where it is not?
 
-    python benchmarks/search_worlds.py [--seeds 5] [--steps 400] [--out search_worlds.jsonl]
+    python benchmarks/search_worlds.py [--seeds 5] [--steps 600] [--out search_worlds.jsonl]
 
 A clicked search result is of the intent of its search, so that a query says which items are relevant; but half of the queries are
 vague, taken from any intent, so that there only the user tells. With `taste` .9 a search follows its user's few favourite topics; with
@@ -38,7 +38,7 @@ from bench.ranker import registry
 from bench.ranker.contract import Context
 
 WORLD = {
-    "users": 300, "items": 300, "events": 40_000, "search_share": 0.9, "topics": 10, "intents": 3, "days": 4.0,
+    "users": 300, "items": 300, "events": 120_000, "search_share": 0.9, "topics": 10, "intents": 3, "days": 4.0,
     "clickable": 1.0, "popularity": 0.0, "relevance": 1.0, "transition": 0.0, "vague": 0.5,
 }  # fmt: skip
 TASTES = (0.9, 0.0)
@@ -68,7 +68,9 @@ def summary(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for taste in TASTES:
         rows = []
         for name in PERSONAL:
-            seeds = sorted(seed for at, model, seed in found if (at, model) == (taste, name) and (at, BASE, seed) in found)
+            seeds = sorted(
+                seed for at, model, seed in found if (at, model) == (taste, name) and (at, BASE, seed) in found
+            )
             if len(seeds) < 2:
                 continue
             own, base = (np.asarray([found[taste, model, seed] for seed in seeds]) for model in (name, BASE))
@@ -97,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join((BASE, *PERSONAL)), help="with commas; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=400, help="optimiser steps of a fit")
+    parser.add_argument("--steps", type=int, default=600, help="optimiser steps of a fit")
     parser.add_argument("--out", type=Path, default=Path("search_worlds.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -5,6 +5,7 @@ al., SIGIR 2020): a query is a bag of words, an item generates the words of its 
 noise contrast.
 """
 
+import math
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -149,8 +150,11 @@ class ProductSearch(TorchRanker):
             nn.init.normal_(table.weight, std=d**-0.5)
             with torch.no_grad():
                 table.weight[0] = 0
-        self.word_biases = nn.Parameter(torch.zeros(catalog.n_words + 1))
-        self.item_biases = nn.Parameter(torch.zeros(catalog.n_items + 1), requires_grad=config.item_bias)
+        # The log odds of an observed row among its noise. From 0, the first steps would lower every product instead: what a
+        # history adds is random then, and ZAM's attention leaves it for its zero vector within 50 steps, for good.
+        start = -math.log(config.negatives) if config.item_bias else 0.0
+        self.item_biases = nn.Parameter(torch.full((catalog.n_items + 1,), start), requires_grad=config.item_bias)
+        self.word_biases = nn.Parameter(torch.full((catalog.n_words + 1,), -math.log(config.word_noise)))
         self.query_encoder = QueryEncoder(self.words, catalog.query_words, config.query_encoder)
         self._text = ""
 
