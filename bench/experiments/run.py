@@ -94,7 +94,7 @@ def run(
 def run_together(
     requests: Sequence[RunRequest], reporter: Reporter | None = None, table: Callable[[Store], str] | None = None
 ) -> CommandResult:
-    """Requests that differ in their settings alone, as one command: what two of them share is fitted once.
+    """Requests that differ in models and settings alone, as one command: what two of them share is fitted once.
 
     Args:
         requests: at least one.
@@ -125,7 +125,8 @@ def run_together(
         budget=request.budget,
         candidates=list(dict.fromkeys(choice.fingerprint for plan in everything for choice in plan.candidates)),
     )
-    runs, fresh = _execute_plans(request, everything, command, store, reporter, table)
+    named = {name for each in requests for name in split_commas(each.models)}
+    runs, fresh = _execute_plans(request, everything, named, command, store, reporter, table)
     asked = [[job.path for part in of_request for job in part.jobs] for of_request in plans]
     return CommandResult(command, store, runs, fresh, asked)
 
@@ -133,18 +134,18 @@ def run_together(
 def _execute_plans(
     request: RunRequest,
     plans: "list[DatasetPlan]",
+    named: set[str],
     command: CommandRecord,
     store: Store,
     reporter: Reporter,
     table: Callable[[Store], str] | None,
 ) -> tuple[dict[str, RunRecord], int]:
-    """Runs by path, and how many of them are new."""
+    """Runs by path, and how many of them are new. A model that is not `named` may be left out where it has nothing to read."""
     from bench.experiments.tracking import CommandTracker
 
     tracker = CommandTracker(store, request.tracking_uri, command)
     runs: dict[str, RunRecord] = {}
     fresh = 0
-    named = set(split_commas(request.models))
     try:
         jobs = list({job.path: job for plan in plans for job in plan.jobs}.values())
         _announce(plans, jobs, reporter)
@@ -230,9 +231,9 @@ def _announce(plans: "list[DatasetPlan]", jobs: "list[Job]", reporter: Reporter)
     from bench.experiments.prepared_data import candidates_of, cautions
 
     for plan in {id(plan.prepared): plan for plan in plans}.values():
-        prepared = plan.prepared
+        prepared, data = plan.prepared, plan.prepared.choice()
         candidates = [candidates_of(prepared, each) for each in plan.candidates]
-        reporter.note(_describe(plan, candidates, sum(job.data == prepared.choice() for job in jobs)))
+        reporter.note(_describe(plan, candidates, sum(job.data == data for job in jobs)))
         for remark in prepared.log.manifest.get("remarks", ()):
             reporter.note(f"{prepared.name}: {remark}")
         for caution in cautions(prepared, candidates):
