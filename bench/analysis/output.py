@@ -125,13 +125,14 @@ def _track(analysis: Analysis, files: list[Path], store: Store, uri: str | None,
 
 
 def _numbers(frame: pd.DataFrame) -> Mapping[str, float]:
-    """Columns with numbers as metrics, a line's words before them."""
+    """Columns with numbers as metrics, a line's words before them; MLflow takes no empty word."""
     out = {}
     words = [name for name in frame.columns if frame[name].dtype == object or frame[name].dtype.name == "str"]
+    spoken = [name for name in words if name not in ("remark", "metric", "dataset")]
     for _, line in frame.iterrows():
-        label = "/".join(str(line[name]) for name in words if name not in ("remark", "metric", "dataset"))
+        label = [str(line[name]) for name in spoken if pd.notna(line[name]) and str(line[name])]
         for name in frame.columns.difference(words):
             if pd.notna(line[name]):
-                key = "".join(c if c.isalnum() or c in "_-./ " else "_" for c in f"{label}/{name}")
+                key = "".join(c if c.isalnum() or c in "_-./ " else "_" for c in "/".join([*label, name]))
                 out[key[:250]] = float(line[name])
     return out

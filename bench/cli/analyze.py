@@ -224,7 +224,9 @@ def _finish(analysis: "Analysis", given: dict[str, Any]) -> None:
     if given["quiet"]:
         return
     frame = analysis.tables[analysis.name].dropna(axis=1, how="all")
-    print(tabulate(frame.fillna("").values.tolist(), headers=list(map(str, frame.columns)), floatfmt=".3f"))
+    # Values of a setting span powers of ten.
+    formats = ["g" if name == "value" else ".3f" for name in frame.columns]
+    print(tabulate(frame.fillna("").values.tolist(), headers=list(map(str, frame.columns)), floatfmt=formats))
     for remark in analysis.remarks:
         print(one_line(remark))
     print(f"tables and figures in {folder}")

@@ -53,12 +53,9 @@ def prepare(
     from bench.experiments.settings import Overrides
 
     overrides = Overrides.parse(settings)
-    overrides.check([], list(names), {sources.entry(name).name.rstrip(":"): name for name in names})
+    overrides.check([], names)
     for name in names:
-        given = (
-            overrides.of(sources.entry(name).name.rstrip(":")) | overrides.of(name) | ({"mode": mode} if mode else {})
-        )
-        log = sources.load(name, given, data, fresh=force)
+        log = sources.load(name, overrides.of_data(name) | ({"mode": mode} if mode else {}), data, fresh=force)
         counts = log.manifest["counts"]
         print(f"{name}: {counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items")
         print(f"  folder      {log_folder(log, data)}")

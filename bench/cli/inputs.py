@@ -17,12 +17,11 @@ def open_dataset(
         UsageError: an unknown data set, setting or split.
         RunError: its files are missing or cannot be read.
     """
-    from bench.data import sources
     from bench.experiments.prepared_data import open_data
     from bench.experiments.settings import Overrides
 
     overrides = Overrides.parse(settings)
-    overrides.check([], [dataset], {sources.entry(dataset).name.rstrip(":"): dataset})
+    overrides.check([], [dataset])
     return open_data(dataset, root=data, split_name=split, mode=mode, overrides=overrides)
 
 

@@ -62,19 +62,16 @@ def _plan_dataset(request: "RunRequest", name: str, opened: dict[str, Any]) -> D
     """Open a data set, unless it is opened already, and make the jobs on it."""
     threads = request.placement.threads(request.threads, usable_threads(0))
     device = settings.device(request.device, elsewhere=request.placement.executor == "ray")
-    options = [request.overrides.of(owner) for owner in (name, sources.entry(name).name.rstrip(":"))]
     prepared = _once(
         opened,
-        (name, options, request.data, request.split, request.mode),
+        (name, request.overrides.of_data(name), request.data, request.split, request.mode),
         lambda: open_data(
             name, root=request.data, split_name=request.split, mode=request.mode, overrides=request.overrides
         ),
     )
     tasks = tasks_of(prepared, request.tasks)
     models = registry.select(request.models, tasks, request.trivial)
-    request.overrides.check(
-        models, list(request.dataset), {sources.entry(entry).name.rstrip(":"): entry for entry in request.dataset}
-    )
+    request.overrides.check(models, request.dataset)
     published = sources.published_as(prepared.name, prepared.log)
     known = {
         model: model_settings(request.out, model, request.budget, request.overrides, published) for model in models

@@ -169,7 +169,7 @@ def open_data(
     """
     entry = sources.entry(name)
     given = overrides or Overrides()
-    options = given.of(entry.name.rstrip(":")) | given.of(name) | ({"mode": mode} if mode else {})
+    options = given.of_data(name) | ({"mode": mode} if mode else {})
     log = sources.load(name, options, root)
     chosen = split.split(log, split_name or entry.split)
     text_split = log.manifest["config"].get("text_split", "every")

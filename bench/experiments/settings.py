@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data import sources
 from bench.errors import UsageError, unknown
 from bench.messages import first_line, first_violation, flat_list
+from bench.ranker import registry
 
 if TYPE_CHECKING:
     from bench.ranker.config import Config
@@ -30,6 +32,10 @@ class Overrides:
     def of(self, name: str) -> dict[str, Any]:
         """The values for a name."""
         return self.values.get(name, {})
+
+    def of_data(self, dataset: str) -> dict[str, Any]:
+        """The values for a data set, by any of its `data_names`."""
+        return {key: value for name in data_names(dataset) for key, value in self.of(name).items()}
 
     @classmethod
     def parse(cls, pairs: tuple[str, ...] | list[str]) -> "Overrides":
@@ -54,14 +60,25 @@ class Overrides:
         names = {*base.values, *self.values}
         return Overrides({name: base.of(name) | self.of(name) for name in names})
 
-    def check(self, models: list[str], datasets: list[str], aliases: dict[str, str]) -> None:
-        """Refuse settings for names that this command does not use. `aliases` maps a short data set name to the long one."""
-        known = {*models, *datasets, *aliases, TRAIN}
+    def check(self, models: Iterable[str], datasets: Iterable[str]) -> None:
+        """Refuse settings for names that this command does not use."""
+        known = {*models, *(name for dataset in datasets for name in data_names(dataset)), TRAIN}
         for name in self.values:
             if name not in known:
                 raise unknown(
                     "name in --set", name, known, "(it must be a model or data set of this command, or train)"
                 )
+
+
+def data_names(dataset: str) -> list[str]:
+    """By which names `--set` speaks to a data set, the weakest first: its source's, and its own with the argument.
+
+    A source that takes an argument may leave out the colon, `--set amazon.text=...`, unless a model is called so: `hem.lr` is
+    the model's, `hem:.text` the source's.
+    """
+    source = sources.entry(dataset).name
+    short = source.rstrip(":")
+    return [*([short] if short == source or short not in registry.entries() else []), source, dataset]
 
 
 def read_config(path: Path) -> dict[str, Any]:

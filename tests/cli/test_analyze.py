@@ -29,6 +29,7 @@ def analyze(bench, tmp_path, data):
             "analyze", name, *SMALL, *words, "--out", tmp_path / "out", "--data", data, "--to", tmp_path / name
         )
         assert (done.exit_code, done.stdout) == (0, ""), done.output
+        assert "MLflow was not written" not in done.stderr
         return tmp_path / name
 
     return run

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.experiments.settings import Overrides, model_config
+from bench.errors import UsageError
+from bench.experiments.settings import Overrides, data_names, model_config
 from bench.ranker import registry
 
 
@@ -24,3 +25,16 @@ def test_quick_bounds_the_steps_alone_and_the_user_has_the_last_word():
     assert quick == full
     mine = config("kuaisar", "quick", "unisar.search_weight=0.5", "train.epochs=7", "unisar.epochs=9")
     assert (mine.search_weight, mine.batch_size, mine.epochs) == (0.5, 1024, 9)
+
+
+def test_a_model_and_a_source_of_one_name_are_told_apart_by_the_colon():
+    given = Overrides.parse(
+        ["hem.lr=0.1", "hem:.text=true", "hem:/data/phones.seed=3", "amazon.text=false", "amazon:.mode=mirror"]
+    )
+    assert given.of_data("hem:/data/phones") == {"text": True, "seed": 3}
+    assert given.of_data("amazon:Books") == {"text": False, "mode": "mirror"}
+    assert model_config(registry.get("hem"), "hem", "quick", given).lr == 0.1
+    assert data_names("hem:x") == ["hem:", "hem:x"] and data_names("ml-100k")[0] == "ml-100k"
+    Overrides.parse(["hem:.text=true"]).check([], ["hem:x"])
+    with pytest.raises(UsageError, match="unknown name in --set 'hem'"):
+        Overrides.parse(["hem.text=true"]).check([], ["hem:x"])
