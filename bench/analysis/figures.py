@@ -127,27 +127,46 @@ def lemma(table: pd.DataFrame) -> "Figure":
 
 
 def variants(table: pd.DataFrame, metric: str) -> "Figure":
-    """Per task the difference of each variant to the default with its 95 % interval over users."""
-    out, axes = figure(9, 0.32 * table["variant"].nunique() + 1.6, columns=len(TASKS))
+    """Per task the difference of each variant to its model's default with its 95 % interval over users.
+
+    The grey band is the standard deviation of the default over seeds: what another training changes.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    models = list(dict.fromkeys(table["model"]))
+    lines = table.groupby("model")["variant"].nunique().sum()
+    out, axes = figure(9, 0.32 * lines + 1.9, columns=len(TASKS))
     for axis, task in zip(axes[0], TASKS, strict=True):
         part = table[(table["task"] == task) & table["difference"].notna()].reset_index(drop=True)
         at = np.arange(len(part))[::-1]
         error = np.abs(part[["low", "high"]].to_numpy() - part[["difference"]].to_numpy()).T
         axis.errorbar(part["difference"], at, xerr=error if len(part) else None, fmt="o", color=COLORS[task], capsize=3)
         axis.axvline(0, color="grey", linewidth=0.8)
-        axis.set_yticks(at, part["variant"])
-        axis.set_title(_NAMES[task])
-        axis.set_xlabel(f"{metric}: variant minus default (95 % over users)")
+        axis.set_yticks(at, part["variant"] if len(models) == 1 else part["model"] + ": " + part["variant"])
+        defaults = table[(table["task"] == task) & (table["variant"] == "default")]
+        shown = []
+        for _, line in defaults.iterrows():
+            spread = line["spread over seeds"]
+            rows = at[(part["model"] == line["model"]).to_numpy()]
+            if pd.notna(spread) and len(rows):
+                axis.fill_betweenx([rows.min() - 0.4, rows.max() + 0.4], -spread, spread, color="grey", alpha=0.2, lw=0)
+            shown.append(f"{line['model']} {line['mean']:.3f}")
+        axis.set_title(f"{_NAMES[task]}; default: {', '.join(shown)}", fontsize=10)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.set_xlabel(
+            f"{metric}, variant minus default\n(bars: 95 % over users;\ngrey: the default's deviation over seeds)"
+        )
     return out
 
 
 def sweep(table: pd.DataFrame, metric: str) -> "Figure":
-    """Per key the metric against its value, both tasks, the default as a line."""
-    keys = [key for key in dict.fromkeys(table["key"]) if key]
-    out, axes = figure(3.8 * len(keys), 3.2, columns=len(keys))
-    for axis, key in zip(axes[0], keys, strict=True):
+    """Per model and key the metric against the value, both tasks, the model's default as a line."""
+    panels = [pair for pair in dict.fromkeys(zip(table["model"], table["key"], strict=True)) if pair[1]]
+    out, axes = figure(3.8 * len(panels), 3.2, columns=len(panels))
+    for axis, (model, key) in zip(axes[0], panels, strict=True):
         for task in TASKS:
-            part = table[(table["task"] == task) & (table["key"] == key)]
+            of_task = table[(table["task"] == task) & (table["model"] == model)]
+            part = of_task[of_task["key"] == key]
             if not len(part):
                 continue
             at = np.arange(len(part))
@@ -155,10 +174,11 @@ def sweep(table: pd.DataFrame, metric: str) -> "Figure":
             axis.errorbar(
                 at, part["mean"], np.nan_to_num(error), fmt="o-", color=COLORS[task], capsize=3, label=_NAMES[task]
             )
-            default = table[(table["task"] == task) & (table["variant"] == "default")]["mean"]
+            default = of_task[of_task["variant"] == "default"]["mean"]
             axis.axhline(float(default.iloc[0]), color=COLORS[task], linestyle=":", linewidth=1)
-            axis.set_xticks(at, [str(value) for value in part["value"]])
+            axis.set_xticks(at, [f"{value:g}" if isinstance(value, float) else str(value) for value in part["value"]])
+        axis.set_title(model, fontsize=10)
         axis.set_xlabel(key)
-        axis.set_ylabel(f"{metric} (bars: standard deviation over seeds)")
+        axis.set_ylabel(f"{metric} (bars: deviation over seeds)")
     axes[0][0].legend(fontsize=8, title="dotted: default")
     return out
