@@ -86,22 +86,21 @@ def run_variants(
     Raises:
         UsageError: settings that do not fit the model. RunError: a run fails.
     """
-    requests = [
-        replace(
-            request,
-            models=variant.model,
-            overrides=Overrides({variant.model: variant.settings}).over(request.overrides),
-            trivial=False,
-        )
-        for variant in variants
-    ]
-    result = run_together(requests, reporter)
+    result = run_together([_request(request, variant) for variant in variants], reporter)
     for variant, paths in zip(variants, result.asked, strict=True):
         for path in paths:
             if path in result.failed:
                 raise RunError(f"{variant.model} with {variant.name}: {path}: {result.failed[path]}")
     found = zip(variants, result.asked, strict=True)
     return [(variant, result.store, {path: result.runs[path] for path in paths}) for variant, paths in found]
+
+
+def _request(request: RunRequest, variant: Variant) -> RunRequest:
+    """The request of one variant, without what the user set for the other models of the analysis."""
+    others = set(split_commas(request.models)) - {variant.model}
+    kept = {name: values for name, values in request.overrides.values.items() if name not in others}
+    overrides = Overrides({variant.model: variant.settings}).over(Overrides(kept))
+    return replace(request, models=variant.model, overrides=overrides, trivial=False)
 
 
 def table(results: list[tuple[Variant, Store, dict[str, RunRecord]]], metric: str = str(PRIMARY)) -> pd.DataFrame:
