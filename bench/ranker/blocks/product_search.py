@@ -150,8 +150,8 @@ class ProductSearch(TorchRanker):
             nn.init.normal_(table.weight, std=d**-0.5)
             with torch.no_grad():
                 table.weight[0] = 0
-        # The log odds of an observed row among its noise. From 0, the first steps would lower every product instead: what a
-        # history adds is random then, and ZAM's attention leaves it for its zero vector within 50 steps, for good.
+        # The log odds of an observed row among its noise; public code starts at 0. From there the first steps lower every
+        # product instead: what a history adds is random then, and ZAM's attention leaves it for its zero vector for good.
         start = -math.log(config.negatives) if config.item_bias else 0.0
         self.item_biases = nn.Parameter(torch.full((catalog.n_items + 1,), start), requires_grad=config.item_bias)
         self.word_biases = nn.Parameter(torch.full((catalog.n_words + 1,), -math.log(config.word_noise)))
