@@ -106,12 +106,15 @@ def _request(request: RunRequest, variant: Variant) -> RunRequest:
 def table(results: list[tuple[Variant, Store, dict[str, RunRecord]]], metric: str = str(PRIMARY)) -> pd.DataFrame:
     """Per model, variant and task: mean, spread over seeds, and the difference to the default with its interval and test.
 
-    The p-values of a model on a task are adjusted together (Holm). The test has users as its unit and speaks of these
+    The p-values of a model on a task are adjusted together (Holm); a variant that is the default itself
+    is not tested. The test has users as its unit and speaks of these
     trained models; the spread over seeds says how much another training would change.
     """
     wanted = parse(metric)
     values: dict[tuple[str, str, str, str], list] = {}
     about: dict[tuple[str, str], Variant] = {}
+    of_default = {variant.model: runs.keys() for variant, _, runs in results if variant.name == DEFAULT}
+    same = {(variant.model, variant.name) for variant, _, runs in results if runs.keys() == of_default[variant.model]}
     for variant, store, runs in results:
         about[variant.model, variant.name] = variant
         for path, record in runs.items():
@@ -137,13 +140,13 @@ def table(results: list[tuple[Variant, Store, dict[str, RunRecord]]], metric: st
             "mean": sum(means) / len(means),
             "spread over seeds": float(pd.Series(means).std(ddof=1)) if len(means) > 1 else float("nan"),
         }
-        if name != DEFAULT:
+        if (model, name) not in same:
             against = compare(mean_over_seeds(seeds), mean_over_seeds(values[dataset, model, task, DEFAULT]), seed=0)
             line |= {"difference": against.difference, "low": against.low, "high": against.high, "p": against.p}
         lines.append(line)
     frame = pd.DataFrame(lines)
     if "p" in frame:
         frame["p_holm"] = float("nan")
-        for _, group in frame[frame["variant"] != DEFAULT].groupby(["dataset", "model", "task"]):
+        for _, group in frame[frame["p"].notna()].groupby(["dataset", "model", "task"]):
             frame.loc[group.index, "p_holm"] = holm(group["p"].to_numpy())
     return frame

@@ -69,6 +69,8 @@ def test_a_sweep_compares_each_value_with_the_default(analyze) -> None:
 def test_a_sweep_side_by_side_gives_the_same_and_fits_the_default_once(analyze, tmp_path) -> None:
     words = ("--grid", "unisar.lr=0.0001,0.001,0.01", "--seeds", "0,1")  # .001 is the default
     one_by_one = (analyze("sweep", *words) / "sweep.csv").read_text()
+    tested = {row["variant"] for row in lines(tmp_path / "sweep" / "sweep.csv") if row["p"]}
+    assert tested == {"lr=0.0001", "lr=0.01"}  # the default is not tested against itself
     shutil.rmtree(tmp_path / "out")
     assert (analyze("sweep", *words, "--jobs", "2") / "sweep.csv").read_text() == one_by_one
     store = Store(tmp_path / "out")
