@@ -106,9 +106,9 @@ def _request(request: RunRequest, variant: Variant) -> RunRequest:
 def table(results: list[tuple[Variant, Store, dict[str, RunRecord]]], metric: str = str(PRIMARY)) -> pd.DataFrame:
     """Per model, variant and task: mean, spread over seeds, and the difference to the default with its interval and test.
 
-    The p-values of a model on a task are adjusted together (Holm); a variant that is the default itself
-    is not tested. The test has users as its unit and speaks of these
-    trained models; the spread over seeds says how much another training would change.
+    The p-values of a model on a task are adjusted together (Holm); a variant that is the default itself is not tested. The
+    test has users as its unit and speaks of these trained models; the spread over seeds says how much another training
+    would change.
     """
     wanted = parse(metric)
     values: dict[tuple[str, str, str, str], list] = {}
