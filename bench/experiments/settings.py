@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.data import sources
 from bench.errors import UsageError, unknown
 from bench.messages import first_line, first_violation, flat_list
-from bench.ranker import registry
 
 if TYPE_CHECKING:
     from bench.ranker.config import Config
@@ -76,6 +74,10 @@ def data_names(dataset: str) -> list[str]:
     A source that takes an argument may leave out the colon, `--set amazon.text=...`, unless a model is called so: `hem.lr` is
     the model's, `hem:.text` the source's.
     """
+    # The command line imports this module before it knows what it is asked for.
+    from bench.data import sources
+    from bench.ranker import registry
+
     source = sources.entry(dataset).name
     short = source.rstrip(":")
     return [*([short] if short == source or short not in registry.entries() else []), source, dataset]
