@@ -69,7 +69,8 @@ def test_quiet_says_nothing(results) -> None:
 
 def test_trivial_models_are_added_and_tasks_choose_them(results, monkeypatch) -> None:
     monkeypatch.setattr(
-        "bench.experiments.run._execute_plans", lambda request, plan, named, command, *_: pytest.fail(",".join(command.models))
+        "bench.experiments.run._execute_plans",
+        lambda request, plan, named, command, *_: pytest.fail(",".join(command.models)),
     )
     words = ("run", "--models", "popularity", "--tasks", "rec", "--dataset", "ml-100k,ml-100k", "--data", results.data)
     with pytest.raises(pytest.fail.Exception) as planned:
