@@ -78,6 +78,13 @@ def command() -> None:
     metavar="N",
     help="Trials at once. With several, what ends early depends on which is faster.",
 )
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="A trial over it did not finish.  [default: none]",
+)
 @click.option("--address", type=options.Text(), metavar="HOST:PORT", help="Ray cluster.  [default: this machine]")
 @click.option("--gpus", type=float, metavar="X", help="GPUs of a trial, such as .5.  [default: 1 on cuda]")
 @click.option("--resume/--force", "resume", default=True, help="Keep trials that are there (default), or begin anew.")

@@ -21,6 +21,7 @@ def describe(study: Study) -> list[str]:
     """A study in lines: what was searched, what it cost, what was found, and how large the noise of seeds is."""
     record, spent, best = study.record, study.spent(), study.best
     by = f"{record.search}, scheduler {record.scheduler}, seed {record.seed}"
+    by += f", at most {record.time_limit:g} s a trial" if record.time_limit else ""
     lines = [
         f"{record.title} on {record.dataset.get('title', record.dataset['name'])} ({record.budget}; {by}): {record.id}",
         f"  spent {spent['trials']} of {record.trials} trials, {spent['steps']:,} steps, {spent['seconds']:,.0f} s",

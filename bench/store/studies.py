@@ -61,6 +61,7 @@ class StudyRecord:
     code: str
     trials: int  # that the budget allows
     spread: int  # further seeds of the default config, outside the budget
+    time_limit: float = 0.0  # seconds of a trial; 0 is no bound
     started: str = ""
     finished: str = ""
 

@@ -1,5 +1,6 @@
 """Runs side by side in processes of their own: the same results, faults and limits that stay with their run."""
 
+import math
 import os
 import signal
 import subprocess
@@ -169,6 +170,8 @@ def test_cores_are_shared_out():
         (Placement(gpus=0.5), "add --executor ray"),
         (Placement("ray", gpus=1.5), "--gpus 1.5"),
         (Placement(limits=Limits(seconds=-1)), "--time-limit"),
+        (Placement(limits=Limits(seconds=math.nan)), "--time-limit"),
+        (Placement(limits=Limits(memory_mb=math.inf)), "--memory-limit"),
         (Placement(jobs=-1), "--jobs -1"),
     ],
 )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,12 @@ from click.testing import CliRunner
 from bench.cli.main import main
 from bench.data.split import split
 from bench.errors import RunError
+from bench.experiments.plan import plan
+from bench.experiments.run import RunRequest
+from bench.experiments.settings import Overrides
 from bench.experiments.tuning.proposals import proposals
-from bench.experiments.tuning.without_test import without_test
+from bench.experiments.tuning.trial import Trial, TrialPlan, run_trial
+from bench.experiments.tuning.without_test import search_data, without_test
 from bench.report.tuning import describe, importance, noise, write_figures
 from bench.store.results import Store
 from bench.store.studies import Study, StudyRecord, TrialRecord, read_study, studies, write_study, write_trial
@@ -133,6 +138,38 @@ def test_a_study_says_what_it_found_and_whether_it_is_more_than_noise(tmp_path):
     assert {path.name for path in tmp_path.glob("*.png")} == {"history.png", "importance.png", "parallel.png"}
 
 
+def test_a_trial_over_its_time_did_not_finish_and_its_attempts_count_together(tmp_path):
+    folder = write_log(tmp_path / "log")
+    overrides = Overrides({"train": {"max_steps": 30}, "jsr": {"item": "id"}})
+    asked = RunRequest("jsr", (f"log:{folder}",), threads=1, trivial=False, overrides=overrides, out=tmp_path)
+    (planned,) = plan(replace(asked, data=tmp_path / "data"))
+    (job,), data = planned.jobs, search_data(planned.prepared)
+
+    def last(name: str, limit: float, spent: float | None = None) -> dict:
+        own, reports = tmp_path / name, []
+        if spent is not None:
+            own.mkdir()
+            (own / "curve.jsonl").write_text(json.dumps({"stage": "fit", "step": 1, "seconds": spent}) + "\n")
+        facts = TrialPlan(job.model, job.tasks, data, job.device, job.threads, job.code, 0, limit)
+        run_trial(Trial(0, "search", {}, job.config, 0, str(own)), facts, reports.append)
+        return reports[-1]
+
+    finished = last("unbound", 0)
+    assert finished["final"] and not finished["reason"] and finished["best"] > 0
+    assert last("ample", 600) == finished | {"seconds": pytest.approx(finished["seconds"], abs=60)}
+    reason = "did not finish: more than 0.001 s (--time-limit)"
+    assert last("short", 0.001)["reason"].endswith(reason)
+    assert last("before", 600, spent=601)["reason"].endswith("more than 600 s (--time-limit)")
+
+
+def test_a_time_limit_is_part_of_the_budget(tmp_path):
+    study = a_study(tmp_path, [0.3, 0.4])
+    assert "a trial" not in describe(study)[0]
+    study.record.time_limit = 90.0
+    write_study(tmp_path, study.record)
+    assert "at most 90 s a trial" in describe(read_study(tmp_path))[0]
+
+
 def test_wrong_requests_are_one_line(tmp_path):
     def fails(*words):
         done = CliRunner().invoke(main, ["tune", *words, "--out", str(tmp_path)])
@@ -142,6 +179,8 @@ def test_wrong_requests_are_one_line(tmp_path):
     assert "unknown model" in fails("--models", "sasrek")
     assert "no data set" in fails("--models", "sasrec", "--dataset", "")
     assert "--trials" in fails("--models", "sasrec", "--trials", "0")
+    for limit in ("-1", "nan", "inf"):
+        assert "--time-limit" in fails("--models", "sasrec", "--time-limit", limit)
 
 
 # Whole searches

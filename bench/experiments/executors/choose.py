@@ -1,5 +1,6 @@
 """From the words of a command to an executor."""
 
+import math
 from dataclasses import dataclass, field
 
 from bench.errors import UsageError, unknown
@@ -34,7 +35,7 @@ class Placement:
             raise UsageError("--gpus says how much of a GPU a run gets on a Ray cluster; add --executor ray")
         if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus))):
             raise UsageError(f"--gpus {self.gpus:g}: expected a fraction of one GPU, or a whole number of them")
-        if self.limits.seconds < 0 or self.limits.memory_mb < 0:
+        if not (0 <= self.limits.seconds < math.inf and 0 <= self.limits.memory_mb < math.inf):  # refuses nan, too
             raise UsageError("--time-limit and --memory-limit are positive, or 0 for no limit")
 
     def threads(self, asked: int, cores: int) -> int:

@@ -37,6 +37,8 @@ def study_record(request: TuneRequest, plan: DatasetPlan, job: Job, data: Search
         "threads": job.threads,
         "code": job.code,
     }
+    if request.time_limit:
+        key["time limit"] = request.time_limit
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
     return StudyRecord(
         id=f"{job.model.replace(':', '-')}-{request.budget}-{digest[:12]}",
@@ -57,5 +59,6 @@ def study_record(request: TuneRequest, plan: DatasetPlan, job: Job, data: Search
         code=job.code,
         trials=request.trials,
         spread=request.spread,
+        time_limit=request.time_limit,
         started=now(),
     )

@@ -1,5 +1,6 @@
 """The words of `bench tune`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class TuneRequest:
     overrides: Overrides = field(default_factory=Overrides)
     budget: str = "quick"
     validation_rows: int = 0
+    time_limit: float = 0.0  # seconds of a trial; 0 is no bound
     device: str = "auto"
     threads: int = 0
     jobs: int = 1
@@ -55,6 +57,8 @@ class TuneRequest:
             raise unknown("scheduler", self.scheduler, SCHEDULERS)
         if self.trials < 1 or self.spread < 0 or self.jobs < 1:
             raise UsageError("--trials and --jobs are 1 or more, --spread 0 or more")
+        if not 0 <= self.time_limit < math.inf:
+            raise UsageError(f"--time-limit {self.time_limit:g}: expected seconds, or 0 for no limit")
         if not self.dataset:
             raise UsageError("no data set given; name one with --dataset, see `bench data list`")
         for name in self.dataset:

@@ -120,6 +120,7 @@ class Search:
                     self.job.threads,
                     self.job.code,
                     self._request.validation_rows,
+                    self._request.time_limit,
                 ),
                 self._next,
                 self._tell_proposals,

@@ -1,7 +1,9 @@
 """One trial of a search: a fit on data without test rows, whose checks are reported to Tune."""
 
 import json
+import math
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.experiments.executors.contract import DidNotFinishError
 from bench.experiments.prepared_data import PreparedData
 from bench.experiments.progress import METRIC, FitView
 from bench.experiments.tuning.without_test import SearchData
@@ -30,6 +33,7 @@ class TrialPlan:
     threads: int
     code: str
     validation_rows: int
+    time_limit: float = 0.0  # seconds of a trial in all of its attempts; 0 is no bound
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,31 @@ def _fitted(trial: Trial, plan: TrialPlan, folder: Path, listener: Callable[[Che
         threads=plan.threads,
         folder=folder,
     )
-    _, facts, _ = fitting.fit(FitView(), listener, plan.validation_rows)
+    view = _Timed(plan.time_limit, _spent(folder / "curve.jsonl")[1])
+    _, facts, _ = fitting.fit(view, listener, plan.validation_rows)
     return float(facts["validation"][METRIC])
+
+
+class _Timed(FitView):
+    """Ends a fit that takes too long: it looks at the clock after each step and after each block of validation rows.
+
+    Args:
+        limit: seconds of the trial; 0 is no bound.
+        spent: seconds that earlier attempts of the trial took.
+    """
+
+    def __init__(self, limit: float, spent: float):
+        self._limit, self._end = limit, time.monotonic() + limit - spent if limit else math.inf
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        self._look()
+
+    def ranking(self, done: int, total: int) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if time.monotonic() > self._end:
+            raise DidNotFinishError(f"did not finish: more than {self._limit:g} s (--time-limit)")
 
 
 @lru_cache(maxsize=1)

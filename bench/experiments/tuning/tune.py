@@ -44,8 +44,9 @@ def tune(request: TuneRequest, reporter: Reporter | None = None, track: Heard | 
         raise UsageError(f"none of the models {request.models} declares a search space")
     from bench.experiments.executors.on_ray import cluster
 
+    bound = f" of at most {request.time_limit:g} s" if request.time_limit else ""
     reporter.note(
-        f"budget of each of {len(searches)} searches: {request.trials} trials of --budget {request.budget}, the first with "
+        f"budget of each of {len(searches)} searches: {request.trials} trials{bound} of --budget {request.budget}, the first with "
         f"the default settings; {request.spread} further seeds of the default beside them"
     )
     done = []
