@@ -35,8 +35,9 @@ SHAPES = {
 class OfPyTorch(MultiHeadAttention):
     """The same layer by PyTorch's attention in training, too."""
 
-    def _by_heads(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+    def _by_heads(self, projected: list[Tensor], bias: Tensor) -> Tensor:
+        parts = [part for each in projected for part in each.split(self.weight.shape[1], -1)]
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         return F.scaled_dot_product_attention(q, k, v, bias[:, None], self.dropout.p).transpose(1, 2).flatten(2)
 
 

@@ -64,32 +64,33 @@ class MultiHeadAttention(nn.Module):
         """
         d = x.shape[-1]
         if keys is None:
-            q, k, v = F.linear(x, self.weight, self.bias).chunk(3, -1)
+            projected = [F.linear(x, self.weight, self.bias)]  # (B, L, 3d)
         else:
-            q = F.linear(x, self.weight[:d], self.bias[:d])
-            k, v = F.linear(keys, self.weight[d:], self.bias[d:]).chunk(2, -1)
+            projected = [F.linear(x, self.weight[:d], self.bias[:d]), F.linear(keys, self.weight[d:], self.bias[d:])]
         allowed = mask[:, None] if mask.dim() == 2 else mask  # (B, 1 or Lq, Lk)
-        bias = torch.zeros(allowed.shape, dtype=q.dtype, device=q.device).masked_fill_(~allowed, _NEVER)
+        bias = torch.zeros(allowed.shape, dtype=projected[0].dtype, device=x.device).masked_fill_(~allowed, _NEVER)
         p = self.dropout.p if self.training else 0.0
-        if p and q.device.type == "cpu":
-            pooled = self._by_heads(q, k, v, bias)
+        if p and x.device.type == "cpu":
+            pooled = self._by_heads(projected, bias)
         else:
-            q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, h, L, d / h)
+            parts = [part for each in projected for part in each.split(d, -1)]
+            q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)  # (B, h, L, d / h)
             pooled = F.scaled_dot_product_attention(q, k, v, bias[:, None], p).transpose(1, 2).flatten(2)
         # Where nothing is allowed the softmax came out uniform over what must not be seen.
         return self.out(pooled * allowed.any(-1, keepdim=True))  # (B, Lq, d)
 
-    def _by_heads(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    def _by_heads(self, projected: list[Tensor], bias: Tensor) -> Tensor:
         """Attention with dropout on a CPU, where PyTorch's copies every head and draws a number per weight.
 
-        A product per head copies nothing: forward and backward of UniSAR's layers are 1.27 times as fast
-        (benchmarks/attention.py).
+        A product per head copies nothing, and backward puts the parts of a projection together once
+        (benchmarks/attention.py has both).
         """
-        width = q.shape[-1] // self.heads
+        heads, width = self.heads, self.weight.shape[1] // self.heads
+        parts = [part for each in projected for part in each.split(width, -1)]  # 3h of (B, L, d / h)
         pooled = []
-        for of_q, of_k, of_v in zip(*(part.split(width, -1) for part in (q, k, v)), strict=True):
-            scores = torch.baddbmm(bias, of_q, of_k.transpose(1, 2), alpha=width**-0.5)  # (B, Lq, Lk)
-            pooled.append(self.dropout(scores.softmax(-1)) @ of_v)  # (B, Lq, d / h)
+        for q, k, v in zip(parts[:heads], parts[heads : 2 * heads], parts[2 * heads :], strict=True):
+            scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=width**-0.5)  # (B, Lq, Lk)
+            pooled.append(self.dropout(scores.softmax(-1)) @ v)  # (B, Lq, d / h)
         return torch.cat(pooled, -1)
 
 

@@ -19,5 +19,7 @@ class Dropout(nn.Dropout):
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
         numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        keep = numbers.view(torch.int16)[: x.numel()].view(x.shape) >= round(self.p * 2**16) - 2**15
-        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
+        drawn = numbers.view(torch.int16)[: x.numel()].view(x.shape)
+        # Compared as floats, where PyTorch needs no pass of its own to turn true and false into 1 and 0.
+        keep = drawn.float().ge_(round(self.p * 2**16) - 2**15)
+        return x * keep.mul_(1 / (1 - self.p)).to(x.dtype)
