@@ -34,3 +34,10 @@ def test_the_same_seed_drops_the_same_and_evaluation_drops_nothing():
     assert torch.equal(layer(x), first)
     assert layer.eval()(x) is x
     assert layer(torch.ones(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_scale_has_the_precision_of_the_input(dtype):
+    out = Dropout(0.3).train()(torch.ones(1000, dtype=dtype))
+    assert out.dtype == dtype
+    assert out.unique().tolist() == [0, torch.tensor(1 / 0.7, dtype=dtype).item()]

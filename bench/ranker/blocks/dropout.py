@@ -22,4 +22,4 @@ class Dropout(nn.Dropout):
         drawn = numbers.view(torch.int16)[: x.numel()].view(x.shape)
         # Compared as floats, where PyTorch needs no pass of its own to turn true and false into 1 and 0.
         keep = drawn.float().ge_(round(self.p * 2**16) - 2**15)
-        return x * keep.mul_(1 / (1 - self.p)).to(x.dtype)
+        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
