@@ -9,7 +9,7 @@ class Dropout(nn.Dropout):
     """Zeroes each element with probability `p` and scales the rest by 1 / (1 - p), in training only.
 
     On a CPU torch's own draws a number for each element. Sixteen random bits decide as well (`p` is exact to 2^-17), and
-    four elements share a number: 1.5 to 1.8 times as fast, forward and backward (benchmarks/attention.py).
+    four elements share a number: 1.9 to 2.5 times as fast, forward and backward (benchmarks/attention.py).
     """
 
     def forward(self, x: Tensor) -> Tensor:
