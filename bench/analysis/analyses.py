@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis import figures, gradients, lemma, mutual_information, space, variants
+from bench.analysis import gradients, lemma, mutual_information, space, variants
 from bench.analysis.fitted import check_both_tasks, fitted
 from bench.analysis.information import EstimatorConfig
 from bench.analysis.output import Analysis
+from bench.analysis.over_seeds import differences
 from bench.data.log import TASKS
 from bench.errors import UsageError
 from bench.experiments.progress import Reporter
@@ -47,7 +48,9 @@ def mutual_information_of(
     rows = list(mutual_information.rows(fitted(request, reporter), negatives, EstimatorConfig(steps=steps)))
     main = mutual_information.table(rows)
     remarks = [f"{line.model}, {line.task}: {line.remark}" for line in main.itertuples() if line.remark]
-    tables = {"mi": main, "mi-seeds": pd.DataFrame([vars(row) for row in rows])}
+    seeds = pd.DataFrame([vars(row) for row in rows])
+    tables = {"mi": main, "mi-seeds": seeds}
+    tables["mi-differences"] = differences(seeds, ("dataset", "task"), ("mine", "exact"))
     if published is not None:
         tables["mi-published"] = published
         above = published[published["mutual_information"] > np.log(2)]
@@ -56,9 +59,7 @@ def mutual_information_of(
                 f"{len(above)} of {len(published)} published values exceed ln 2 = .693 nats, the most that a Yes or No can "
                 "carry: they are in another unit (at most 1 bit) or of another output"
             )
-    return Analysis(
-        "mi", settings_of(request, negatives=negatives, steps=steps), tables, {"mi": figures.information(main)}, remarks
-    )
+    return Analysis("mi", settings_of(request, negatives=negatives, steps=steps), tables, remarks)
 
 
 def parameter_space(request: RunRequest, tsne_seeds: int, reporter: Reporter | None = None) -> Analysis:
@@ -68,29 +69,10 @@ def parameter_space(request: RunRequest, tsne_seeds: int, reporter: Reporter | N
         UsageError: a run serves one task only, or a model has no representation.
     """
     _check_tasks(request)
-    fits = list(fitted(request, reporter))
-    main = space.table(fits, tsne_seeds)
-    drawn: dict[str, Any] = {}
-    for fit in fits:
-        name = f"space-{fit.record.model.replace(':', '-')}"
-        if name in drawn:
-            continue
-        of_fit = space.spaces(fit)
-        points, task = space.neighbours(of_fit["views"], 0)
-        components, shares = space.principal(of_fit["hidden"])
-        line = main[(main["model"] == fit.record.title) & (main["seed"] == fit.record.seed)].set_index("space")
-        axes = [f"component {n + 1} ({share:.0%} of variance)" for n, share in enumerate(shares)]
-        drawn[name] = figures.space(
-            {
-                f"{fit.record.title}: views of history and candidate": (
-                    points, task, f"overlap {line.loc['views', 'overlap']:.2f} (1: tasks alike)", ("t-SNE 1", "t-SNE 2"),
-                ),
-                f"{fit.record.title}: hidden states": (
-                    components, of_fit["hidden"].task, f"overlap {line.loc['hidden', 'overlap']:.2f}", (axes[0], axes[1]),
-                ),
-            }
-        )  # fmt: skip
-    return Analysis("space", settings_of(request, tsne_seeds=tsne_seeds), {"space": main}, drawn)
+    seeds, points = space.measure(fitted(request, reporter), tsne_seeds)
+    tables = {"space": space.table(seeds), "space-seeds": seeds}
+    tables["space-differences"] = differences(seeds, ("dataset", "space"), ("overlap",))
+    return Analysis("space", settings_of(request, tsne_seeds=tsne_seeds), tables | {"space-points": points})
 
 
 def gradient_conflict(request: RunRequest, batches: int, pattern: str, reporter: Reporter | None = None) -> Analysis:
@@ -101,13 +83,10 @@ def gradient_conflict(request: RunRequest, batches: int, pattern: str, reporter:
     """
     _check_tasks(request)
     frame = gradients.measure(request, batches, pattern, reporter)
-    settings = settings_of(request, batches=batches, parameters=pattern)
-    return Analysis(
-        "gradients",
-        settings,
-        {"gradients": gradients.table(frame), "gradients-steps": frame},
-        {"gradients": figures.gradients(frame)},
-    )
+    seeds = gradients.per_seed(frame)
+    tables = {"gradients": gradients.table(seeds), "gradients-seeds": seeds, "gradients-steps": frame}
+    tables["gradients-differences"] = differences(seeds, ("dataset",), ("between", "gap", "negative"))
+    return Analysis("gradients", settings_of(request, batches=batches, parameters=pattern), tables)
 
 
 def lemma_5_1(dimensions: int, noise: float, seed: int) -> Analysis:
@@ -116,7 +95,7 @@ def lemma_5_1(dimensions: int, noise: float, seed: int) -> Analysis:
     fails = main[main["smaller error"] != main["more information"]]["case"].tolist()
     remark = f"the inequality fails in {len(fails)} of {len(main)} cases: {'; '.join(fails)}"
     settings = {"dimensions": dimensions, "noise": noise, "seed": seed}
-    return Analysis("lemma", settings, {"lemma": main}, {"lemma": figures.lemma(main)}, [remark])
+    return Analysis("lemma", settings, {"lemma": main}, [remark])
 
 
 def ablation(request: RunRequest, metric: str, reporter: Reporter | None = None) -> Analysis:
@@ -127,12 +106,7 @@ def ablation(request: RunRequest, metric: str, reporter: Reporter | None = None)
     """
     chosen = variants.ablations(_models(request))
     main = variants.table(variants.run_variants(request, chosen, reporter), metric)
-    return Analysis(
-        "ablation",
-        settings_of(request, metric=metric),
-        {"ablation": main},
-        {"ablation": figures.variants(main, metric)},
-    )
+    return Analysis("ablation", settings_of(request, metric=metric), {"ablation": main})
 
 
 def sweep(request: RunRequest, grids: Sequence[str], metric: str, reporter: Reporter | None = None) -> Analysis:
@@ -143,12 +117,7 @@ def sweep(request: RunRequest, grids: Sequence[str], metric: str, reporter: Repo
     """
     chosen = variants.grid(_models(request), tuple(grids))
     main = variants.table(variants.run_variants(request, chosen, reporter), metric)
-    return Analysis(
-        "sweep",
-        settings_of(request, grid=list(grids), metric=metric),
-        {"sweep": main},
-        {"sweep": figures.sweep(main, metric)},
-    )
+    return Analysis("sweep", settings_of(request, grid=list(grids), metric=metric), {"sweep": main})
 
 
 def _models(request: RunRequest) -> list[str]:

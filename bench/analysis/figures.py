@@ -1,18 +1,57 @@
-"""The figures of the analyses, drawn with matplotlib: axes named, units given, readable without the text."""
+"""The figures of the analyses, drawn with matplotlib from their tables: axes named, units given, a caption below each."""
 
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bench.data.log import TASKS
+from bench.ranker import registry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_LETTERS = 17  # of a caption, per inch
 COLORS = {"rec": "#1f77b4", "search": "#d95f02"}
 _NAMES = {"rec": "recommendation", "search": "search"}
+
+
+def draw(
+    name: str, tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any], caption: str
+) -> dict[str, "Figure"]:
+    """All figures of an analysis by name, from its tables alone, with a caption below each.
+
+    Args:
+        name: of the analysis.
+        tables: as it wrote them.
+        settings: as it wrote them.
+        caption: what is shown, and of which data and fits.
+
+    Raises:
+        KeyError: a table or a column is missing.
+    """
+    if name == "space":
+        points, seeds = tables["space-points"], tables["space-seeds"]
+        several = points["dataset"].nunique() > 1
+        out = {}
+        for (dataset, model), part in points.groupby(["dataset", "name"], sort=False):
+            drawn = part.iloc[0][["dataset", "model", "seed"]]
+            about = seeds[(seeds[["dataset", "model", "seed"]] == drawn).all(axis=1)]
+            words = ["space", model, dataset] if several else ["space", model]
+            out["-".join(words).replace(":", "-").replace("/", "-")] = space(part, about)
+    elif name == "gradients":
+        out = {name: gradients(tables["gradients-steps"])}
+    elif name in ("ablation", "sweep"):
+        out = {name: {"ablation": variants, "sweep": sweep}[name](tables[name], settings["metric"])}
+    else:
+        out = {name: {"mi": information, "lemma": lemma}[name](tables[name])}
+    for drawn in out.values():
+        width = int(drawn.get_figwidth() * _LETTERS)
+        drawn.supxlabel("\n".join(textwrap.wrap(caption, width)), fontsize=8, x=0.01, ha="left")
+    return out
 
 
 def figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple["Figure", np.ndarray]:
@@ -23,6 +62,13 @@ def figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tupl
     made = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(made)
     return made, made.subplots(rows, columns, squeeze=False)
+
+
+def _labels(table: pd.DataFrame) -> pd.Series:
+    """What names a row: its model's title, and its data set where there are several."""
+    known = registry.entries()
+    titles = table["model"].map(lambda name: known[name].title if name in known else name)
+    return titles + " on " + table["dataset"] if table["dataset"].nunique() > 1 else titles
 
 
 def information(table: pd.DataFrame) -> "Figure":
@@ -38,26 +84,35 @@ def information(table: pd.DataFrame) -> "Figure":
         axis.errorbar(at[shown], part["mine"][shown], error[:, shown], fmt="none", color="black", capsize=3)
         axis.plot(at, part["exact"], "kD", label="exact: H(mean p) - mean H(p)")
         axis.plot(at, part["entropy"], "k_", markersize=24, label="entropy of the answer (upper bound)")
-        axis.set_xticks(at, part["model"], rotation=20, ha="right")
+        axis.set_xticks(at, _labels(part), rotation=20, ha="right")
         axis.set_title(_NAMES[task])
         axis.set_ylabel("mutual information I(X; Y) [nats]")
         axis.set_ylim(0)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    out.legend(handles, labels, fontsize=7, ncols=3, loc="outside lower center")
+    out.legend(handles, labels, fontsize=7, ncols=3, loc="outside upper center")
     return out
 
 
-def space(
-    planes: dict[str, tuple[np.ndarray, np.ndarray, str, tuple[str, str]]],
-) -> "Figure":
-    """A panel per plane: title -> points (R, 2), task (R,), a line under the title, names of both axes."""
-    out, axes = figure(3.6 * len(planes), 3.6, columns=len(planes))
-    for axis, (title, (points, task, line, names)) in zip(axes[0], planes.items(), strict=True):
-        for code, name in enumerate(TASKS):
-            _contours(axis, points[task == code], COLORS[name], _NAMES[name])
-        axis.set_title(f"{title}\n{line}", fontsize=9)
-        axis.set_xlabel(names[0])
-        axis.set_ylabel(names[1])
+def space(points: pd.DataFrame, about: pd.DataFrame) -> "Figure":
+    """t-SNE of the views of one model and two components of its hidden states.
+
+    Args:
+        points: of one fit: `space`, `task`, `x`, `y`.
+        about: a row per space of that fit: `overlap`, `share 1`, `share 2`.
+    """
+    titles = {"views": "views of history and candidate", "hidden": "hidden states"}
+    panels = list(points.groupby("space", sort=False))
+    out, axes = figure(3.6 * len(panels), 3.9, columns=len(panels))
+    for axis, (name, panel) in zip(axes[0], panels, strict=True):
+        for task in TASKS:
+            of_task = panel[panel["task"] == task]
+            _contours(axis, of_task[["x", "y"]].to_numpy(), COLORS[task], _NAMES[task])
+        line = about[about["space"] == name].iloc[0]
+        axis.set_title(f"{line['model']}: {titles[str(name)]}\noverlap of the tasks {line['overlap']:.2f}", fontsize=9)
+        layout = pd.notna(line["t-SNE"])
+        shares = [f"component {n} ({line[f'share {n}']:.0%} of variance)" for n in (1, 2)]
+        axis.set_xlabel("t-SNE 1" if layout else shares[0])
+        axis.set_ylabel("t-SNE 2" if layout else shares[1])
     axes[0][0].legend(fontsize=8)
     return out
 
@@ -83,25 +138,32 @@ def _contours(axis: "Axes", points: np.ndarray, color: str, label: str) -> None:
 
 
 def gradients(frame: pd.DataFrame) -> "Figure":
-    """Cosine against the training step per model, the mean over batches and seeds; and its distribution."""
-    out, axes = figure(8, 3.2, columns=2)
-    for number, (model, group) in enumerate(frame.groupby("model", sort=False)):
+    """Cosine against the training step per model, each batch and the smoothed mean; and its distribution."""
+    out, axes = figure(9, 3.6, columns=2)
+    frame = frame.assign(label=_labels(frame))
+    for number, (model, group) in enumerate(frame.groupby("label", sort=False)):
         color = f"C{number}"
-        of_step = group.groupby("step")
-        axes[0][0].plot(of_step["between"].mean(), color=color, label=f"{model}: between the tasks")
-        within = group[["within rec", "within search"]].mean(axis=1)
-        axes[0][0].plot(
-            within.groupby(group["step"]).mean(), color=color, linestyle=":", label=f"{model}: within a task"
-        )
-        axes[0][1].hist(group["between"].dropna(), bins=np.linspace(-1, 1, 41), color=color, alpha=0.5, label=model)
+        axes[0][0].plot(group["step"], group["between"], ".", color=color, alpha=0.15, markersize=3)
+        axes[0][0].plot(_smooth(group, "between"), color=color, label=f"{model}: between the tasks")
+        within = group.assign(within=group[["within rec", "within search"]].mean(axis=1))
+        axes[0][0].plot(_smooth(within, "within"), color=color, linestyle=":", label=f"{model}: within a task")
+        values = group["between"].dropna()
+        label = f"{model}: {(values < 0).mean():.0%} below 0"
+        axes[0][1].hist(values, bins=np.linspace(-1, 1, 41), color=color, alpha=0.5, label=label)
     axes[0][0].axhline(0, color="grey", linewidth=0.8)
     axes[0][0].set_xlabel("training step")
     axes[0][0].set_ylabel("cosine of gradients")
-    axes[0][0].legend(fontsize=7)
+    axes[0][1].axvline(0, color="grey", linewidth=0.8)
     axes[0][1].set_xlabel("cosine between the tasks' gradients")
     axes[0][1].set_ylabel("batches")
-    axes[0][1].legend(fontsize=7)
+    for axis in axes[0]:
+        axis.legend(fontsize=7)
     return out
+
+
+def _smooth(group: pd.DataFrame, column: str) -> pd.Series:
+    """The mean over batches and seeds at each step, smoothed over three checks."""
+    return group.groupby("step")[column].mean().rolling(3, center=True, min_periods=1).mean()
 
 
 def lemma(table: pd.DataFrame) -> "Figure":
@@ -133,24 +195,25 @@ def variants(table: pd.DataFrame, metric: str) -> "Figure":
     """
     from matplotlib.ticker import MaxNLocator
 
-    models = list(dict.fromkeys(table["model"]))
-    lines = table.groupby("model")["variant"].nunique().sum()
-    out, axes = figure(9, 0.32 * lines + 1.9, columns=len(TASKS))
+    table = table.assign(label=_labels(table))
+    models = list(dict.fromkeys(table["label"]))
+    lines = table.groupby("label")["variant"].nunique().sum()
+    out, axes = figure(9, 0.32 * lines + 2.3, columns=len(TASKS))
     for axis, task in zip(axes[0], TASKS, strict=True):
         part = table[(table["task"] == task) & table["difference"].notna()].reset_index(drop=True)
         at = np.arange(len(part))[::-1]
         error = np.abs(part[["low", "high"]].to_numpy() - part[["difference"]].to_numpy()).T
         axis.errorbar(part["difference"], at, xerr=error if len(part) else None, fmt="o", color=COLORS[task], capsize=3)
         axis.axvline(0, color="grey", linewidth=0.8)
-        axis.set_yticks(at, part["variant"] if len(models) == 1 else part["model"] + ": " + part["variant"])
+        axis.set_yticks(at, part["variant"] if len(models) == 1 else part["label"] + ": " + part["variant"])
         defaults = table[(table["task"] == task) & (table["variant"] == "default")]
         shown = []
         for _, line in defaults.iterrows():
             spread = line["spread over seeds"]
-            rows = at[(part["model"] == line["model"]).to_numpy()]
+            rows = at[(part["label"] == line["label"]).to_numpy()]
             if pd.notna(spread) and len(rows):
                 axis.fill_betweenx([rows.min() - 0.4, rows.max() + 0.4], -spread, spread, color="grey", alpha=0.2, lw=0)
-            shown.append(f"{line['model']} {line['mean']:.3f}")
+            shown.append(f"{line['label']} {line['mean']:.3f}")
         axis.set_title(f"{_NAMES[task]}; default: {', '.join(shown)}", fontsize=10)
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set_xlabel(
@@ -161,11 +224,13 @@ def variants(table: pd.DataFrame, metric: str) -> "Figure":
 
 def sweep(table: pd.DataFrame, metric: str) -> "Figure":
     """Per model and key the metric against the value, both tasks, the model's default as a line."""
-    panels = [pair for pair in dict.fromkeys(zip(table["model"], table["key"], strict=True)) if pair[1]]
-    out, axes = figure(3.8 * len(panels), 3.2, columns=len(panels))
+    table = table.assign(label=_labels(table))
+    asked = table[table["variant"] != "default"]
+    panels = list(dict.fromkeys(zip(asked["label"], asked["key"], strict=True)))
+    out, axes = figure(max(3.8 * len(panels), 5), 3.6, columns=len(panels))
     for axis, (model, key) in zip(axes[0], panels, strict=True):
         for task in TASKS:
-            of_task = table[(table["task"] == task) & (table["model"] == model)]
+            of_task = table[(table["task"] == task) & (table["label"] == model)]
             part = of_task[of_task["key"] == key]
             if not len(part):
                 continue

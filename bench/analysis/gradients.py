@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.analysis.fitted import check_both_tasks
-from bench.analysis.mutual_information import interval
+from bench.analysis.over_seeds import interval
 from bench.data.batch import Batch
 from bench.data.log import TASKS
 from bench.errors import UsageError
@@ -142,7 +142,7 @@ def measure(request: RunRequest, batches: int, pattern: str = "*", reporter: Rep
     """Fit each model and seed of a request anew and look at its gradients at every check.
 
     Returns:
-        a row per model, seed, check and batch, see `cosines`.
+        a row per data set, model, seed, check and batch, see `cosines`.
 
     Raises:
         UsageError: the data have one task only, or a model has nothing to compare.
@@ -162,9 +162,8 @@ def measure(request: RunRequest, batches: int, pattern: str = "*", reporter: Rep
                     job.model, cls, cls.Config(**job.config), job.tasks, job.seed, open_choice(job.data), job.device,
                     job.threads, Path(folder),
                 )  # fmt: skip
-                frames.append(
-                    _of_fit(fitting, view, Probe(batches, pattern)).assign(model=cls.entry.title, seed=job.seed)
-                )
+                looked = _of_fit(fitting, view, Probe(batches, pattern))
+                frames.append(looked.assign(dataset=job.data.name, model=cls.entry.title, seed=job.seed))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -173,23 +172,26 @@ def _of_fit(fitting: "Fitting", view: FitView, probe: Probe) -> pd.DataFrame:
     return pd.DataFrame(probe.rows)
 
 
-def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Per model: mean cosine between the tasks with its interval over seeds, share of negative ones, and the cosines within."""
+def per_seed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Per fit: mean cosines, their gap (between the tasks minus within a task), and the share of negative ones between."""
     lines = []
-    for model, group in frame.groupby("model", sort=False):
-        of_seed = group.groupby("seed")["between"].mean().to_numpy()
-        low, high = interval(of_seed)
+    for (dataset, model, seed), group in frame.groupby(["dataset", "model", "seed"], sort=False):
+        line = {name: group[name].mean() for name in ("between", "within rec", "within search", "shared")}
+        line["gap"] = line["between"] - (line["within rec"] + line["within search"]) / 2
+        line["negative"] = float(np.mean(group["between"].dropna() < 0))
+        lines.append({"dataset": dataset, "model": model, "seed": seed} | line)
+    return pd.DataFrame(lines)
+
+
+def table(seeds: pd.DataFrame) -> pd.DataFrame:
+    """Per model the means over seeds of `per_seed`, with the intervals of the cosine between the tasks and of the gap."""
+    lines = []
+    for (dataset, model), group in seeds.groupby(["dataset", "model"], sort=False):
+        line: dict[str, Any] = {"dataset": dataset, "model": model, "seeds": len(group)}
+        for name in ("between", "gap"):
+            low, high = interval(group[name].to_numpy())
+            line |= {name: group[name].mean(), f"{name} low": low, f"{name} high": high}
         lines.append(
-            {
-                "model": model,
-                "seeds": len(of_seed),
-                "between": of_seed.mean(),
-                "between low": low,
-                "between high": high,
-                "negative": float(np.mean(group["between"].dropna() < 0)),
-                "within rec": group["within rec"].mean(),
-                "within search": group["within search"].mean(),
-                "shared": group["shared"].mean(),
-            }
+            line | {name: group[name].mean() for name in ("negative", "within rec", "within search", "shared")}
         )
     return pd.DataFrame(lines)

@@ -9,11 +9,11 @@ or of another Y.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from bench.analysis.fitted import Fitted, Observed, observe
 from bench.analysis.information import LN2, EstimatorConfig, bernoulli, entropy, estimate, exact_information
+from bench.analysis.over_seeds import interval
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,3 @@ def table(rows: Iterable[Row]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines)
-
-
-def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Student's interval of a mean over seeds; (nan, nan) for one value."""
-    from scipy import stats
-
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)

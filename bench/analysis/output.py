@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.analysis import figures
+from bench.analysis.captions import caption
 from bench.errors import RunError
 from bench.files import write_atomically
 from bench.messages import first_line
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EXPERIMENT = "analyses"
+FACTS = "analysis.json"
+LATEX_ROWS = 100
+"""A longer table is no table of a paper; it is written as CSV alone."""
 
 
 @dataclass
@@ -32,15 +37,13 @@ class Analysis:
     Attributes:
         name: `mi`, `space`, ...
         settings: everything that decides the numbers.
-        tables: by name; the one called like the analysis is the main one.
-        figures: by name.
+        tables: by name; the one called like the analysis is the main one. The figures are drawn from them.
         remarks: a line each, for the terminal and the report.
     """
 
     name: str
     settings: dict[str, Any]
     tables: dict[str, pd.DataFrame]
-    figures: dict[str, "Figure"] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
 
@@ -66,15 +69,49 @@ def write(analysis: Analysis, folder: Path, store: Store, tracking_uri: str | No
 
     for name, frame in analysis.tables.items():
         put(f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
-        put(f"{name}.tex", latex(frame))
-    for name, figure in analysis.figures.items():
+        if len(frame) <= LATEX_ROWS:
+            put(f"{name}.tex", latex(frame))
+    # From the files, so that `redraw` gives the same figures.
+    files += _figures(analysis.name, _read(folder, analysis.tables), analysis.settings, folder)
+    facts = {"analysis": analysis.name, "settings": analysis.settings, "remarks": analysis.remarks}
+    put(FACTS, json.dumps(facts | {"environment": environment.facts()}, indent=1, default=str) + "\n")
+    _track(analysis, files, store, tracking_uri, started)
+    return files
+
+
+def redraw(folder: Path) -> list[Path]:
+    """Draw the figures of a written analysis anew from its tables; nothing is computed.
+
+    Returns:
+        the figures.
+
+    Raises:
+        RunError: there is no analysis in the folder, or it is not readable.
+    """
+    path = folder / FACTS
+    try:
+        facts = json.loads(path.read_text())
+        tables = _read(folder, [each.stem for each in folder.glob("*.csv")])
+        return _figures(facts["analysis"], tables, facts["settings"], folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder} holds no analysis that can be drawn ({first_line(error)}); repeat bench analyze"
+        ) from error
+
+
+def _read(folder: Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Tables as they were written."""
+    return {name: pd.read_csv(folder / f"{name}.csv") for name in names}
+
+
+def _figures(name: str, tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draw and write all figures of an analysis."""
+    files = []
+    for stem, figure in figures.draw(name, tables, settings, caption(name, settings)).items():
         for kind in ("png", "pdf"):
-            path = folder / f"{name}.{kind}"
+            path = folder / f"{stem}.{kind}"
             write_atomically(path, partial(_draw, figure, kind))
             files.append(path)
-    facts = {"analysis": analysis.name, "settings": analysis.settings, "remarks": analysis.remarks}
-    put("analysis.json", json.dumps(facts | {"environment": environment.facts()}, indent=1, default=str) + "\n")
-    _track(analysis, files, store, tracking_uri, started)
     return files
 
 
@@ -85,16 +122,24 @@ def _draw(figure: "Figure", kind: str, path: Path) -> None:
 
 
 def latex(frame: pd.DataFrame) -> str:
-    """A booktabs `tabular` with three digits."""
+    """A booktabs `tabular` with three digits; what is not there is empty, and a p below .001 says so."""
     from tabulate import tabulate
 
     shown = frame.dropna(axis=1, how="all")
+    cells = [[_cell(name, value) for name, value in line.items()] for _, line in shown.iterrows()]
     return (
-        tabulate(
-            shown, headers=list(map(str, shown.columns)), tablefmt="latex_booktabs", floatfmt=".3f", showindex=False
-        )
-        + "\n"
+        tabulate(cells, headers=list(map(str, shown.columns)), tablefmt="latex_booktabs", disable_numparse=True) + "\n"
     )
+
+
+def _cell(column: Hashable, value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    if column == "value":
+        return f"{value:g}"  # of a setting: they span powers of ten
+    return "<.001" if str(column) in ("p", "p_holm") and value < 0.001 else f"{value:.3f}"
 
 
 def _track(analysis: Analysis, files: list[Path], store: Store, uri: str | None, started: int) -> None:

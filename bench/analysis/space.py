@@ -5,15 +5,20 @@ two principal components of the hidden states. What the pictures claim is measur
 classifier tells the tasks apart.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bench.analysis.fitted import Fitted, check_both_tasks, observe
+from bench.analysis.over_seeds import interval
 from bench.data import hashing
 from bench.data.log import TASKS
 
+PANELS = ("views", "hidden")
+"""The spaces that the figure shows."""
 _FOLDS = 5
 
 
@@ -94,13 +99,18 @@ def principal(space: Space) -> tuple[np.ndarray, np.ndarray]:
     return points, model.explained_variance_ratio_
 
 
-def neighbours(space: Space, seed: int, points: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-    """t-SNE of at most so many points in the plane, (R', 2), and the task of each."""
+def _some(space: Space, seed: int = 0, points: int = 2000) -> np.ndarray:
+    """Places of at most so many points, drawn by the seed."""
+    order = np.random.Generator(np.random.Philox(key=hashing.seed("space-points", seed))).permutation(len(space.task))
+    return np.sort(order[:points])
+
+
+def neighbours(space: Space, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """t-SNE of at most 2,000 points in the plane, (R', 2), and the task of each."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    order = np.random.Generator(np.random.Philox(key=hashing.seed("space-points", seed))).permutation(len(space.task))
-    chosen = np.sort(order[:points])
+    chosen = _some(space, seed)
     values = space.values[chosen]
     if values.shape[1] > 50:
         values = PCA(50, random_state=seed).fit_transform(values)
@@ -109,25 +119,65 @@ def neighbours(space: Space, seed: int, points: int = 2000) -> tuple[np.ndarray,
     ]
 
 
-def table(fits: list[Fitted], tsne_seeds: int = 3) -> pd.DataFrame:
-    """Per fit and space: classifier overlap, and the Bhattacharyya coefficient of the planes that the figure shows.
+def measure(fits: Iterable[Fitted], tsne_seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Look at every fit.
 
-    The coefficient of the t-SNE plane is a mean over `tsne_seeds` layouts, with their standard deviation.
+    Args:
+        fits: finished fits of both tasks.
+        tsne_seeds: layouts of t-SNE per fit.
+
+    Returns:
+        a row per fit and space: the classifier's overlap, the Bhattacharyya coefficient of the planes that the figure shows
+        and the share of the variance of their components; that of the t-SNE plane is a mean over the layouts with its
+        interval. And the points of the figure, for the first fit of each model.
     """
-    lines = []
+    lines, points, drawn = [], [], set()
     for fit in fits:
+        of = {"dataset": fit.record.dataset["name"], "model": fit.record.title, "seed": fit.record.seed}
+        first = (fit.record.dataset["name"], fit.record.model) not in drawn
+        drawn.add((fit.record.dataset["name"], fit.record.model))
         for name, space in spaces(fit).items():
-            layouts = [bhattacharyya(*neighbours(space, seed)) for seed in range(tsne_seeds)] if name == "views" else []
-            lines.append(
-                {
-                    "dataset": fit.record.dataset["name"],
-                    "model": fit.record.title,
-                    "seed": fit.record.seed,
-                    "space": name,
-                    "overlap": overlap(space, fit.record.seed),
-                    "principal components": bhattacharyya(principal(space)[0], space.task),
-                    "t-SNE": float(np.mean(layouts)) if layouts else float("nan"),
-                    "t-SNE deviation": float(np.std(layouts, ddof=1)) if len(layouts) > 1 else float("nan"),
-                }
-            )
+            plane, shares = principal(space)
+            line: dict[str, Any] = of | {"space": name, "overlap": overlap(space, fit.record.seed)}
+            line |= {
+                "principal components": bhattacharyya(plane, space.task),
+                "share 1": shares[0],
+                "share 2": shares[1],
+            }
+            layouts = [neighbours(space, seed) for seed in range(tsne_seeds)] if name == "views" else []
+            if layouts:
+                values = np.array([bhattacharyya(*layout) for layout in layouts])
+                low, high = interval(values)
+                line |= {"t-SNE": values.mean(), "t-SNE low": low, "t-SNE high": high}
+            lines.append(line)
+            if first and name in PANELS:
+                shown, task = layouts[0] if layouts else (plane[_some(space)], space.task[_some(space)])
+                points.append(
+                    pd.DataFrame(shown, columns=["x", "y"]).assign(
+                        **of, name=fit.record.model, space=name, task=[TASKS[code] for code in task]
+                    )
+                )
+    return pd.DataFrame(lines), pd.concat(points, ignore_index=True)
+
+
+def table(seeds: pd.DataFrame) -> pd.DataFrame:
+    """One line per data set, model and space: means over seeds, the overlap with its 95 % interval (Student's t)."""
+    lines = []
+    for (dataset, model, name), group in seeds.groupby(["dataset", "model", "space"], sort=False):
+        low, high = interval(group["overlap"].to_numpy())
+        lines.append(
+            {
+                "dataset": dataset,
+                "model": model,
+                "space": name,
+                "seeds": len(group),
+                "overlap": group["overlap"].mean(),
+                "overlap low": low,
+                "overlap high": high,
+                "principal components": group["principal components"].mean(),
+                "t-SNE": group["t-SNE"].mean(),
+                # Of a mean over layouts: what the layout alone changes.
+                "t-SNE half-width": (group["t-SNE high"] - group["t-SNE low"]).mean() / 2,
+            }
+        )
     return pd.DataFrame(lines)

@@ -196,6 +196,19 @@ def sweep(grids: tuple[str, ...], metric: str, **given: Any) -> None:
     _run("sweep", lambda request, reporter: analyses.sweep(request, grids, metric, reporter), given)
 
 
+@command.command("draw", short_help="The figures of a folder anew, from its tables.")
+@click.argument("folder", type=options.PATH)
+@options.quiet
+@options.debug
+def draw(folder: Path, quiet: bool) -> None:
+    """Draw the figures of an analysis anew from its tables. Nothing is computed."""
+    from bench.analysis.output import redraw
+
+    for path in redraw(folder):
+        if not quiet:
+            print(path)
+
+
 def _run(name: str, work: "Callable[[RunRequest, Reporter], Analysis]", given: dict[str, Any]) -> None:
     from bench.experiments.run import RunRequest
     from bench.experiments.settings import Overrides
@@ -223,10 +236,13 @@ def _finish(analysis: "Analysis", given: dict[str, Any]) -> None:
     write(analysis, folder, store, given["tracking_uri"])
     if given["quiet"]:
         return
-    frame = analysis.tables[analysis.name].dropna(axis=1, how="all")
-    # Values of a setting span powers of ten.
-    formats = ["g" if name == "value" else ".3f" for name in frame.columns]
-    print(tabulate(frame.fillna("").values.tolist(), headers=list(map(str, frame.columns)), floatfmt=formats))
+    for name in (analysis.name, f"{analysis.name}-differences"):
+        if not len(analysis.tables.get(name, ())):
+            continue
+        frame = analysis.tables[name].dropna(axis=1, how="all")
+        # Values of a setting span powers of ten.
+        formats = ["g" if column == "value" else ".3f" for column in frame.columns]
+        print(tabulate(frame.fillna("").values.tolist(), headers=list(map(str, frame.columns)), floatfmt=formats))
     for remark in analysis.remarks:
         print(one_line(remark))
     print(f"tables and figures in {folder}")

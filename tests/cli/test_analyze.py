@@ -45,10 +45,46 @@ def test_mutual_information_and_space_of_one_fit(analyze) -> None:
     facts = json.loads((folder / "analysis.json").read_text())
     assert facts["settings"]["negatives"] == 3 and "exceed ln 2" in " ".join(facts["remarks"])
 
-    folder = analyze("space", "--tsne-seeds", "1")
+    folder = analyze("space", "--tsne-seeds", "2", "--seeds", "0,1")
     assert (folder / "space-unisar.png").stat().st_size > 10_000
-    assert [row["space"] for row in lines(folder / "space.csv")] == ["views", "input", "hidden"]
-    assert all(0 <= float(row["overlap"]) <= 1 for row in lines(folder / "space.csv"))
+    rows = lines(folder / "space.csv")
+    assert [row["space"] for row in rows] == ["views", "input", "hidden"] and rows[0]["seeds"] == "2"
+    assert all(float(row["overlap low"]) <= float(row["overlap"]) <= float(row["overlap high"]) for row in rows)
+    assert {row["seed"] for row in lines(folder / "space-points.csv")} == {"0"}
+    assert not (folder / "space-points.tex").exists()  # a table of thousands of points is for no paper
+
+
+def test_two_models_are_compared_over_seeds(analyze) -> None:
+    words = ("--models", "unisar,jsr", "--set", "jsr.max_steps=6", "--seeds", "0,1")
+    rows = lines(analyze("mi", *words, "--negatives", "3", "--steps", "40") / "mi-differences.csv")
+    assert [(row["task"], row["value"]) for row in rows] == [
+        (task, value) for task in ("rec", "search") for value in ("mine", "exact")
+    ]
+    assert all(
+        {row["first"], row["second"]} == {"UniSAR", "JSR (re-implementation)"} and row["seeds"] == "2" for row in rows
+    )
+    rows = lines(analyze("gradients", *words, "--batches", "2") / "gradients-differences.csv")
+    assert [row["value"] for row in rows] == ["between", "gap", "negative"]
+
+
+def test_figures_are_drawn_anew_from_the_tables(analyze, bench, error, tmp_path) -> None:
+    for name, words in {
+        "space": ("--tsne-seeds", "1"),
+        "gradients": ("--batches", "2"),
+        "sweep": ("--grid", "unisar.lr=0.0001,0.01"),
+        "mi": ("--negatives", "3", "--steps", "40"),
+    }.items():
+        folder = analyze(name, *words)
+        drawn = {path: path.read_bytes() for path in folder.glob("*.p[nd][gf]")}
+        assert drawn
+        for path in drawn:
+            path.unlink()
+        done = bench("analyze", "draw", folder)
+        assert sorted(done.stdout.split()) == sorted(map(str, drawn)), done.output
+        assert {path for path in drawn if path.suffix == ".png" and path.read_bytes() != drawn[path]} == set()
+    (folder / "mi.csv").write_text("model\n")
+    assert "holds no analysis that can be drawn" in error(1, "analyze", "draw", folder)
+    assert "holds no analysis that can be drawn" in error(1, "analyze", "draw", tmp_path)
 
 
 def test_gradients_at_every_check(analyze) -> None:
