@@ -71,7 +71,7 @@ def parameter_space(request: RunRequest, tsne_seeds: int, reporter: Reporter | N
     _check_tasks(request)
     seeds, points = space.measure(fitted(request, reporter), tsne_seeds)
     tables = {"space": space.table(seeds), "space-seeds": seeds}
-    tables["space-differences"] = differences(seeds, ("dataset", "space"), ("overlap",))
+    tables["space-differences"] = differences(seeds, ("dataset", "space"), space.COMPARED)
     return Analysis("space", settings_of(request, tsne_seeds=tsne_seeds), tables | {"space-points": points})
 
 

@@ -11,7 +11,7 @@ _SHOWN = {
     "mi": "Mutual information between what a model reads of a candidate and the Yes or No that it answers, on users whom "
     "the estimator has not seen.",
     "space": "A dot is a candidate of a test row; contours hold 20, 50 and 80 % of a task. Overlap 1: a classifier cannot "
-    "tell the tasks apart; 0: it always can.",
+    "tell the tasks apart; 0: it always can. The fit of the first seed is drawn.",
     "gradients": "Cosine between the gradients of both tasks' losses on the parameters that they share. Dots: a batch; "
     "lines: means over batches and seeds, smoothed over three checks; dotted: the two halves of one task's rows. Below 0 the "
     "tasks pull apart.",

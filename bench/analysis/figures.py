@@ -113,7 +113,8 @@ def space(points: pd.DataFrame, about: pd.DataFrame) -> "Figure":
         shares = [f"component {n} ({line[f'share {n}']:.0%} of variance)" for n in (1, 2)]
         axis.set_xlabel("t-SNE 1" if layout else shares[0])
         axis.set_ylabel("t-SNE 2" if layout else shares[1])
-    axes[0][0].legend(fontsize=8)
+    for handle in axes[0][0].legend(fontsize=8, markerscale=5).legend_handles:
+        handle.set_alpha(1)
     return out
 
 

@@ -19,6 +19,8 @@ from bench.data.log import TASKS
 
 PANELS = ("views", "hidden")
 """The spaces that the figure shows."""
+COMPARED = ("overlap", "principal components")
+"""What is compared between models."""
 _FOLDS = 5
 
 
@@ -161,23 +163,14 @@ def measure(fits: Iterable[Fitted], tsne_seeds: int = 3) -> tuple[pd.DataFrame, 
 
 
 def table(seeds: pd.DataFrame) -> pd.DataFrame:
-    """One line per data set, model and space: means over seeds, the overlap with its 95 % interval (Student's t)."""
+    """One line per data set, model and space: means over seeds with their 95 % intervals (Student's t, within 0 and 1)."""
     lines = []
     for (dataset, model, name), group in seeds.groupby(["dataset", "model", "space"], sort=False):
-        low, high = interval(group["overlap"].to_numpy())
-        lines.append(
-            {
-                "dataset": dataset,
-                "model": model,
-                "space": name,
-                "seeds": len(group),
-                "overlap": group["overlap"].mean(),
-                "overlap low": low,
-                "overlap high": high,
-                "principal components": group["principal components"].mean(),
-                "t-SNE": group["t-SNE"].mean(),
-                # Of a mean over layouts: what the layout alone changes.
-                "t-SNE half-width": (group["t-SNE high"] - group["t-SNE low"]).mean() / 2,
-            }
-        )
+        line: dict[str, Any] = {"dataset": dataset, "model": model, "space": name, "seeds": len(group)}
+        for value in COMPARED:
+            low, high = np.clip(interval(group[value].to_numpy()), 0, 1)
+            line |= {value: group[value].mean(), f"{value} low": low, f"{value} high": high}
+        # Half the interval of a mean over layouts: what the layout alone changes.
+        half = (group["t-SNE high"] - group["t-SNE low"]).mean() / 2
+        lines.append(line | {"t-SNE": group["t-SNE"].mean(), "t-SNE half-width": half})
     return pd.DataFrame(lines)

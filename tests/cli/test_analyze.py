@@ -49,7 +49,10 @@ def test_mutual_information_and_space_of_one_fit(analyze) -> None:
     assert (folder / "space-unisar.png").stat().st_size > 10_000
     rows = lines(folder / "space.csv")
     assert [row["space"] for row in rows] == ["views", "input", "hidden"] and rows[0]["seeds"] == "2"
-    assert all(float(row["overlap low"]) <= float(row["overlap"]) <= float(row["overlap high"]) for row in rows)
+    for value in ("overlap", "principal components"):
+        assert all(
+            0 <= float(row[f"{value} low"]) <= float(row[value]) <= float(row[f"{value} high"]) <= 1 for row in rows
+        )
     assert {row["seed"] for row in lines(folder / "space-points.csv")} == {"0"}
     assert not (folder / "space-points.tex").exists()  # a table of thousands of points is for no paper
 
