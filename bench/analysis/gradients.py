@@ -21,13 +21,14 @@ from bench.analysis.over_seeds import interval
 from bench.data.batch import Batch
 from bench.data.log import TASKS
 from bench.errors import UsageError
+from bench.experiments.job import fitting_of
 from bench.experiments.plan import plan
-from bench.experiments.progress import FitView, Reporter
+from bench.experiments.progress import Reporter
 from bench.experiments.run import RunRequest
+from bench.ranker import registry
 
 if TYPE_CHECKING:
     from bench.data.training import TrainData
-    from bench.experiments.fitting import Fitting
     from bench.ranker.ranker import Ranker
     from bench.ranker.stage import Check
 
@@ -147,29 +148,18 @@ def measure(request: RunRequest, batches: int, pattern: str = "*", reporter: Rep
     Raises:
         UsageError: the data have one task only, or a model has nothing to compare.
     """
-    from bench.experiments.fitting import Fitting
-    from bench.experiments.prepared_data import open_choice
-    from bench.ranker import registry
-
     reporter = reporter or Reporter()
     frames = []
     for dataset in plan(request):
         for job in dataset.jobs:
             check_both_tasks(f"{job.model} on {job.data.name}", job.tasks)
+            title = registry.entry(job.model).title
             with tempfile.TemporaryDirectory() as folder, reporter.fit(job.label, job.config.get("patience")) as view:
-                cls = registry.get(job.model)
-                fitting = Fitting(
-                    job.model, cls, cls.Config(**job.config), job.tasks, job.seed, open_choice(job.data), job.device,
-                    job.threads, Path(folder),
-                )  # fmt: skip
-                looked = _of_fit(fitting, view, Probe(batches, pattern))
-                frames.append(looked.assign(dataset=job.data.name, model=cls.entry.title, seed=job.seed))
+                probe = Probe(batches, pattern)
+                fitting_of(job, Path(folder)).fit(view, probe.listen, job.validation_rows, probe.created)
+                looked = pd.DataFrame(probe.rows)
+                frames.append(looked.assign(dataset=job.data.name, model=title, seed=job.seed))
     return pd.concat(frames, ignore_index=True)
-
-
-def _of_fit(fitting: "Fitting", view: FitView, probe: Probe) -> pd.DataFrame:
-    fitting.fit(view, probe.listen, created=probe.created)
-    return pd.DataFrame(probe.rows)
 
 
 def per_seed(frame: pd.DataFrame) -> pd.DataFrame:

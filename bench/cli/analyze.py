@@ -131,6 +131,14 @@ def space(tsne_seeds: int, **given: Any) -> None:
 @click.option(
     "--parameters", default="*", show_default=True, metavar="PATTERN", help="Names of parameters, as '*attention*'."
 )
+@click.option(
+    "--validation-rows",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Of each task at a check; they decide only whether a fit stops early. 0 means all.",
+)
 def gradients(batches: int, parameters: str, **given: Any) -> None:
     """Cosine between the gradients of both tasks on the parameters that they share.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.analysis.gradients import Probe
 from bench.store.results import Store
 
 DATA = ("--dataset", "simulated", "--threads", "1", "--quiet")
@@ -95,6 +96,26 @@ def test_gradients_at_every_check(analyze) -> None:
     rows = lines(folder / "gradients-steps.csv")
     assert [int(row["step"]) for row in rows] == [3, 3, 6, 6]
     assert all(-1 <= float(row["between"]) <= 1 for row in rows)
+
+
+def test_gradients_keep_to_the_threads_that_are_asked_for(analyze, monkeypatch) -> None:
+    import torch
+
+    seen = set()
+    look = Probe.look
+
+    def watched(self, *args):
+        seen.add(torch.get_num_threads())
+        look(self, *args)
+
+    monkeypatch.setattr(Probe, "look", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        analyze("gradients", "--batches", "1")
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1}
 
 
 def test_a_sweep_compares_each_value_with_the_default(analyze) -> None:
