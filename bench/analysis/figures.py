@@ -155,6 +155,7 @@ def gradients(frame: pd.DataFrame) -> "Figure":
     axes[0][0].set_xlabel("training step")
     axes[0][0].set_ylabel("cosine of gradients")
     axes[0][1].axvline(0, color="grey", linewidth=0.8)
+    axes[0][1].set_xticks(np.linspace(-1, 1, 5))
     axes[0][1].set_xlabel("cosine between the tasks' gradients")
     axes[0][1].set_ylabel("batches")
     for axis in axes[0]:

@@ -61,58 +61,53 @@ def write(analysis: Analysis, folder: Path, store: Store, tracking_uri: str | No
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}; give another folder with --to") from error
-    files: list[Path] = []
-
-    def put(name: str, content: str) -> None:
-        write_atomically(folder / name, lambda scratch: scratch.write_text(content))
-        files.append(folder / name)
-
     for name, frame in analysis.tables.items():
-        put(f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
-        if len(frame) <= LATEX_ROWS:
-            put(f"{name}.tex", latex(frame))
-    # From the files, so that `redraw` gives the same figures.
-    files += _figures(analysis.name, _read(folder, analysis.tables), analysis.settings, folder)
+        _put(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
     facts = {"analysis": analysis.name, "settings": analysis.settings, "remarks": analysis.remarks}
-    put(FACTS, json.dumps(facts | {"environment": environment.facts()}, indent=1, default=str) + "\n")
+    _put(folder / FACTS, json.dumps(facts | {"environment": environment.facts()}, indent=1, default=str) + "\n")
+    files = [folder / FACTS, *(folder / f"{name}.csv" for name in analysis.tables)]
+    files += _drawn(analysis.name, analysis.settings, folder, analysis.tables)
     _track(analysis, files, store, tracking_uri, started)
     return files
 
 
 def redraw(folder: Path) -> list[Path]:
-    """Draw the figures of a written analysis anew from its tables; nothing is computed.
+    """Draw the figures of a written analysis and set its LaTeX tables anew from the CSV files; nothing is computed.
 
     Returns:
-        the figures.
+        the files.
 
     Raises:
         RunError: there is no analysis in the folder, or it is not readable.
     """
-    path = folder / FACTS
     try:
-        facts = json.loads(path.read_text())
-        tables = _read(folder, [each.stem for each in folder.glob("*.csv")])
-        return _figures(facts["analysis"], tables, facts["settings"], folder)
+        facts = json.loads((folder / FACTS).read_text())
+        names = sorted(each.stem for each in folder.glob("*.csv"))
+        return _drawn(facts["analysis"], facts["settings"], folder, names)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{folder} holds no analysis that can be drawn ({first_line(error)}); repeat bench analyze"
         ) from error
 
 
-def _read(folder: Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """Tables as they were written."""
-    return {name: pd.read_csv(folder / f"{name}.csv") for name in names}
-
-
-def _figures(name: str, tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw and write all figures of an analysis."""
+def _drawn(name: str, settings: Mapping[str, Any], folder: Path, names: Iterable[str]) -> list[Path]:
+    """Write LaTeX tables and figures of an analysis from its CSV files, so that they always agree with these."""
     files = []
+    tables = {each: pd.read_csv(folder / f"{each}.csv") for each in names}
+    for stem, frame in tables.items():
+        if len(frame) <= LATEX_ROWS:
+            _put(folder / f"{stem}.tex", latex(frame))
+            files.append(folder / f"{stem}.tex")
     for stem, figure in figures.draw(name, tables, settings, caption(name, settings)).items():
         for kind in ("png", "pdf"):
             path = folder / f"{stem}.{kind}"
             write_atomically(path, partial(_draw, figure, kind))
             files.append(path)
     return files
+
+
+def _put(path: Path, content: str) -> None:
+    write_atomically(path, lambda scratch: scratch.write_text(content))
 
 
 def _draw(figure: "Figure", kind: str, path: Path) -> None:
@@ -127,9 +122,10 @@ def latex(frame: pd.DataFrame) -> str:
 
     shown = frame.dropna(axis=1, how="all")
     cells = [[_cell(name, value) for name, value in line.items()] for _, line in shown.iterrows()]
-    return (
-        tabulate(cells, headers=list(map(str, shown.columns)), tablefmt="latex_booktabs", disable_numparse=True) + "\n"
-    )
+    # Cells are words by now, so the columns of numbers are told by their type.
+    sides = ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in shown.dtypes]
+    headers = list(map(str, shown.columns))
+    return tabulate(cells, headers, tablefmt="latex_booktabs", disable_numparse=True, colalign=sides) + "\n"
 
 
 def _cell(column: Hashable, value: Any) -> str:

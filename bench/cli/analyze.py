@@ -204,12 +204,12 @@ def sweep(grids: tuple[str, ...], metric: str, **given: Any) -> None:
     _run("sweep", lambda request, reporter: analyses.sweep(request, grids, metric, reporter), given)
 
 
-@command.command("draw", short_help="The figures of a folder anew, from its tables.")
+@command.command("draw", short_help="Figures and LaTeX of a folder anew, from its tables.")
 @click.argument("folder", type=options.PATH)
 @options.quiet
 @options.debug
 def draw(folder: Path, quiet: bool) -> None:
-    """Draw the figures of an analysis anew from its tables. Nothing is computed."""
+    """Draw the figures of an analysis and set its LaTeX tables anew from its CSV files. Nothing is computed."""
     from bench.analysis.output import redraw
 
     for path in redraw(folder):
