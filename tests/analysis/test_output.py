@@ -33,3 +33,4 @@ def test_two_data_sets_are_apart_in_a_figure() -> None:
     ]  # fmt: skip
     drawn = draw("sweep", {"sweep": pd.DataFrame(rows)}, {"metric": "N@10"}, "words")["sweep"]
     assert [axis.get_title() for axis in drawn.axes] == ["UniSAR on ml-100k", "UniSAR on kuaisar"]
+    assert drawn.get_supxlabel() == "words"
