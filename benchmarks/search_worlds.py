@@ -1,12 +1,13 @@
 """Do personalised search models find taste where it is planted, and nothing where it is not?
 
-    python benchmarks/search_worlds.py [--seeds 5] [--steps 600] [--out search_worlds.jsonl]
+    python benchmarks/search_worlds.py [--seeds 5] [--steps 4000] [--out search_worlds.jsonl]
 
 A clicked search result is of the intent of its search, so that a query says which items are relevant; but half of the queries are
 vague, taken from any intent, so that there only the user tells. With `taste` .9 a search follows its user's few favourite topics; with
 0 it follows any, and history and user tell nothing. All items are alike but for their intents. QEM reads the query alone; HEM
-knows the user, AEM, ZAM, TEM and CoPPS the clicks of past searches. A world is simulated anew for each seed, which is the seed of
-the fits as well; all models of a world rank the same candidates.
+knows the user, AEM, ZAM, TEM and CoPPS the clicks of past searches. A fit ends when five checks of the validation brought nothing
+better, or after `--steps`. A world is simulated anew for each seed, which is the seed of the fits as well; all models of a world
+rank the same candidates.
 
 The difference to QEM is N@10 by users in each world, with a two-sided t-test over the worlds, so that it covers data, users and fits;
 Holm's correction over the five models of a strength. Each run is one line of the file that `--out` names; what stands there is
@@ -45,6 +46,7 @@ TASTES = (0.9, 0.0)
 BASE = "qem"
 PERSONAL = ("hem", "aem", "zam", "tem", "copps")
 VALUE = str(PRIMARY)
+VALID_ROWS = 5000  # of the day before the last one; enough to tell .01
 
 
 def run(name: str, taste: float, seed: int, settings: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -56,10 +58,13 @@ def run(name: str, taste: float, seed: int, settings: dict[str, Any], root: Path
     torch.manual_seed(seed)
     started = time.process_time()
     model: Any = cls(cls.Config(**cls.quick | settings), Context(Catalog(log), seed=seed, tasks=tasks))
-    model.fit(TrainData(batches, tasks, seed), RowValidation(batches, tasks, model.window))
+    validation = RowValidation(batches, tasks, model.window, limit=VALID_ROWS)
+    facts = model.fit(TrainData(batches, tasks, seed), validation)
     ranks = rank(model.score, batches, draw(parts, "test", tasks), model.window, model=name)
     value = float(ranks.per_user(PRIMARY)[1].mean())
-    return {"rows": len(ranks), VALUE: value, "seconds": round(time.process_time() - started, 1)}
+    seconds = round(time.process_time() - started, 1)
+    fit = {name: facts[name] for name in ("steps", "converged")}
+    return {"rows": len(ranks), VALUE: value, **fit, "seconds": seconds}
 
 
 def summary(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -99,13 +104,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join((BASE, *PERSONAL)), help="with commas; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=600, help="optimiser steps of a fit")
+    parser.add_argument("--steps", type=int, default=4000, help="most optimiser steps of a fit")
+    parser.add_argument("--every", type=int, default=100, help="steps between two checks of the validation")
     parser.add_argument("--out", type=Path, default=Path("search_worlds.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     done = {(line["taste"], line["model"], line["seed"]) for line in lines}
-    settings = {"max_steps": options.steps, "check_every": max(1, options.steps // 4)}
+    settings = {"max_steps": options.steps, "check_every": options.every}
     jobs = [(t, m, s) for s in range(options.seeds) for t in TASTES for m in options.models.split(",")]
     with tempfile.TemporaryDirectory() as root, options.out.open("a") as out:
         for taste, name, seed in jobs:
@@ -116,7 +122,9 @@ def main() -> None:
             out.flush()
             print(lines[-1], flush=True)
     print(table(lines))
-    print(f"longest run {max(line['seconds'] for line in lines):.0f} s of processor time")
+    stopped = sum(bool(line["converged"]) for line in lines)
+    print(f"{stopped} of {len(lines)} runs ended because the validation got no better; "
+          f"the longest took {max(line['seconds'] for line in lines):.0f} s of processor time")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`bench runs`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ from bench.cli import options
 from bench.errors import RunError
 
 
-@click.group("runs", cls=options.WithList, short_help="List and remove finished runs.")
+@click.group("runs", cls=options.WithList, short_help="List finished runs, their costs; remove some.")
 def command() -> None:
-    """Finished runs: list them (the default) or remove some."""
+    """Finished runs: list them (the default), say what they cost, or remove some."""
 
 
 @command.command("list", short_help="Finished runs, oldest first (the default).")
@@ -50,6 +51,65 @@ def list_(dataset: str | None, form: str, out: Path) -> None:
     for entry in records:
         where = f"{entry['dataset']}, {entry['budget'] or entry['kind']}, {entry['candidates']}"
         print(f"{entry['run']:<44} {where}; {entry['seconds']:.1f} s; {entry['finished'][:16]}")
+
+
+@command.command("costs", short_help="What each run cost: steps, time, memory.")
+@click.option("--dataset", metavar="NAME", help="Only runs on this data set.")
+@options.output_format("text", "markdown", "json")
+@options.out
+@options.debug
+def costs_(dataset: str | None, form: str, out: Path) -> None:
+    """What each run cost: steps and seconds of the fit, milliseconds for each ranked row, parameters, peak memory.
+
+    Times are those of the machine and of what else it did; compare runs of one machine.
+    """
+    from bench.report.detail.costs import cost
+    from bench.store.results import Store
+
+    found: list[dict[str, Any]] = []
+    for _, record in Store(out).runs():
+        if dataset in (None, record.dataset["name"]) and record.kind == "fit":
+            facts = {"model": record.model, "seed": record.seed, "budget": record.budget, "threads": record.threads}
+            trained = {name: record.fit[name] for name in ("steps", "converged") if "steps" in record.fit}
+            spent = asdict(cost([record], record.evaluations.values()))
+            found.append(facts | {"steps": None, "converged": None} | trained | spent)
+    if form == "json":
+        import json
+
+        print(json.dumps(found, indent=1))
+    elif not found:
+        print(f"no finished runs in {out}")
+    else:
+        from tabulate import tabulate
+
+        header = [
+            "model",
+            "seed",
+            "budget",
+            "threads",
+            "steps",
+            "ended by",
+            "parameters",
+            "fit, s",
+            "ms a row",
+            "peak MB",
+        ]
+        ended = {True: "patience", False: "budget", None: ""}
+        lines = [
+            [
+                entry["model"], entry["seed"], entry["budget"], entry["threads"], _number(entry["steps"]),
+                ended[entry["converged"]], _number(entry["parameters"]), _number(entry["training_seconds"], 1),
+                _number(entry["query_milliseconds"], 2), _number(entry["peak_memory_mb"]),
+            ]
+            for entry in found
+        ]  # fmt: skip
+        sides = ["left", "right", "left", "right", "right", "left", *["right"] * 4]
+        style = "github" if form == "markdown" else "simple"
+        print(tabulate(lines, header, style, colalign=sides, disable_numparse=True))
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
 
 
 @command.command("remove", short_help="Delete runs.")

@@ -111,8 +111,9 @@ def execute(job: Job, listener: "Listener | None" = None, reporter: Reporter | N
 
 
 def _fit_and_rank(job: Job, store: Store, listener: "Listener | None", reporter: Reporter) -> RunRecord:
-    from bench.experiments.process import peak_memory_mb
+    from bench.experiments.process import forget_peak_memory, peak_memory_mb
 
+    forget_peak_memory()
     folder = store.part(job.data.name, job.id)
     if job.force:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,9 @@
 """This process: threads, deterministic kernels, memory."""
 
+import contextlib
 import os
 import sys
+from pathlib import Path
 
 
 def usable_threads(asked: int) -> int:
@@ -23,12 +25,31 @@ def configure_torch(threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
+def forget_peak_memory() -> None:
+    """Let `peak_memory_mb` begin anew, where the system can: on Linux, and on a GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, or of the GPU where one is used, in MB; NaN on Windows."""
+    """Largest resident memory of this process, or of the GPU where one is used, in MB; NaN on Windows.
+
+    Since `forget_peak_memory` where the system can forget it, otherwise since the process began.
+    """
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 1e6
+    try:
+        # What getrusage says can be older: it keeps the peak of threads that have ended.
+        (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) * 1024 / 1e6
+    except (OSError, ValueError):
+        pass
     try:
         import resource  # only on Unix
     except ImportError:

@@ -1,5 +1,6 @@
 """`bench runs`: what it lists, and that it removes nothing but what was named."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -56,3 +57,18 @@ def test_a_run_that_a_process_works_on_is_not_removed(store) -> None:
     with store.locked("toy", RUN):
         code, _, errors = bench(store, "remove", RUN, "--yes")
     assert code == 1 and "another process is working on the run" in errors and store.folder("toy", RUN).exists()
+
+
+def test_costs_are_per_fit_and_empty_where_a_record_says_nothing(store) -> None:
+    folder = store.folder("toy", RUN)
+    _, record = store.find(RUN)
+    assert bench(store, "costs")[1].splitlines()[-1].split() == ["popularity", "0", "quick", "1"]
+    record.fit = {"steps": 1472, "converged": True, "parameters": 235_368, "seconds": 17.24}
+    record.peak_memory_mb = 558.4
+    store.write(folder, record)
+    code, output, _ = bench(store, "costs", "--format", "json")
+    (entry,) = json.loads(output)
+    assert code == 0 and entry["query_milliseconds"] is None and entry["peak_memory_mb"] == 558.4
+    words = bench(store, "costs", "--format", "markdown")[1].splitlines()[-1].replace("|", " ").split()
+    assert words == ["popularity", "0", "quick", "1", "1,472", "patience", "235,368", "17.2", "558"]
+    assert "no finished runs" in bench(store, "costs", "--dataset", "other")[1]

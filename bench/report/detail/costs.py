@@ -1,10 +1,10 @@
-"""What each row of a table costs: parameters, time, memory."""
+"""What runs and the rows of a table cost: parameters, time, memory."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.report.marks import Block
-from bench.report.rows import RankedRun
+from bench.store.records import Evaluation, RunRecord
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,20 @@ KINDS = {
 
 def costs(block: Block) -> list[Cost]:
     """The cost of each row of a table, in its order. Scores that were made elsewhere have none."""
-    return [_cost([run for run in row.runs if run.record.kind == "fit"]) for row in block.group.rows]
+    fits = [[run for run in row.runs if run.record.kind == "fit"] for row in block.group.rows]
+    return [cost([run.record for run in runs], [run.evaluation for run in runs]) for runs in fits]
 
 
-def _cost(runs: list[RankedRun]) -> Cost:
+def cost(fits: list[RunRecord], evaluations: Iterable[Evaluation]) -> Cost:
+    """Mean cost of fits and of their evaluations."""
     return Cost(
-        parameters=_mean(run.record.fit.get("parameters") for run in runs),
-        training_seconds=_mean(run.record.fit.get("seconds") for run in runs),
+        parameters=_mean(record.fit.get("parameters") for record in fits),
+        training_seconds=_mean(record.fit.get("seconds") for record in fits),
         query_milliseconds=_mean(
-            1000 * run.evaluation.seconds / rows if (rows := sum(run.evaluation.rows.values())) else None
-            for run in runs
+            1000 * evaluation.seconds / rows if (rows := sum(evaluation.rows.values())) else None
+            for evaluation in evaluations
         ),
-        peak_memory_mb=_mean(run.record.peak_memory_mb or None for run in runs),
+        peak_memory_mb=_mean(record.peak_memory_mb or None for record in fits),
     )
 
 
