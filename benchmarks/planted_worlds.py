@@ -56,8 +56,9 @@ COMMON = {
 }  # fmt: skip
 STRENGTHS = (0.9, 0.0)
 VALUE = str(PRIMARY)
-# Models that read both behaviours, and models of both tasks; those that are registered take part.
-READERS = ("nrhub", "seqrec", "sesrec", "unisar", "user", "unifiedssr")
+# Models that read the other behaviour in a task (UnifiedSSR reads each task's own), and models of both tasks; those that are
+# registered take part.
+READERS = ("nrhub", "seqrec", "sesrec", "unisar", "user")
 SHARERS = ("jsr", "unisar", "user", "unifiedssr", "bsr")
 
 

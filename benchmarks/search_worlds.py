@@ -111,7 +111,8 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     done = {(line["taste"], line["model"], line["seed"]) for line in lines}
-    settings = {"max_steps": options.steps, "check_every": options.every}
+    # A pass is a few dozen steps, so that the usual bound of passes would end a fit that still gets better.
+    settings = {"max_steps": options.steps, "epochs": options.steps, "check_every": options.every}
     jobs = [(t, m, s) for s in range(options.seeds) for t in TASTES for m in options.models.split(",")]
     with tempfile.TemporaryDirectory() as root, options.out.open("a") as out:
         for taste, name, seed in jobs:
