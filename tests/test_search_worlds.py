@@ -23,7 +23,20 @@ def test_differences_are_taken_in_each_world_and_adjusted_over_the_models():
     assert hem["difference"] == pytest.approx(0.05) and hem["low"] < 0.05 < hem["high"]
     assert hem["p"] == pytest.approx(stats.ttest_rel(values["hem"], values["qem"]).pvalue)
     assert hem["holm"] == pytest.approx(min(1, 2 * hem["p"])) and zam["holm"] >= zam["p"]
+    assert hem["beats"] == (hem["holm"] < 0.05) and not zam["beats"]
     assert "| 0.9 | hem | 3 | 0.450 | 0.400 | +0.050" in SCRIPT["table"](lines)
+
+
+def test_a_model_that_is_worse_is_not_marked_however_sure_that_is():
+    values = {"qem": [0.40, 0.42, 0.38, 0.41], "hem": [0.50, 0.52, 0.48, 0.51], "zam": [0.301, 0.32, 0.28, 0.309]}
+    lines = [
+        {"taste": 0.9, "model": model, "seed": seed, SCRIPT["VALUE"]: value + 0.0001 * seed * (model == "hem")}
+        for model, of_seed in values.items()
+        for seed, value in enumerate(of_seed)
+    ]
+    hem, zam = SCRIPT["summary"](lines)
+    assert hem["holm"] < 0.001 and zam["holm"] < 0.001
+    assert (hem["beats"], zam["beats"]) == (True, False)
 
 
 def test_zams_attention_does_not_settle_on_its_zero_vector(tmp_path, monkeypatch):
