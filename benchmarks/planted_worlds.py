@@ -45,11 +45,20 @@ from bench.evaluation.significance import holm
 from bench.ranker import backbone, registry
 from bench.ranker.contract import Context
 
-# Short histories and small batches keep a run within half a minute; a model takes those of them that it has. Where its rate
-# is meant for longer trainings it gets a higher one; UniSAR's search task gets the weight of a row of recommendation, for in so
-# few steps a tenth of it teaches nothing.
+# Short histories and small batches keep a run within half a minute; a model takes those of them that it has.
 SMALL = {"history_rec": 4, "history_search": 4, "length": 10, "batch_size": 128}
-OWN = {"nrhub": {"lr": 5e-3}, "seqrec": {"lr": 5e-3}, "sesrec": {"lr": 5e-3}, "unisar": {"search_weight": 1.0}}
+# Where the rate of a model is meant for longer trainings it gets a higher one. UniSAR's search task gets the weight of a row
+# of recommendation, for in so few steps a tenth of it teaches nothing. USER is small, its logits are not bounded, and a session lasts
+# a day: with the half hour of its authors nearly every act of these logs is a session of its own. BSR reads more clicks, for it
+# knows its user by nothing else, has a shorter warm-up and more steps.
+OWN: dict[str, dict[str, Any]] = {
+    "nrhub": {"lr": 5e-3},
+    "seqrec": {"lr": 5e-3},
+    "sesrec": {"lr": 5e-3},
+    "unisar": {"search_weight": 1.0},
+    "user": {"d": 64, "hidden": 64, "heads": 2, "gap": 86_400.0, "output": "linear", "lr": 3e-3},
+    "bsr": {"history_rec": 10, "warmup": 50, "max_steps": 500},
+}
 # The last of four days is the test.
 COMMON = {
     "users": 200, "items": 200, "topics": 8, "intents": 2, "days": 4.0, "clickable": 1.0, "popularity": 0.0, "relevance": 1.0,
@@ -126,10 +135,10 @@ class OwnTrainData(TrainData):
 def fitted(
     name: str, log: Log, parts: LogSplit, tasks: tuple[str, ...], masked: bool, settings: dict, seed: int
 ) -> Any:
-    """A model trained on tasks, with the batches that it was trained on."""
+    """A model trained on tasks, with the batches that it was trained on; `settings` go over those that are `SMALL`."""
     cls = registry.get(name)
     small = {key: value for key, value in SMALL.items() if key in cls.Config.model_fields}
-    settings = small | OWN.get(name, {}) | settings
+    settings = small | settings
     batches = (OwnBehaviour if masked else Batches)(parts)
     torch.manual_seed(seed)
     model: Any = cls(
@@ -152,6 +161,12 @@ def run(
     ranks = rank(model.score, batches, draw(parts, "test", (world.task,)), model.window, model=name)
     value = ranks.per_user(PRIMARY)[1].mean()
     return {"rows": len(ranks), VALUE: float(value), "seconds": round(time.process_time() - started, 1)}
+
+
+def settings_of(name: str, steps: int, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What a model is trained with: `steps` where it has no number of its own, and what was chosen over all."""
+    settings = {"max_steps": steps} | OWN.get(name, {}) | chosen
+    return {"steps_per_epoch": max(1, settings["max_steps"] // 3)} | settings
 
 
 def summary(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -235,7 +250,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(known), help="with commas; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=200, help="optimiser steps of a fit")
+    parser.add_argument(
+        "--steps", type=int, default=200, help="optimiser steps of a fit, where a model has none of its own"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="MODEL.KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("planted_worlds.jsonl"))
     options = parser.parse_args()
@@ -252,7 +269,7 @@ def main() -> None:
         for job in plan(options.models.split(","), options.seeds):
             if job in done:
                 continue
-            settings = {"max_steps": options.steps, "steps_per_epoch": options.steps // 3} | own.get(job["model"], {})
+            settings = settings_of(job["model"], options.steps, own.get(job["model"], {}))
             world = worlds[job["world"], job["task"]]
             result = run(job["model"], world, job["strength"], job["seed"], job["variant"], settings, Path(root))
             lines.append(job | result)

@@ -88,6 +88,15 @@ def test_the_table_is_a_paired_t_test_over_the_worlds_under_holm():
     assert SCRIPT["table"](lines).count("| a |") == 1 and "< .001" in SCRIPT["table"](lines)
 
 
+def test_what_is_chosen_goes_over_the_settings_of_a_model_and_those_over_the_common_steps():
+    settings_of = SCRIPT["settings_of"]
+    assert settings_of("jsr", 200, {}) == {"max_steps": 200, "steps_per_epoch": 66}
+    assert settings_of("bsr", 200, {})["max_steps"] == 500
+    assert settings_of("bsr", 200, {"max_steps": 30, "warmup": 1}) == {
+        "max_steps": 30, "steps_per_epoch": 10, "warmup": 1, "history_rec": 10,
+    }  # fmt: skip
+
+
 def test_every_world_asks_models_that_can_answer():
     jobs = list(SCRIPT["plan"](["seqrec", "jsr", "unisar"], seeds=1))
     asked = {(job["world"], job["task"], job["model"]) for job in jobs}
@@ -115,7 +124,7 @@ def test_the_effect_is_there_with_the_planted_strength_and_gone_without(question
                 strength,
                 0,
                 variant,
-                {"max_steps": 200, "steps_per_epoch": 100},
+                SCRIPT["settings_of"](name, 200, {"steps_per_epoch": 100}),
                 tmp_path,
             )["N@10"]
             for variant in SCRIPT["VARIANTS"][question]
