@@ -34,7 +34,7 @@ COMMANDS = {
     "scores": "Import scores that were computed elsewhere; export best lists.",
     "audit": "Find what makes results doubtful.",
     "analyze": "Mutual information, parameter space, gradients, ablation, sweep.",
-    "runs": "List finished runs, their costs; remove some.",
+    "runs": "List finished runs, their costs; copy or remove some.",
     "ui": "Browse the runs in the MLflow UI.",
     "doctor": "Show what is installed, what is missing and how to get it.",
 }

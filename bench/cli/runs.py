@@ -10,9 +10,9 @@ from bench.cli import options
 from bench.errors import RunError
 
 
-@click.group("runs", cls=options.WithList, short_help="List finished runs, their costs; remove some.")
+@click.group("runs", cls=options.WithList, short_help="List finished runs, their costs; copy or remove some.")
 def command() -> None:
-    """Finished runs: list them (the default), say what they cost, or remove some."""
+    """Finished runs: list them (the default), say what they cost, copy or remove some."""
 
 
 @command.command("list", short_help="Finished runs, oldest first (the default).")
@@ -110,6 +110,42 @@ def costs_(dataset: str | None, form: str, out: Path) -> None:
 
 def _number(value: float | None, digits: int = 0) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
+
+
+@command.command("copy", short_help="Copy runs into another results folder, without weights.")
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Results folder.",
+)
+@click.option("--dataset", metavar="NAME", help="Only runs on this data set.")
+@options.out
+@options.debug
+def copy(runs: tuple[str, ...], target: Path, dataset: str | None, out: Path) -> None:
+    """Copy runs into another results folder, to keep or to publish them: records, curves, ranks and candidates.
+
+    Without RUN all runs are copied. RUN is an id of `bench runs list`, the start of one, or the path of a run's folder.
+    Weights stay behind: `bench table`, `bench report` and `bench audit` do without them, and `bench run --out DIR` takes the
+    fits as done. A record holds the command line as it was typed, paths included.
+    """
+    from bench.errors import UsageError
+    from bench.store.copies import copy_run
+    from bench.store.results import Store
+
+    store = Store(out)
+    if target.resolve() == store.root:
+        raise UsageError(f"--to {target} is the results folder itself; choose another")
+    chosen = [store.find(run) for run in dict.fromkeys(runs)] if runs else list(store.runs())
+    folders = [folder for folder, record in chosen if dataset in (None, record.dataset["name"])]
+    if not folders:
+        raise RunError(f"no finished runs{f' on {dataset}' if dataset else ''} in {out}")
+    copied = sum(copy_run(store, folder, Store(target)) for folder in folders)
+    there = f"; {len(folders) - copied} were there already" if copied < len(folders) else ""
+    print(f"copied {copied} run{'s' * (copied != 1)} without weights to {target}{there}")
 
 
 @command.command("remove", short_help="Delete runs.")

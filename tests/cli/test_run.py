@@ -269,3 +269,12 @@ def test_top_lists_are_kept_where_they_are_asked_for(results):
     (folder / after.lists).write_bytes(b"changed")
     with pytest.raises(RunError, match="is not the file that"):
         read_lists(folder, after)
+
+
+def test_a_copy_without_weights_counts_as_done(results, tmp_path) -> None:
+    published = tmp_path / "published"
+    results.bench("runs", "copy", "--to", published)
+    copied = replace(results, out=published)
+    done = copied.run("--models", "popularity,matcher")
+    assert done.exit_code == 0 and "2 finished (0 new), 0 failed" in done.stdout
+    assert copied.bench("table", "--format", "csv").stdout == results.bench("table", "--format", "csv").stdout

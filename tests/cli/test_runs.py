@@ -72,3 +72,26 @@ def test_costs_are_per_fit_and_empty_where_a_record_says_nothing(store) -> None:
     words = bench(store, "costs", "--format", "markdown")[1].splitlines()[-1].replace("|", " ").split()
     assert words == ["popularity", "0", "quick", "1", "1,472", "patience", "235,368", "17.2", "558"]
     assert "no finished runs" in bench(store, "costs", "--dataset", "other")[1]
+
+
+def test_runs_are_copied_all_or_those_that_were_named(store, tmp_path) -> None:
+    there = tmp_path / "published"
+    code, output, _ = bench(store, "copy", "--to", str(there))
+    assert (code, output) == (0, f"copied 1 run without weights to {there}\n")
+    _, output, _ = bench(store, "copy", "pop", "--to", str(there))
+    assert output == f"copied 0 runs without weights to {there}; 1 were there already\n"
+    assert (there / "toy" / RUN / "run.json").read_bytes() == (store.folder("toy", RUN) / "run.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "status"),
+    [(["nothing"], "no run 'nothing'", 2), (["--dataset", "other"], "no finished runs on other", 1)],
+)
+def test_nothing_to_copy_is_an_error(store, tmp_path, words, said, status) -> None:
+    code, _, errors = bench(store, "copy", *words, "--to", str(tmp_path / "published"))
+    assert code == status and said in errors and len(errors.splitlines()) == 1
+
+
+def test_a_results_folder_is_not_copied_into_itself(store) -> None:
+    code, _, errors = bench(store, "copy", "--to", str(store.root))
+    assert code == 2 and "is the results folder itself" in errors
