@@ -117,9 +117,9 @@ class CoLLM(TorchRanker):
     Where this differs from the authors' code: a T5 of GenSR's size instead of a decoder of 7 billion weights; one wording
     of our own, where theirs draws among four in training and scores with the first (a mapping before the small T5 learns
     little where the words around its slots change); sampled items instead of ratings below the mean; the soft tokens
-    have the scale of word vectors, and the table that of one. The T5 built here (`small-t5`) has read nothing before, so
-    that adapters would have nothing to adapt: a stage "language" before the other two trains all of it on the prompt
-    without slots, and it rests from then.
+    have the scale of word vectors, and the table that of one; a constant rate of 1e-3 after the warm-up, where theirs falls
+    from 1e-2 to 8e-5. The T5 built here (`small-t5`) has read nothing before, so that adapters would have nothing to
+    adapt: a stage "language" before the other two trains all of it on the prompt without slots, and it rests from then.
     """
 
     Config = CoLLMConfig

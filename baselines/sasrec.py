@@ -48,7 +48,7 @@ class SASRec(DotProductLosses):
     factor sqrt(d) on the embeddings, and the loss at the last position only, so that every click with its past is a
     row of its own. The paper's loss is `loss_type` "BCE" with one of the `negatives`, which RecBole lacks; the default
     here is its cross-entropy over all items, which usually does better (Klenitskiy and Vasilev, RecSys 2023). The
-    paper's beta2 = .98 of Adam stays at .999.
+    paper's beta2 = .98 of Adam stays at .999, and its sum over the labels of a click is the mean here.
     """
 
     Config = SASRecConfig

@@ -76,6 +76,7 @@ class USER(TorchRanker):
       of another user: `released` does that. It also builds positions and never adds them; here they are learnt, in
       texts, in sessions, and in the history counted from now. `released` leaves them out.
     - Its matrix of the co-attention is no parameter and keeps its random start; here it is trained.
+    - It trains on both tasks first and then on each one alone; here one model serves both as it is.
     - An item's text may be short or missing, so that the item has a token of its own. A search with several clicks is
       the mean over them. Candidates have no features. Words are learnt here, not read from a file.
     - The history layer of the code also updates the past states, which nothing reads; here it is computed at the intent
@@ -120,7 +121,11 @@ class USER(TorchRanker):
 
     def _matched(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `_match`, for the whole batch."""
-        parts = [(rows, part.merged(max(1, part.merged_task.shape[1]))) for rows, part in by_length(batch)]
+        # The official mixture of histories is one of the whole batch in its order.
+        parted = (
+            [(torch.arange(len(batch), device=batch.user.device), batch)] if self.config.released else by_length(batch)
+        )
+        parts = [(rows, part.merged(max(1, part.merged_task.shape[1]))) for rows, part in parted]
         texts, searches = self._encode(batch, [past for _, past in parts])
         of_query = self._query_text(batch.query.where(batch.task == SEARCH, 0))  # (B,)
         now = torch.where((batch.task == SEARCH)[:, None], texts.vector(of_query), self.user(batch.user))  # (B, d)

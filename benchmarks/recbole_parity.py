@@ -3,13 +3,14 @@
     python benchmarks/recbole_parity.py [--models SASRec,GRU4Rec,BERT4Rec] [--seeds 0,1,2] [--epochs 5] [--out FILE]
 
 MovieLens-100K, 5-core, leave-one-out, recommendation clicks only. Ours is written into RecBole's atomic files with the
-split made beforehand (`benchmark_filename`), every click with its last 50. RecBole's side is a process of its own that
+split made beforehand (`benchmark_filename`), every click with its last 20. RecBole's side is a process of its own that
 runs its configuration, loaders, trainer and prediction; ours trains the bridged class by the harness with
 `recbole_exact`. Both take the weights after the last of `--epochs` passes of batches of 128. Both sides' scores of the
 test rows are ranked by the same few lines here: the whole catalogue but what the user touched, N@10.
 
-Each fit is a line of FILE (JSON); fits that are there are not repeated. A difference counts as none where the means over
-the seeds lie within the larger of the two spreads (highest minus lowest seed). RecBole has to be installed.
+Each fit is a line of FILE (JSON); fits that are there are not repeated. Both sides must make the same number of updates. A
+difference counts as none where the means over the seeds lie within the larger of the two spreads (highest minus lowest seed);
+the training loss of the last pass stands beside it, which varies much less between seeds. RecBole has to be installed.
 """
 
 import argparse
@@ -33,15 +34,17 @@ from bench.data.catalog import Catalog
 from bench.data.split import LogSplit, split
 from bench.data.training import TrainData
 from bench.ranker import registry
+from bench.ranker.context import Silent
 from bench.ranker.contract import Context
 
-LENGTH, BATCH, LR = 50, 128, 1e-3
+LENGTH, BATCH, LR = 20, 128, 1e-3
 SIZES: dict[str, dict[str, Any]] = {
     "SASRec": {"hidden_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2, "loss_type": "CE"},
     "GRU4Rec": {"embedding_size": 64, "hidden_size": 128, "num_layers": 1, "loss_type": "CE"},
     "BERT4Rec": {"hidden_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2, "loss_type": "CE"},
 }
 PARTS = ("train", "valid", "test")
+SIDES = ("recbole", "harness")
 
 
 def rows_of(parts: LogSplit, part: str) -> Batch:
@@ -103,6 +106,7 @@ def recbole_side(name: str, seed: int, epochs: int, folder: Path) -> None:
     model = get_model(name)(config, train.dataset)
     trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
     torch.use_deterministic_algorithms(False)
+    torch.autograd.set_detect_anomaly(False)  # importing RecBole's models switches it on, which doubles the time
     started = time.process_time()
     trainer.fit(train, None, saved=False, verbose=False)
     seconds = time.process_time() - started
@@ -119,7 +123,9 @@ def recbole_side(name: str, seed: int, epochs: int, folder: Path) -> None:
     scores = torch.full((len(who), int(ids.max()) + 1), -torch.inf)
     scores[:, ids] = torch.cat(pieces)
     updates = len(train) * epochs
-    np.savez(folder / "scores.npz", scores=scores.numpy(), user=np.array(who), updates=updates, seconds=seconds)
+    loss = trainer.train_loss_dict[epochs - 1] / len(train)
+    facts = {"updates": updates, "loss": loss, "seconds": seconds}
+    np.savez(folder / "scores.npz", scores=scores.numpy(), user=np.array(who), **facts)
 
 
 class NoValidation:
@@ -129,6 +135,16 @@ class NoValidation:
         """Better with each check, so that the weights after the last pass are kept."""
         self.value = getattr(self, "value", 0.0) + 0.001
         return {"mean/N@10": self.value, "rec/N@10": self.value}
+
+
+class Losses(Silent):
+    """Keeps the mean training loss of the last pass."""
+
+    last = float("nan")
+
+    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
+        """A pass is done."""
+        self.last = values["train/loss"]
 
 
 class WithHistory(TrainData):
@@ -144,15 +160,16 @@ class WithHistory(TrainData):
         self._rows = self._rows[batch.rec_len.numpy() > 0]
 
 
-def our_side(name: str, seed: int, epochs: int, parts: LogSplit) -> tuple[np.ndarray, np.ndarray, int, float]:
-    """Scores (R, n_items + 1) of the test rows, their users, updates and processor seconds."""
+def our_side(name: str, seed: int, epochs: int, parts: LogSplit) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Scores (R, n_items + 1) of the test rows, their users; updates, last loss and processor seconds."""
     cls = registry.get(f"recbole:{name}")
     settings = {
         "options": SIZES[name], "batch_size": BATCH, "history_rec": LENGTH, "epochs": epochs, "lr": LR,
         "patience": epochs + 1, "recbole_exact": True,
     }  # fmt: skip
     torch.manual_seed(seed)
-    model = cls(cls.Config(**settings), Context(Catalog(parts.log), seed=seed, tasks=("rec",)))
+    losses = Losses()
+    model = cls(cls.Config(**settings), Context(Catalog(parts.log), seed=seed, tasks=("rec",), progress=losses))
     started = time.process_time()
     facts = model.fit(WithHistory(parts, seed), NoValidation())
     seconds = time.process_time() - started
@@ -166,7 +183,8 @@ def our_side(name: str, seed: int, epochs: int, parts: LogSplit) -> tuple[np.nda
             some.cand = everything.expand(len(rows), -1)
             pieces.append(model.score(some))
     scores = torch.nn.functional.pad(torch.cat(pieces), (1, 0), value=-torch.inf)
-    return scores.numpy(), batch.user.numpy(), int(facts["steps"]), seconds
+    found = {"updates": int(facts["steps"]), "loss": float(losses.last), "seconds": seconds}
+    return scores.numpy(), batch.user.numpy(), found
 
 
 def ndcg(scores: np.ndarray, users: np.ndarray, parts: LogSplit) -> float:
@@ -187,20 +205,33 @@ def ndcg(scores: np.ndarray, users: np.ndarray, parts: LogSplit) -> float:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """Means and seeds of both sides."""
-    out = ["| model | RecBole's trainer | harness | difference | spread | within |", "|---|---|---|---|---|---|"]
+    head = [
+        "model",
+        "updates",
+        "N@10, RecBole's trainer",
+        "harness",
+        "difference",
+        "spread",
+        "within",
+        "last loss of both",
+    ]
+    out = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name in dict.fromkeys(line["model"] for line in lines):
-        sides = {
-            side: [line["N@10"] for line in lines if line["model"] == name and line["side"] == side]
-            for side in ("recbole", "harness")
-        }
-        if not all(sides.values()):
+        of = {side: [line for line in lines if (line["model"], line["side"]) == (name, side)] for side in SIDES}
+        if not all(of.values()):
             continue
+        updates = {line["updates"] for found in of.values() for line in found}
+        if len(updates) > 1:
+            raise SystemExit(f"{name}: different numbers of updates, {sorted(updates)}; these fits cannot be compared")
+        sides = {side: [line["N@10"] for line in found] for side, found in of.items()}
         means = {side: statistics.mean(values) for side, values in sides.items()}
         spread = max(max(values) - min(values) for values in sides.values())
         difference = means["harness"] - means["recbole"]
-        shown = [f"{means[s]:.4f} ({', '.join(f'{v:.4f}' for v in sides[s])})" for s in ("recbole", "harness")]
+        shown = [f"{means[s]:.4f} ({', '.join(f'{v:.4f}' for v in sides[s])})" for s in SIDES]
         verdict = "yes" if abs(difference) <= spread else "no"
-        out.append(f"| {name} | {shown[0]} | {shown[1]} | {difference:+.4f} | {spread:.4f} | {verdict} |")
+        losses = ", ".join(f"{statistics.mean(line['loss'] for line in of[side]):.4f}" for side in SIDES)
+        cells = [name, f"{updates.pop():,}", *shown, f"{difference:+.4f}", f"{spread:.4f}", verdict, losses]
+        out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out)
 
 
@@ -225,11 +256,11 @@ def main() -> None:
     known = {(line["model"], line["side"], line["seed"], line["epochs"]) for line in lines}
     for seed in map(int, given.seeds.split(",")):
         for name in given.models.split(","):
-            for side in ("recbole", "harness"):
+            for side in SIDES:
                 if (name, side, seed, given.epochs) in known:
                     continue
                 if side == "harness":
-                    scores, users, updates, seconds = our_side(name, seed, given.epochs, parts)
+                    scores, users, facts = our_side(name, seed, given.epochs, parts)
                 else:
                     with tempfile.TemporaryDirectory() as folder:
                         write_files(parts, Path(folder))
@@ -237,10 +268,9 @@ def main() -> None:
                         subprocess.run([sys.executable, str(Path(__file__).resolve()), *asked], check=True)
                         with np.load(Path(folder) / "scores.npz") as found:
                             scores, users = found["scores"], found["user"]
-                            updates, seconds = int(found["updates"]), float(found["seconds"])
-                value = ndcg(scores, users, parts)
-                facts = {"model": name, "side": side, "seed": seed, "epochs": given.epochs, "updates": updates}
-                lines.append(facts | {"rows": len(users), "N@10": round(value, 5), "seconds": round(seconds, 1)})
+                            facts = {key: found[key].item() for key in ("updates", "loss", "seconds")}
+                value = {"rows": len(users), "N@10": round(ndcg(scores, users, parts), 5)}
+                lines.append({"model": name, "side": side, "seed": seed, "epochs": given.epochs} | facts | value)
                 with given.out.open("a") as file:
                     file.write(json.dumps(lines[-1]) + "\n")
                 print(lines[-1], flush=True)

@@ -50,6 +50,9 @@ class UnifiedSSR(TorchRanker):
       them the state itself is added, not the mean. Here ends are soft (`edge`), and the mean is added.
     - Weight 0 of the regulariser leaves out the windows as well.
 
+    Two more of its ways are not reproduced: its windows are shares of the padded width, padding included, and in search it
+    leaves out the first place.
+
     Unlike there, the first place of each sequence holds the user alone, so that a first click and a first search are
     trained and served, too; it is seen by later places. A search with several clicks is the mean over them.
     """

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from bench.errors import RunError
+from bench.messages import comma_list
 
 SMALL = "small-t5"
 PRETRAINED = "google/flan-t5-base"
@@ -30,8 +31,7 @@ def available(name: str) -> bool:
         return True
     folder = Path(name).expanduser()
     if folder.is_dir():
-        has = {path.name for path in folder.iterdir()}
-        return "config.json" in has and bool(has & set(_WEIGHTS)) and bool(has & set(_TOKENIZERS))
+        return not _missing(folder)
     return (
         _in_cache(name, "config.json")
         and any(_in_cache(name, f) for f in _WEIGHTS)
@@ -41,12 +41,24 @@ def available(name: str) -> bool:
 
 def absent(name: str) -> RunError:
     """The error for a backbone that is not on this machine."""
+    if Path(name).expanduser().is_dir():
+        return RunError(
+            f"backbone '{name}' is a folder that lacks {comma_list(_missing(Path(name).expanduser()))}; save a T5 and its "
+            f"tokenizer there (save_pretrained of both), fetch one (hf download {PRETRAINED} --local-dir {name}), or choose "
+            f"{SMALL}"
+        )
     from huggingface_hub import constants
 
     return RunError(
         f"backbone '{name}' is not on this machine: it is no folder, and the cache {constants.HF_HUB_CACHE} does not have "
         f"it; fetch it (hf download {name}), allow it for this run (BENCH_DOWNLOAD=1), give a local folder, or choose {SMALL}"
     )
+
+
+def _missing(folder: Path) -> list[str]:
+    """What a folder lacks of a backbone: the first name of each kind of file."""
+    has = {path.name for path in folder.iterdir()}
+    return [names[0] for names in (("config.json",), _WEIGHTS, _TOKENIZERS) if not has & set(names)]
 
 
 def may_download() -> bool:

@@ -80,7 +80,7 @@ class GenSRConfig(TrainConfig):
     history_search: PositiveInt = 20
     """Last searches that a batch carries."""
     history: PositiveInt = 20
-    """Last clicks of both tasks that are read."""
+    """Last clicks of both tasks that are read; a search brings all that were clicked in it."""
     views: Literal["both", "cf", "semantic"] = "both"
     """Ablation (Figure 4): with one view, the other's two vectors leave the prompt, and there is nothing to contrast."""
     filter: Literal["attention", "bilinear", "mean"] = "attention"

@@ -70,6 +70,8 @@ class GenSR(TorchRanker):
         width = self.lm.config.d_model
         try:
             self.yes, self.no = single_token(tokenizer, YES), single_token(tokenizer, NO)
+            if self.yes == self.no:
+                raise ValueError(f"'{YES}' and '{NO}' are one token of this tokenizer, {self.yes}")
         except ValueError as error:
             raise RunError(f"backbone '{backbone.name}' does not fit GenSR: {error}") from None
         # The small backbone's vocabulary is the log's own: its frequent words are tokens of it already.
@@ -172,20 +174,23 @@ class GenSR(TorchRanker):
             self.plateau.saw(task_loss)
         if self.alignment is None:
             return task_loss, {"task": task_loss}
-        contrast = self.alignment(*self._contrasted(histories, pooled))
+        # In half precision a step of the sharpest contrast would be larger than what it tells apart.
+        with torch.autocast(task_loss.device.type, enabled=False):
+            left, right, user = self._contrasted(histories, pooled)
+            contrast = self.alignment(left.float(), right.float(), user)
         return task_loss + weight * contrast, {"task": task_loss, "contrast": contrast}
 
     def _likelihood(self, states: Tensor, clicked: Tensor) -> Tensor:
         """Summed negative log-likelihood of the answers (eq. 9), among all words or among the two (`loss_over`)."""
         if self.config.loss_over == "answers":
             return F.cross_entropy(self._answers(states), (~clicked).long(), reduction="sum")
-        logits = self.lm.get_output_embeddings()(states).float()
+        logits = self._words_of(states)
         return F.cross_entropy(logits, torch.where(clicked, self.yes, self.no), reduction="sum")
 
     def encode(self, batch: Batch) -> Histories:
         """The two views of the rows' histories, once for any number of candidates."""
         config = self.config
-        history = batch.merged(config.history)
+        history = batch.merged(config.history).last_clicks(config.history)
         items, mask = history.items, history.mask
         cf = semantic = None
         semantic_mask = mask
@@ -209,9 +214,10 @@ class GenSR(TorchRanker):
             inserts, _ = self._inserts(part, cand[rows, columns])
             states = self._answer(task, part.query, inserts)
             if self.config.score_as == "probability":
-                found = self.lm.get_output_embeddings()(states).float().softmax(-1)[:, self.yes]
+                found = self._words_of(states).softmax(-1)[:, self.yes]
             else:
-                found = self._answers(states) @ states.new_tensor([1.0, -1.0], dtype=torch.float32)
+                yes, no = self._answers(states).unbind(1)
+                found = yes - no
             scores[rows, columns] = found.view(len(rows), -1)
         return scores
 
@@ -262,7 +268,9 @@ class GenSR(TorchRanker):
         """CF side, semantic side (N, width) and users (N,) of the contrast; sides without a history are zero."""
         if self.config.contrast_of == "pooled":
             assert pooled is not None
-            return *(side.flatten(0, 1) for side in pooled), histories.user
+            # Of an empty history the filter and the projection leave their biases, which say nothing of the user.
+            empty = ~histories.mask.any(1)[:, None, None]
+            return *(side.masked_fill(empty, 0).flatten(0, 1) for side in pooled), histories.user
         assert self.project is not None and histories.cf is not None and histories.semantic is not None
         left = self.project(masked_mean(histories.cf, histories.mask))
         right = masked_mean(histories.semantic, histories.semantic_mask)
@@ -279,6 +287,11 @@ class GenSR(TorchRanker):
             asked, of = query[:1], torch.zeros_like(query)
         prompt = self.prompts.plan(task, asked)
         return self._read(self.words(prompt.ids), of, inserts, prompt.inserts, prompt.mask)
+
+    def _words_of(self, states: Tensor) -> Tensor:
+        """Logits of all words, float32 (N, V)."""
+        with torch.autocast(states.device.type, enabled=False):
+            return self.lm.get_output_embeddings()(states.float())
 
     def _answers(self, states: Tensor) -> Tensor:
         """Logits of Yes and No, float32 (N, 2), from two rows of the head."""

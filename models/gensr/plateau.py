@@ -49,14 +49,15 @@ class Plateau(nn.Module):
         self.batches += 1
 
     def evidence(self) -> dict[str, Any]:
-        """The task loss that the weights were left with, and a warning where it is the entropy of the labels."""
+        """The task loss that the weights were left with, and a warning where it is not below the entropy of the labels."""
         config = self._config
         if not config.negatives or int(self.batches) <= config.balanced_batches:
             return {}
         limit, loss = label_entropy(config.negatives), float(self.task)
         if loss < _SHARE * limit:
             return {"task loss": loss}
-        warning = f"task loss {loss:.4f} is the entropy of the labels, {limit:.4f}: nothing was learnt"
+        relation = "is" if loss < limit / _SHARE else "is above"
+        warning = f"task loss {loss:.4f} {relation} the entropy of the labels, {limit:.4f}: nothing was learnt"
         return {"task loss": loss, "warning": warning}
 
 

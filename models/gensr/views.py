@@ -66,7 +66,10 @@ class InterestView(nn.Module):
             nn.init.normal_(self.encoder.position.weight, std=0.02)
 
     def pool(self, history: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
-        """The history (B, L, width) as each candidate (B, K, width) sees it: (B, K, width), zero where it is empty."""
+        """The history (B, L, width) as each candidate (B, K, width) sees it: (B, K, width).
+
+        Where it is empty: zero, or under `filter=attention` the bias of the filter's last product.
+        """
         if isinstance(self.filter, MultiHeadAttention):
             return self.filter(candidates, history, mask)
         if isinstance(self.filter, TargetAttention):

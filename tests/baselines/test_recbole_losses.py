@@ -78,10 +78,24 @@ def test_bpr_is_recboles_and_reads_each_history_once(world, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_cross_entropy_is_recboles_and_draws_nothing(world, name):
+def test_cross_entropy_is_over_the_items_without_padding_and_draws_nothing(world, name):
     model, batch = world(name)
     assert batch.negatives is None or not batch.negatives.shape[1]
     assert float(model.loss(batch).detach()) == pytest.approx(math.log(ITEMS), abs=0.1)
+    read = batch.take(batch.rec_len > 0)
+    logits = model.score_items(model.encode(read), torch.arange(1, ITEMS + 1).expand(len(read), -1))
+    expected = torch.nn.functional.cross_entropy(logits, read.item - 1)
+    torch.testing.assert_close(model.loss(batch), expected)
+    with torch.no_grad():
+        model.net.item_embedding.weight[0] += 3.0 * (name == "gru4rec")  # SASRec reads it in padding slots, masked
+    torch.testing.assert_close(model.loss(batch), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("loss_type", ["CE", "BCE"])
+def test_the_record_names_the_loss_that_was_taken(world, name, loss_type):
+    model, _ = world(name, loss_type=loss_type, negatives=3)
+    assert model.evidence()["recbole settings"]["loss_type"] == loss_type
 
 
 @pytest.mark.parametrize("name", NAMES)
