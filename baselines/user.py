@@ -129,6 +129,7 @@ class USER(TorchRanker):
         texts, searches = self._encode(batch, [past for _, past in parts])
         of_query = self._query_text(batch.query.where(batch.task == SEARCH, 0))  # (B,)
         now = torch.where((batch.task == SEARCH)[:, None], texts.vector(of_query), self.user(batch.user))  # (B, d)
+        gap = round(self.config.gap * 1000)  # ms; an integer, for float32 rounds the pauses of days
         found = []
         for rows, past in parts:
             acts = torch.where(
@@ -137,8 +138,8 @@ class USER(TorchRanker):
                 texts.vector(past.items * (past.tasks != SEARCH)),
             )  # (b, L, d)
             pause = batch.time[rows] - past.times.gather(1, (past.length - 1).clamp(min=0)[:, None]).squeeze(1)
-            sessions = past.sessions(round(self.config.gap * 1000))
-            going_on = (pause <= self.config.gap * 1000)[:, None]  # the last session is the current one
+            sessions = past.sessions(gap)
+            going_on = (pause <= gap)[:, None]  # the last session is the current one
             current = past.mask & (sessions == sessions.amax(1, keepdim=True)) & going_on  # (b, L)
             candidates = texts.vector(batch.cand[rows])  # (b, K, d)
             found.append(self._match(acts, past.mask, sessions, current, now[rows], candidates))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from transformers import T5ForConditionalGeneration
 
 from bench.baselines.bsr import BSR, MISSED, TEXTS
 from bench.data.catalog import Catalog
@@ -69,13 +71,15 @@ def test_the_language_model_reads_clicks_oldest_first_and_the_words_of_the_query
             assert torch.equal(vectors[row, :real], expected)
 
 
+def size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def test_every_item_is_one_new_token(world, model):
     old = len(model.lm.shared.weight)
     fresh = backbone.load("small-t5", world.catalog, 0, list(TEXTS.values())).model
     assert old == len(fresh.shared.weight)
-    assert (
-        sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in fresh.parameters()) + 60 * 64
-    )  # one table for input and output
+    assert size(model) == size(fresh) + 60 * 64  # one table for input and output
 
 
 @pytest.mark.parametrize("softmax", ["vocabulary", "items", "sampled"])
@@ -126,13 +130,56 @@ def test_wide_beams_rank_the_catalogue_as_exact_scores_do(world, model):
     assert np.array_equal(narrow.better[narrow.tied == 0], wide.better[narrow.tied == 0])
 
 
-def test_a_pretrained_t5_of_a_folder_is_trained(world, tmp_path):
+def apart(folder: str) -> T5ForConditionalGeneration:
+    """Gives the checkpoint in a folder an output head of its own, as flan-t5 has one; T5's constructor always ties it."""
+    lm = T5ForConditionalGeneration.from_pretrained(folder)
+    lm.config.tie_word_embeddings = False
+    lm.lm_head.weight = nn.Parameter(torch.randn(lm.shared.weight.shape, generator=torch.Generator().manual_seed(3)))
+    lm.save_pretrained(folder)
+    return lm
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_pretrained_t5_of_a_folder_is_trained(world, tmp_path, tied):
     folder = save_t5(tmp_path / "t5", world.catalog, list(TEXTS.values()))
+    fresh = T5ForConditionalGeneration.from_pretrained(folder) if tied else apart(folder)
     model = world.model(BSR, backbone=folder, batch_size=32, epochs=1, steps_per_epoch=2)
     assert model.evidence()["backbone"] == folder and model.items.input.shape == (60, 32)
-    before = model.lm.shared.weight.clone()
+    # A row for each item in the word table, and one in the output head where that is a table of its own.
+    assert (model.items.output is model.items.input) == tied
+    assert size(model) == size(fresh) + (1 if tied else 2) * 60 * 32
+    before = {name: value.clone() for name, value in model.named_parameters()}
     model.fit(world.train(model), Validation())
-    assert (model.lm.shared.weight != before).any() and torch.isfinite(scores(model, world.batch(model))).all()
+    learnt = {"lm.shared.weight", "items.input"} | (set() if tied else {"lm.lm_head.weight", "items.output"})
+    assert learnt <= {name for name, value in model.named_parameters() if (value != before[name]).any()}
+    assert torch.isfinite(scores(model, world.batch(model))).all()
+
+
+@torch.no_grad()
+def test_a_head_that_is_apart_scores_with_its_own_rows_and_prompts_hold_those_of_the_input(world, tmp_path):
+    folder = save_t5(tmp_path / "t5", world.catalog, list(TEXTS.values()))
+    apart(folder)
+    model = world.model(BSR, backbone=folder, batch_size=32)
+    batch, step = world.batch(model), world.step(model)
+    answers, before, new, old = model.answers(batch), scores(model, batch), model.items.output, model.lm.lm_head.weight
+    torch.testing.assert_close(before, torch.einsum("bd,bkd->bk", answers, new[batch.cand - 1]))
+    tokens, hidden, _ = model.represent(batch)
+    assert torch.equal(tokens[..., 32:], model.items.input[batch.cand - 1])
+    torch.testing.assert_close(hidden.sum(-1), before)
+    for softmax, head in (("vocabulary", torch.cat([new, old])), ("items", new)):
+        model.config = model.config.model_copy(update={"softmax": softmax})
+        expected = F.cross_entropy(model.answers(step) @ head.T, step.item - 1)
+        torch.testing.assert_close(model.loss(step), expected)
+    model.config = model.config.model_copy(update={"decode": "beam", "beams": 60})
+    expected = (answers @ new.T).log_softmax(1).gather(1, batch.cand - 1)
+    torch.testing.assert_close(scores(model, batch), expected)
+    model.config = model.config.model_copy(update={"decode": "exact"})
+    model.items.output += 1
+    assert torch.equal(model.answers(batch), answers) and (scores(model, batch) != before).any(1).all()
+    model.items.output -= 1
+    model.items.input += 1
+    moved = (model.answers(batch) != answers).any(1)
+    assert moved.tolist() == ((batch.task == 0) & (batch.rec_len > 0)).tolist() and moved.any()
 
 
 def test_what_cannot_be_read_or_drawn_is_said(make_log):

@@ -1,4 +1,4 @@
-"""SESRec: its published size, co-attention and the hard split by hand, its three losses, users without a behaviour."""
+"""SESRec: its published size, its states, co-attention and hard split by hand, its losses, users without a behaviour."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from bench.baselines.sesrec import SESRec, Side, split_side, triplets
 from bench.data.batch import Batch, Batches
@@ -42,7 +43,7 @@ def model(world) -> SESRec:
     """Weights are larger than at the start, so that the co-attention has something to say."""
     model = world.model()
     for parameter in model.together.parameters():
-        torch.nn.init.normal_(parameter)
+        nn.init.normal_(parameter)
     return model
 
 
@@ -74,6 +75,55 @@ def test_size_on_amazon_is_that_of_the_official_code():
     with torch.device("meta"):
         model = SESRec(SESRec.Config(**SESRec.published["amazon-kindle"]), Context(catalog, tasks=("rec",)))
     assert sum(p.numel() for p in model.parameters()) == official + 32
+
+
+def with_several_clicks(batch: Batch) -> Batch:
+    """The batch after about half of its searches gained one or two clicked items and some lost all."""
+    (first,) = batch.search_items.unbind(2)  # (B, Ls)
+    second = torch.where((first > 0) & (first % 2 == 0), (first + 17) % 60 + 1, 0)
+    third = torch.where((first > 0) & (first % 4 == 0), (first + 30) % 60 + 1, 0)
+    items = torch.stack([first, second, third], 2) * (first % 7 > 0)[..., None]
+    assert set((items > 0).sum(2)[batch.search_mask].tolist()) == {0, 1, 2, 3}
+    return replace(batch, search_items=items)
+
+
+def torch_layer(ours: nn.Module, d: int, heads: int) -> nn.Module:
+    """The published layer, torch's own with LeakyReLU after normalisation, with our weights."""
+    layer = nn.TransformerEncoderLayer(d, heads, d, 0.0, F.leaky_relu, batch_first=True)
+    state = {name: value for name, value in ours.state_dict().items() if name.startswith("norm")}
+    state |= {"self_attn.in_proj_weight": ours.attention.weight, "self_attn.in_proj_bias": ours.attention.bias}
+    linears = {"self_attn.out_proj": ours.attention.out, "linear1": ours.network.inner, "linear2": ours.network.outer}
+    for name, linear in linears.items():
+        state |= {f"{name}.weight": linear.weight, f"{name}.bias": linear.bias}
+    layer.load_state_dict(state)
+    return layer
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [1, 2])
+def test_states_are_those_of_torch_layers_over_clicks_and_over_queries_with_source_and_clicks(world, layers):
+    model = world.model(layers=layers)
+    for parameter in model.encoders.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    batch = with_several_clicks(world.batch(model))
+    d, encoded = model.items.linear.out_features, model.encode(batch)
+    inputs = {"rec": torch.zeros(*batch.rec_items.shape, d), "search": torch.zeros(*batch.search_query.shape, d)}
+    for row in range(len(batch)):
+        clicks = batch.rec_items[row, : batch.rec_len[row]]
+        inputs["rec"][row, : len(clicks)] = model.items(clicks)
+        for slot in range(int(batch.search_len[row])):
+            query, found = batch.search_query[row, slot], batch.search_items[row, slot]
+            vector = model.queries(query[None])[0] + model.source.weight[0]
+            if (found > 0).any():
+                vector = vector + model.items(found[found > 0]).mean(0)
+            inputs["search"][row, slot] = vector
+    for kind, side in (("rec", encoded.rec), ("search", encoded.search)):
+        encoder = model.encoders[kind]
+        states = inputs[kind] + encoder.position.weight[: inputs[kind].shape[1]]
+        for layer in encoder.layers:
+            states = torch_layer(layer, d, model.config.heads)(states, src_key_padding_mask=~side.mask)
+        assert len(encoder.layers) == layers and (side.mask.sum(1) > 2).sum() > 10
+        torch.testing.assert_close(side.states[side.mask], states[side.mask], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -149,6 +199,22 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(world):
     loss, part = model.loss(world.batch(model))
     assert float(part["triplets"].detach()) > 0 and float(part["pairs"].detach()) > 0
     torch.testing.assert_close(loss, part["click"] + 0.2 * part["pairs"] + 0.3 * part["triplets"])
+
+
+@torch.no_grad()
+def test_the_pair_loss_is_the_mean_over_all_clicks_in_the_searches_of_the_histories(world):
+    model = world.model(pair_temperature=0.3)  # of 1024 drawn items and queries the catalogue is all
+    batch = with_several_clicks(world.batch(model))
+    _, parts = model.loss(batch)
+    items, queries, pairs, losses = model.items(torch.arange(61)), model.queries(torch.arange(9)), model.pairs, []
+    for row, slot, click in (batch.search_items > 0).nonzero().tolist():
+        if slot >= batch.search_len[row]:
+            continue
+        query, item = queries[batch.search_query[row, slot]], items[batch.search_items[row, slot, click]]
+        for left, right, others in ((query, item, items), (item, query, queries)):
+            logits = torch.tanh(torch.cat([right[None], others[1:]]) @ (left @ pairs.weight)) / pairs.temperature
+            losses.append(F.cross_entropy(logits[None], torch.tensor([0])))
+    torch.testing.assert_close(parts["pairs"], torch.stack(losses).mean())
 
 
 def test_the_alignment_leaves_the_source_of_a_search_out(world, batch):

@@ -103,21 +103,30 @@ def of_clicks_alone(batch: Batch) -> Batch:
     return batch.take(rows)
 
 
-@pytest.mark.parametrize("gap", [60.0, 1e9])
-def test_order_within_a_session_counts_by_positions_alone(make_log, gap):
+@pytest.mark.parametrize("positions", ["in the session", "from now", "zero", "none (released)"])
+def test_order_within_a_session_counts_by_positions_alone(make_log, positions):
+    """Rows have several past sessions, most of several acts, and no current one."""
+    gap = 30_000.0  # the log has an act every seven hours or so
     log = make_log(n_users=USERS, n_items=ITEMS, length=16, n_queries=QUERIES, only=0)
-    batches, catalog = Batches(split(log)), Catalog(log)
-    for released in (True, False):
-        torch.manual_seed(0)
-        settings = SMALL | {"gap": gap, "released": released, "clip": 0.0}
-        model = USER(USER.Config(**settings), Context(catalog, tasks=("rec",))).eval()
-        batch = of_clicks_alone(next(model.stream(TrainData(batches, ("rec",), 0)).batches(0, 1)))
-        assert len(batch)
-        other = shuffled_within_sessions(batch, gap)
-        if torch.equal(batch.rec_items, other.rec_items):
-            continue  # sessions of one act
-        moved = (scores(model, batch) - scores(model, other)).abs().max()
-        assert (moved < 1e-5) == released
+    torch.manual_seed(0)
+    released = positions == "none (released)"
+    settings = SMALL | {"gap": gap, "released": released}
+    model = USER(USER.Config(**settings), Context(Catalog(log), tasks=("rec",))).eval()
+    if not released:
+        with torch.no_grad():
+            for table, name in zip(model.positions, ("in the session", "from now"), strict=True):
+                table.mul_(name == positions)
+    batch = of_clicks_alone(next(model.stream(TrainData(Batches(split(log)), ("rec",), 0)).batches(0, 1)))
+    batch = replace(batch, time=batch.time + 10**12)  # the last session is over
+    other = shuffled_within_sessions(batch, gap)
+    shuffled = (batch.rec_items != other.rec_items).any(1)
+    several = batch.merged(batch.merged_task.shape[1]).sessions(round(gap * 1000)).amax(1) > 0
+    assert (shuffled & several).sum() > 10
+    moved = (scores(model, batch) - scores(model, other)).abs().amax(1)
+    if positions in ("in the session", "from now"):
+        assert (moved[shuffled] > 1e-5).all()
+    else:
+        assert (moved < 1e-5).all()
 
 
 def test_a_past_act_of_either_kind_moves_both_tasks(world):
