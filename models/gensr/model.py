@@ -190,7 +190,8 @@ class GenSR(TorchRanker):
     def encode(self, batch: Batch) -> Histories:
         """The two views of the rows' histories, once for any number of candidates."""
         config = self.config
-        history = batch.merged(config.history).last_clicks(config.history)
+        # Of all acts at hand, for a search may have no click.
+        history = batch.merged(max(1, batch.merged_task.shape[1])).last_clicks(config.history)
         items, mask = history.items, history.mask
         cf = semantic = None
         semantic_mask = mask

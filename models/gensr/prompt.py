@@ -136,7 +136,8 @@ def single_token(tokenizer: Any, word: str) -> int:
     """
     ids = tokenizer(word, add_special_tokens=False)["input_ids"]
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-        raise ValueError(f"'{word}' is {len(ids)} tokens of this tokenizer; GenSR needs one that knows it as one token")
+        found = "the unknown token" if len(ids) == 1 else f"{len(ids)} tokens"
+        raise ValueError(f"'{word}' is {found} of this tokenizer; GenSR needs one that knows it as one token")
     return int(ids[0])
 
 
