@@ -58,6 +58,10 @@ def fitted(world, **settings) -> tuple[CoLLM, dict[str, dict[str, torch.Tensor]]
     return model, states
 
 
+def model_tokenizer(world):
+    return backbone.small_tokenizer(world.catalog, [re.sub(r"<.*?>|\{.*?\}|[|\[\]]", " ", PROMPT)])
+
+
 def changed(before, after) -> set[str]:
     return {name for name, value in after.items() if not torch.equal(value, before[name])}
 
@@ -107,36 +111,81 @@ def test_the_table_counts_from_the_second_stage_on(world, model):
         model.reads_table.fill_(True)
 
 
-def test_one_position_for_each_slot_carries_the_table(world, model):
-    batch = world.batch(model)
-    read: dict[str, list[torch.Tensor]] = {"encoder": [], "decoder": []}
+def inputs(model, batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the encoder (B, T, d) and the decoder (B * K, S, d) read of a batch, in the order of its rows."""
+    read: dict[str, torch.Tensor] = {}
     handles = [
         model.lm.encoder.register_forward_pre_hook(
-            lambda module, args, kwargs: read["encoder"].append(kwargs["inputs_embeds"].clone()), with_kwargs=True
+            lambda module, args, kwargs: read.update(encoder=kwargs["inputs_embeds"].clone()), with_kwargs=True
         ),
+        # The decoder's dropout is called on its inputs and on its outputs.
         model.lm.decoder.dropout.register_forward_pre_hook(
-            lambda module, args: read["decoder"].append(args[0].clone())
+            lambda module, args: None if "decoder" in read else read.update(decoder=args[0].clone())
         ),
     ]
-    kept = (model.user_table.clone(), model.item_table.clone())
-    scores(model, batch)
-    model.user_table += 1.0
-    model.item_table += 1.0
-    scores(model, batch)
+    with torch.no_grad():
+        model.represent(batch)
     for handle in handles:
         handle.remove()
+    return read["encoder"], read["decoder"]
+
+
+def test_one_position_for_each_slot_carries_the_table_where_the_prompt_has_it(world, model):
+    batch = world.batch(model)
+    tokenizer = model_tokenizer(world)
+    kept = (model.user_table.clone(), model.item_table.clone())
+    first = inputs(model, batch)
+    model.user_table += 1.0
+    model.item_table += 1.0
+    second = inputs(model, batch)
     model.user_table.copy_(kept[0])
     model.item_table.copy_(kept[1])
-    first, second = read["encoder"]
-    assert ((first != second).any(-1).sum(1) == 1).all() and len(first) == len(batch)
-    # The decoder's dropout is called on its inputs and on its outputs.
-    first, second = read["decoder"][0], read["decoder"][2]
-    assert ((first != second).any(-1).sum(1) == 1).all() and len(first) == batch.cand.numel()
+    encoder, decoder = ((one != other).any(-1) for one, other in zip(first, second, strict=True))
+    assert (encoder.sum(1) == 1).all() and len(encoder) == len(batch)
+    assert (decoder.sum(1) == 1).all() and len(decoder) == batch.cand.numel()
+    # "The user <user> liked ..." and, behind the start token, "Will <title> <item> please the user? ..."
+    begin = len(tokenizer("The user", add_special_tokens=False)["input_ids"])
+    assert (encoder.long().argmax(1) == begin).all()
+    texts = [str(text) for text in world.catalog.item_text[batch.cand.flatten()]]
+    titles = torch.tensor([len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts])
+    assert titles.min() > 0 and torch.equal(decoder.long().argmax(1), 2 + titles)
+    # What stands there is the mapped row of the very user and the very item.
+    with torch.no_grad():
+        users, items = (
+            model.mapping(model.user_table[batch.user]),
+            model.mapping(model.item_table[batch.cand.flatten()]),
+        )
+    torch.testing.assert_close(first[0][:, begin], users * model.scale)
+    torch.testing.assert_close(first[1][torch.arange(len(items)), 2 + titles], items * model.scale)
+
+
+def test_from_text_alone_two_items_with_exchanged_titles_exchange_their_scores(world, model):
+    batch = world.batch(model)
+    one, other = batch.cand[0, :2].tolist()
+    exchanged = torch.arange(world.catalog.n_items + 1)
+    exchanged[[one, other]] = exchanged[[other, one]]
+    others = [item for item in range(1, 8) if item not in (one, other)][:5]
+    batch = replace(batch, cand=torch.tensor([one, other, *others]).repeat(len(batch), 1))
+    model.reads_table.fill_(False)
+    try:
+        before = scores(model, batch)
+        kept = model.titles.ids.clone(), model.titles.lengths.clone()
+        model.titles.ids.copy_(kept[0][exchanged])
+        model.titles.lengths.copy_(kept[1][exchanged])
+        after = scores(model, batch)
+        model.titles.ids.copy_(kept[0])
+        model.titles.lengths.copy_(kept[1])
+    finally:
+        model.reads_table.fill_(True)
+    place = torch.arange(batch.cand.shape[1])
+    place[:2] = torch.tensor([1, 0])
+    assert ((before[:, 0] - before[:, 1]).abs() > 1e-4).all()
+    torch.testing.assert_close(after, before[:, place], rtol=0, atol=1e-5)
 
 
 def test_the_prompt_names_the_titles_and_ends_with_the_question(world, model):
     batch = world.batch(model)
-    tokenizer = backbone.load("small-t5", world.catalog, 0, [re.sub(r"<.*?>|\{.*?\}|[|\[\]]", " ", PROMPT)]).tokenizer
+    tokenizer = model_tokenizer(world)
     row = int(batch.rec_len.argmax())
     before, after = model.plain
     past = before(len(batch), titles=model.past(batch.rec_items, batch.rec_mask))
@@ -181,6 +230,49 @@ def test_the_table_is_the_one_that_gensr_builds(world):
         model = cls(cls.Config(backbone="small-t5"), context)
         model.precompute(world.train(model))
     assert len(asked) == 2 and asked[0] == asked[1]
+
+
+def test_each_row_of_the_table_is_that_of_its_user_or_item(world):
+    """One factor for all rows, so that inner products rank as LightGCN's do."""
+    rows = {"user": world.catalog.n_users, "item": world.catalog.n_items}
+    generator = torch.Generator().manual_seed(0)
+    given = {
+        f"{kind}{end}": torch.randn(n + 1, 8, generator=generator) for kind, n in rows.items() for end in ("", "_ego")
+    }
+    given["item"] *= 3.0
+    for table in given.values():
+        table[0] = 0
+    context = Context(world.catalog, tasks=("rec",), backbones=backbone.load, cache=lambda name, key, build: given)
+    model = CoLLM(CoLLM.Config(backbone="small-t5", cf_dim=8), context)
+    model.precompute(world.train(model))
+    read = torch.cat([model.user_table[1:], model.item_table[1:]])
+    factors = read / torch.cat([given["user"][1:], given["item"][1:]])
+    torch.testing.assert_close(factors, factors[:1, :1].expand_as(factors))
+    assert float(factors[0, 0]) > 0 and float(read.square().mean()) == pytest.approx(1, rel=1e-4)
+    assert not model.user_table[0].any() and not model.item_table[0].any()
+
+
+def test_default_stages_have_the_lengths_and_rates_of_the_config(world, folder):
+    def facts(model) -> list[tuple]:
+        train = world.train(model)
+        return [
+            (
+                stage.name, stage.config.epochs, stage.config.lr, stage.config.max_steps, stage.select,
+                len(next(stage.stream(train).batches(0, 1))),
+            )
+            for stage in model.stages(train)
+        ]  # fmt: skip
+
+    model = world.model(CoLLM, backbone=folder)
+    published = [("text", 20, 1e-3, 0, "mean", 32), ("fit", 50, 1e-3, 0, "mean", 32)]
+    assert facts(model) == published
+    assert facts(world.model(CoLLM)) == [("language", 5, 3e-3, 0, "last", 32), *published]
+    for stage in model.stages(world.train(model)):
+        config = stage.config
+        assert (config.optimizer, config.weight_decay, config.warmup) == ("adamw", 1e-3, 200)
+    settings = model.config
+    assert (settings.lora_rank, settings.lora_alpha, settings.lora_dropout) == (8, 16, 0.05)
+    assert (settings.cf_dim, settings.cf_layers, settings.expansion) == (64, 2, 10)
 
 
 def test_items_without_text_are_refused(make_log):

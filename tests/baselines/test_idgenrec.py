@@ -13,7 +13,7 @@ from bench.baselines.idgenrec.names import DIGITS, distinct, diverse_beams
 from bench.data.catalog import Catalog
 from bench.errors import NothingToReadError, RunError
 from bench.ranker import backbone
-from bench.ranker.contract import Context
+from bench.ranker.contract import Backbone, Context
 
 from .language_world import Validation, World, save_t5, scores
 
@@ -69,14 +69,20 @@ def fitted(world: World, **settings) -> dict[str, dict[str, torch.Tensor]]:
     return states | {"end": model.state()}
 
 
+@pytest.fixture(scope="module")
+def rounds(world) -> dict[str, dict[str, torch.Tensor]]:
+    """States of a fit whose generator moves far enough for other names."""
+    return fitted(world, steps_per_epoch=3, generator_lr=1e-2)
+
+
 def changed_models(before, after) -> set[str]:
     """Which of the two language models changed."""
     changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
     return changed & {"generator", "recommender"}
 
 
-def test_each_stage_trains_its_own_model_and_names_follow_the_generator(world, folder):
-    for states, first in ((fitted(world), "copy"), (fitted(world, backbone=folder), "generator-1")):
+def test_each_stage_trains_its_own_model_and_names_follow_the_generator(world, folder, rounds):
+    for states, first in ((rounds, "copy"), (fitted(world, backbone=folder), "generator-1")):
         order = [first, "recommender-1", "generator-2", "fit", "end"]
         assert list(states) == order
         trained = [changed_models(states[a], states[b]) for a, b in itertools.pairwise(order)]
@@ -84,8 +90,34 @@ def test_each_stage_trains_its_own_model_and_names_follow_the_generator(world, f
         for stage in ("recommender-1", "fit"):
             after = states[order[order.index(stage) + 1]]
             assert all(torch.equal(states[stage][name], after[name]) for name in ("item_names", "user_names"))
-    # After the fresh generator's first stage the names are its own.
-    assert not torch.equal(states["end"]["item_names"], torch.zeros_like(states["end"]["item_names"]))
+
+
+def test_each_generator_stage_leaves_the_names_that_its_generator_writes(world, rounds):
+    model = named(world, **ONE)
+    order = list(rounds)
+    for stage in ("copy", "generator-2"):
+        before, after = rounds[stage], rounds[order[order.index(stage) + 1]]
+        model.load_state(after)
+        model._rename()
+        for table in ("item_names", "user_names"):
+            assert (before[table] != after[table]).any(1).float().mean() > 0.1, "other names than before the stage"
+            assert torch.equal(getattr(model, table), after[table]), "writing them once more changes nothing"
+
+
+def test_the_prompt_bears_the_names_as_they_are_now(world, model):
+    batch = world.batch(model)
+    before = model._prompt(batch)
+    row = int(batch.rec_len.argmax())
+    item = int(batch.rec_items[row, batch.rec_len[row] - 1])
+    clicked = (batch.rec_items.eq(item) & batch.rec_mask).any(1)
+    assert clicked[row] and not clicked.all()
+    kept = model.item_names.clone()
+    try:
+        model.item_names[item, 0] = model.item_names[item % world.catalog.n_items + 1, 0]
+        after = model._prompt(batch)
+    finally:
+        model.item_names.copy_(kept)
+    assert torch.equal((before.ids != after.ids).any(1), clicked)
 
 
 def test_names_are_distinct_end_once_and_lead_through_the_trie(world, model):
@@ -240,6 +272,50 @@ def test_two_language_models_are_trained(world, model):
     assert model.evidence()["generator"] == "small-t5" and model.evidence()["numbered_names"] == 0
 
 
+def test_it_has_the_parameters_of_two_t5_small(world):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    tokenizer = backbone.small_tokenizer(world.catalog, WORDS)
+
+    def small_of_the_hub(name, catalog, seed, texts) -> Backbone:
+        with torch.device("meta"):
+            return Backbone("t5-small", T5ForConditionalGeneration(T5Config()), tokenizer)
+
+    context = Context(world.catalog, tasks=("rec",), backbones=small_of_the_hub)
+    model = IDGenRec(IDGenRec.Config(backbone="t5-small"), context)
+    assert sum(p.numel() for p in model.parameters()) == 2 * 60_506_624
+    groups = [stage.parameters() for stage in model.stages(world.train(model))[:2]]
+    sizes = [sum(p.numel() for group in each for p in group["params"]) for each in groups]
+    assert sizes == [60_506_624, 60_506_624], "each stage trains one of them"
+
+
+def test_default_stages_are_three_rounds_of_the_published_lengths_and_rates(world, folder):
+    def facts(model) -> list[tuple]:
+        train = world.train(model)
+        return [
+            (
+                stage.name, stage.config.epochs, stage.config.lr, stage.config.max_steps, stage.select,
+                len(next(stage.stream(train).batches(0, 1))),
+            )
+            for stage in model.stages(train)
+        ]  # fmt: skip
+
+    model = world.model(IDGenRec, backbone=folder)
+    assert len(world.train(model)) >= 64, "a batch is full"
+    recommender = (10, 1e-3, 0, "last", 64)
+    later = [
+        ("recommender-1", *recommender), ("generator-2", 1, 1e-8, 0, "last", 12),
+        ("recommender-2", *recommender), ("generator-3", 1, 1e-8, 0, "last", 12),
+        ("fit", 10, 1e-3, 0, "mean", 64),
+    ]  # fmt: skip
+    assert facts(model) == [("generator-1", 1, 1e-8, 0, "last", 12), *later]
+    assert facts(world.model(IDGenRec)) == [("copy", 10, 3e-3, 1500, "last", 64), *later]
+    for stage in model.stages(world.train(model)):
+        config = stage.config
+        assert (config.optimizer, config.weight_decay, config.clip) == ("adamw", 0.01, 1.0)
+        assert (config.schedule, config.warmup, config.negatives) == ("linear", 200, 0)
+
+
 def test_what_cannot_be_read_is_refused(world, make_log, tmp_path):
     log = make_log()
     mute = replace(log, items=replace(log.items, text=None))
@@ -254,21 +330,3 @@ def test_what_cannot_be_read_is_refused(world, make_log, tmp_path):
 def test_two_rounds_pass_every_check():
     report = bench.testing.check("idgenrec", {"rounds": 2})
     assert report.ok, report.text()
-
-
-@pytest.mark.slow
-def test_two_hundred_events_are_learnt_by_heart(world):
-    model = named(world, batch_size=200)
-    batch = next(model.stream(world.train(model)).batches(0, 1))
-    rows = torch.nonzero(batch.rec_len > 0).flatten()[:200]
-    batch = batch.take(rows)
-    generator = torch.Generator().manual_seed(0)
-    others = (batch.item[:, None] + torch.randint(1, 60, (len(rows), 20), generator=generator) - 1) % 60 + 1
-    exam = replace(batch, cand=torch.cat([batch.item[:, None], others], 1), item=None, label=None)
-    optimizer = torch.optim.Adam(model.recommender.parameters(), 3e-3)
-    for _ in range(400):
-        optimizer.zero_grad()
-        model.loss(batch).backward()
-        optimizer.step()
-    found = scores(model, exam)
-    assert float((found[:, :1] > found[:, 1:]).all(1).float().mean()) > 0.9
