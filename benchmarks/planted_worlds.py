@@ -3,7 +3,7 @@
     python benchmarks/planted_worlds.py [--models NAMES] [--seeds 5] [--steps 200] [--out planted_worlds.jsonl]
 
 `history`: the topic of a click is that of the user's last act of the OTHER behaviour with probability `strength` (recommendation
-clicks that follow searches, and searches with vague queries that follow recommendation clicks; a log each). Each model is
+clicks that follow searches, and searches whose queries say nothing that follow recommendation clicks; a log each). Each model is
 trained and ranked twice for the task: with both behaviours in its histories, and with the other one masked in training,
 validation and test.
 
@@ -56,8 +56,8 @@ OWN: dict[str, dict[str, Any]] = {
     "seqrec": {"lr": 5e-3},
     "sesrec": {"lr": 5e-3},
     "unisar": {"search_weight": 1.0},
-    "user": {"d": 64, "hidden": 64, "heads": 2, "gap": 86_400.0, "output": "linear", "lr": 3e-3},
-    "bsr": {"history_rec": 10, "warmup": 50, "max_steps": 500},
+    "user": {"d": 64, "hidden": 64, "heads": 2, "gap": 86_400.0, "output": "linear", "lr": 3e-3, "max_steps": 250},
+    "bsr": {"history_rec": 10, "warmup": 50, "max_steps": 450},
 }
 # The last of four days is the test.
 COMMON = {
@@ -90,7 +90,14 @@ WORLDS = (
     World(
         "history",
         "search",
-        {"events": 16_000, "search_share": 0.6, "taste": 0.0, "direction": "to-search", "vague": 1.0},
+        {
+            "events": 16_000,
+            "search_share": 0.6,
+            "taste": 0.0,
+            "direction": "to-search",
+            "vague": 1.0,
+            "vague_intents": 1,
+        },
         "transition",
     ),
     World("sharing", "rec", {"events": 40_000, "search_share": 0.92, "transition": 0.0}, "taste"),

@@ -91,7 +91,7 @@ def test_the_table_is_a_paired_t_test_over_the_worlds_under_holm():
 def test_what_is_chosen_goes_over_the_settings_of_a_model_and_those_over_the_common_steps():
     settings_of = SCRIPT["settings_of"]
     assert settings_of("jsr", 200, {}) == {"max_steps": 200, "steps_per_epoch": 66}
-    assert settings_of("bsr", 200, {})["max_steps"] == 500
+    assert settings_of("bsr", 200, {})["max_steps"] == 450
     assert settings_of("bsr", 200, {"max_steps": 30, "warmup": 1}) == {
         "max_steps": 30, "steps_per_epoch": 10, "warmup": 1, "history_rec": 10,
     }  # fmt: skip

@@ -163,7 +163,9 @@ def _search_rows(
     if parameters.vague:
         # Random numbers of their own: nothing else of the log depends on how vague its queries are.
         own = generator("vague queries", parameters)
-        elsewhere = own.integers(parameters.topics * parameters.intents, size=n_sessions, dtype=np.int32)
+        every = parameters.topics * parameters.intents
+        limit = min(parameters.vague_intents or every, every)
+        elsewhere = own.integers(limit, size=n_sessions, dtype=np.int32)
         asked = np.where(own.random(n_sessions) < parameters.vague, elsewhere, intent)
     columns = {
         "user": user[session],

@@ -63,6 +63,8 @@ class Parameters(BaseModel):
     """Probability that a clicked search result is of the intent of the search."""
     vague: float = Field(default=0.0, ge=0, le=1)
     """Probability that the query of a search is one of any intent, so that it says nothing about the clicks."""
+    vague_intents: int = Field(default=0, ge=0)
+    """Intents whose queries stand for vague ones, the first; 0 = all. One makes a query that never misleads, such as "gift"."""
     popularity: float = Field(default=0.5, ge=0, le=2)
     """Exponent of Zipf's law within the items."""
 

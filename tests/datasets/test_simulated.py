@@ -182,18 +182,22 @@ def test_one_behaviour_takes_the_topic_of_the_other(prepared, direction, rec, se
 
 def test_vague_queries_say_nothing_of_the_clicks_and_change_nothing_else(prepared):
     settings = NOTHING | {"relevance": 1.0}
-    clear, vague = (prepared(**(settings | {"vague": share}))[0] for share in (0.0, 1.0))
+    clear, vague, one = (
+        prepared(**(settings | {"vague": share, "vague_intents": of}))[0]
+        for share, of in ((0.0, 0), (1.0, 0), (1.0, 1))
+    )
     agree = []
-    for log in (clear, vague):
+    for log in (clear, vague, one):
         structure, events = Structure(parameters_of(log)), log.events
         intent = structure.intent[np.asarray(log.items.id[1:], dtype=np.int64) - 1][events.item - 1]
         word = np.asarray(log.words.id[1:], dtype=np.int64)
         first = word[log.queries.words.values[log.queries.words.offsets[1:-1]] - 1]
         asked = ((first - 1_000_000) // POOL)[events.query - 1]
         agree.append(float((intent == asked)[events.task == 1].mean()))
-    assert agree[0] == 1 and agree[1] == pytest.approx(1 / 32, abs=0.01)
-    for name in ("user", "item", "time", "task"):
-        assert (getattr(clear.events, name) == getattr(vague.events, name)).all()
+        assert (set(asked[events.task == 1].tolist()) == {0}) == (log is one)
+        for name in ("user", "item", "time", "task"):
+            assert (getattr(clear.events, name) == getattr(log.events, name)).all()
+    assert agree[0] == 1 and agree[1:] == pytest.approx([1 / 32] * 2, abs=0.01)
     with pytest.raises(UsageError, match="vague"):
         oracle(vague, parameters_of(vague))
 
