@@ -273,8 +273,8 @@ class GenSR(TorchRanker):
             empty = ~histories.mask.any(1)[:, None, None]
             return *(side.masked_fill(empty, 0).flatten(0, 1) for side in pooled), histories.user
         assert self.project is not None and histories.cf is not None and histories.semantic is not None
-        left = self.project(masked_mean(histories.cf, histories.mask))
-        right = masked_mean(histories.semantic, histories.semantic_mask)
+        left = self.project(masked_mean(histories.cf.float(), histories.mask))
+        right = masked_mean(histories.semantic.float(), histories.semantic_mask)
         return left.masked_fill(~histories.mask.any(1, keepdim=True), 0), right, histories.user
 
     def _title(self, items: Tensor, limit: int) -> Tensor:
