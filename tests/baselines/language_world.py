@@ -1,6 +1,7 @@
 """A small log for models around a language model, and a small pretrained T5 in a folder."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,3 +81,14 @@ def save_t5(folder: Path, catalog: Catalog, texts: list[str]) -> str:
     T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def stage_facts(model: Any, train: Any) -> list[tuple]:
+    """Of each stage: its name, epochs, rate, bound of steps, what selects, and the rows of its first batch."""
+    return [
+        (
+            stage.name, stage.config.epochs, stage.config.lr, stage.config.max_steps, stage.select,
+            len(next(stage.stream(train).batches(0, 1))),
+        )
+        for stage in model.stages(train)
+    ]  # fmt: skip

@@ -13,7 +13,7 @@ from bench.errors import NothingToReadError
 from bench.ranker import backbone, registry
 from bench.ranker.contract import Context
 
-from .language_world import Validation, World, save_t5, scores
+from .language_world import Validation, World, save_t5, scores, stage_facts
 
 SHORT = {"cf_epochs": 2, "cf_dim": 8, "batch_size": 8, "epochs": 1, "text_epochs": 1, "language_epochs": 1}
 
@@ -253,20 +253,13 @@ def test_each_row_of_the_table_is_that_of_its_user_or_item(world):
 
 
 def test_default_stages_have_the_lengths_and_rates_of_the_config(world, folder):
-    def facts(model) -> list[tuple]:
-        train = world.train(model)
-        return [
-            (
-                stage.name, stage.config.epochs, stage.config.lr, stage.config.max_steps, stage.select,
-                len(next(stage.stream(train).batches(0, 1))),
-            )
-            for stage in model.stages(train)
-        ]  # fmt: skip
-
     model = world.model(CoLLM, backbone=folder)
     published = [("text", 20, 1e-3, 0, "mean", 32), ("fit", 50, 1e-3, 0, "mean", 32)]
-    assert facts(model) == published
-    assert facts(world.model(CoLLM)) == [("language", 5, 3e-3, 0, "last", 32), *published]
+    assert stage_facts(model, world.train(model)) == published
+    assert stage_facts(world.model(CoLLM), world.train(world.model(CoLLM))) == [
+        ("language", 5, 3e-3, 0, "last", 32),
+        *published,
+    ]
     for stage in model.stages(world.train(model)):
         config = stage.config
         assert (config.optimizer, config.weight_decay, config.warmup) == ("adamw", 1e-3, 200)

@@ -15,7 +15,7 @@ from bench.errors import NothingToReadError, RunError
 from bench.ranker import backbone
 from bench.ranker.contract import Backbone, Context
 
-from .language_world import Validation, World, save_t5, scores
+from .language_world import Validation, World, save_t5, scores, stage_facts
 
 WORDS = [PROMPT.format(items="", user=NAMED.format(user="")), ";", DIGITS]
 ONE = {
@@ -290,16 +290,6 @@ def test_it_has_the_parameters_of_two_t5_small(world):
 
 
 def test_default_stages_are_three_rounds_of_the_published_lengths_and_rates(world, folder):
-    def facts(model) -> list[tuple]:
-        train = world.train(model)
-        return [
-            (
-                stage.name, stage.config.epochs, stage.config.lr, stage.config.max_steps, stage.select,
-                len(next(stage.stream(train).batches(0, 1))),
-            )
-            for stage in model.stages(train)
-        ]  # fmt: skip
-
     model = world.model(IDGenRec, backbone=folder)
     assert len(world.train(model)) >= 64, "a batch is full"
     recommender = (10, 1e-3, 0, "last", 64)
@@ -308,8 +298,11 @@ def test_default_stages_are_three_rounds_of_the_published_lengths_and_rates(worl
         ("recommender-2", *recommender), ("generator-3", 1, 1e-8, 0, "last", 12),
         ("fit", 10, 1e-3, 0, "mean", 64),
     ]  # fmt: skip
-    assert facts(model) == [("generator-1", 1, 1e-8, 0, "last", 12), *later]
-    assert facts(world.model(IDGenRec)) == [("copy", 10, 3e-3, 1500, "last", 64), *later]
+    assert stage_facts(model, world.train(model)) == [("generator-1", 1, 1e-8, 0, "last", 12), *later]
+    assert stage_facts(world.model(IDGenRec), world.train(world.model(IDGenRec))) == [
+        ("copy", 10, 3e-3, 1500, "last", 64),
+        *later,
+    ]
     for stage in model.stages(world.train(model)):
         config = stage.config
         assert (config.optimizer, config.weight_decay, config.clip) == ("adamw", 0.01, 1.0)
