@@ -1,5 +1,6 @@
-"""What a process says of its memory."""
+"""How a process computes, and what it says of its memory."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -32,3 +33,19 @@ def test_the_record_of_a_run_does_not_hold_the_peak_of_what_was_before_it(tmp_pa
     with_it = peak_memory_mb()
     del block
     assert 0 < execute(job).record.peak_memory_mb < with_it - 300
+
+
+DENORMAL = """
+import torch
+from bench.experiments.process import configure_torch
+{configure}
+tiny = torch.full((1_000_000,), 1 << 20, dtype=torch.int32).view(torch.float32)  # 1.5e-39
+print(float((tiny * 1.0).sum()) > 0, float((tiny[:4] * 1.0).sum()) > 0, bool(tiny.view(torch.int32).all()))
+"""
+
+
+@pytest.mark.parametrize(("configure", "survive"), [("configure_torch(2)", "False False True"), ("", "True True True")])
+def test_numbers_that_slow_a_processor_down_are_zeros_in_all_threads(configure, survive):
+    script = DENORMAL.format(configure=configure)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == survive
