@@ -34,6 +34,7 @@ from bench.evaluation.candidates import draw
 from bench.evaluation.metrics import PRIMARY
 from bench.evaluation.ranks import Ranks
 from bench.evaluation.scoring import RowValidation, rank
+from bench.experiments.process import configure_torch
 from bench.ranker import backbone, registry
 from bench.ranker.contract import Context
 
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="train to convergence instead of quick budgets")
     parser.add_argument("--out", type=Path, default=Path("known_answer.jsonl"))
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    configure_torch(1)
     lines = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     done = {(line["model"], line["world"], line["seed"]) for line in lines}
     with tempfile.TemporaryDirectory() as root, options.out.open("a") as out:

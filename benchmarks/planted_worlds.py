@@ -7,9 +7,10 @@ clicks that follow searches, and searches whose queries say nothing that follow 
 trained and ranked twice for the task: with both behaviours in its histories, and with the other one masked in training,
 validation and test.
 
-`sharing`: with probability `strength` a click or search follows the user's favourite topics, and a tenth of the rows are
-recommendations. Each model of both tasks is trained on the recommendations alone, and on both tasks; both times the same
-recommendation rows are ranked, with the same histories.
+`sharing`: with probability `strength` a click or search follows the user's favourite topics, and few rows are recommendations: one
+in twelve, and for UniSAR, which learns from so many what there is to be learnt, one in forty, with queries that say nothing. Each
+model of both tasks is trained on the recommendations alone, and on both tasks; both times the same recommendation rows are ranked,
+with the same histories.
 
 In both all items are alike but for their topics, so that at strength 0 there is nothing to be found. A world is simulated anew for each
 seed, which is the seed of the fit as well. The difference of N@10 is taken in each world; a two-sided t-test over the worlds (so
@@ -42,21 +43,22 @@ from bench.evaluation.candidates import draw
 from bench.evaluation.metrics import PRIMARY
 from bench.evaluation.scoring import RowValidation, rank
 from bench.evaluation.significance import holm
+from bench.experiments.process import configure_torch
 from bench.ranker import backbone, registry
 from bench.ranker.contract import Context
 
 # Short histories and small batches keep a run within half a minute; a model takes those of them that it has.
 SMALL = {"history_rec": 4, "history_search": 4, "length": 10, "batch_size": 128}
 # Where the rate of a model is meant for longer trainings it gets a higher one. UniSAR's search task gets the weight of a row
-# of recommendation, for in so few steps a tenth of it teaches nothing. USER is small, its logits are not bounded, and a session lasts
-# a day: with the half hour of its authors nearly every act of these logs is a session of its own. BSR reads more clicks, for it
-# knows its user by nothing else, has a shorter warm-up and more steps.
+# of recommendation, for in so few steps a tenth of it teaches nothing. USER is small, so that it can have more steps, its logits are
+# not bounded, and a session lasts a day: with the half hour of its authors nearly every act of these logs is a session of its own.
+# BSR reads more clicks, for it knows its user by nothing else, has a shorter warm-up and more steps.
 OWN: dict[str, dict[str, Any]] = {
     "nrhub": {"lr": 5e-3},
     "seqrec": {"lr": 5e-3},
     "sesrec": {"lr": 5e-3},
     "unisar": {"search_weight": 1.0},
-    "user": {"d": 64, "hidden": 64, "heads": 2, "gap": 86_400.0, "output": "linear", "lr": 3e-3, "max_steps": 250},
+    "user": {"d": 32, "hidden": 32, "heads": 2, "gap": 86_400.0, "output": "linear", "lr": 3e-3, "max_steps": 480},
     "bsr": {"history_rec": 10, "warmup": 50, "max_steps": 450},
 }
 # The last of four days is the test.
@@ -65,18 +67,17 @@ COMMON = {
 }  # fmt: skip
 STRENGTHS = (0.9, 0.0)
 VALUE = str(PRIMARY)
-# Models that read the other behaviour in a task (UnifiedSSR reads each task's own), and models of both tasks; those that are
-# registered take part.
+# Models that read the other behaviour in a task (UnifiedSSR reads each task's own).
 READERS = ("nrhub", "seqrec", "sesrec", "unisar", "user")
-SHARERS = ("jsr", "unisar", "user", "unifiedssr", "bsr")
 
 
 @dataclass(frozen=True)
 class World:
-    """A question, the task that it is asked of, and the settings of the simulation by strength."""
+    """A question, the task and the models that it is asked of, and the settings of the simulation by strength."""
 
     question: str  # "history" or "sharing"
     task: str
+    models: tuple[str, ...]
     settings: dict[str, Any]
     strength: str  # the setting that is planted
 
@@ -86,22 +87,33 @@ class World:
 
 
 WORLDS = (
-    World("history", "rec", {"events": 16_000, "search_share": 0.6, "taste": 0.0, "direction": "to-rec"}, "transition"),
+    World(
+        "history", "rec", READERS, {"events": 16_000, "search_share": 0.6, "taste": 0.0, "direction": "to-rec"}, "transition"
+    ),
     World(
         "history",
         "search",
+        READERS,
         {
-            "events": 16_000,
-            "search_share": 0.6,
-            "taste": 0.0,
-            "direction": "to-search",
-            "vague": 1.0,
-            "vague_intents": 1,
+            "events": 40_000, "search_share": 0.6, "taste": 0.0, "direction": "to-search", "vague": 1.0, "vague_intents": 1,
         },
         "transition",
     ),
-    World("sharing", "rec", {"events": 40_000, "search_share": 0.92, "transition": 0.0}, "taste"),
-)
+    World(
+        "sharing",
+        "rec",
+        ("jsr", "user", "unifiedssr", "bsr"),
+        {"events": 40_000, "search_share": 0.92, "transition": 0.0},
+        "taste",
+    ),
+    World(
+        "sharing",
+        "rec",
+        ("unisar",),
+        {"events": 40_000, "search_share": 0.975, "transition": 0.0, "vague": 1.0},
+        "taste",
+    ),
+)  # fmt: skip
 # What is compared, the first with the second.
 VARIANTS = {"history": ("both behaviours", "own behaviour"), "sharing": ("both tasks", "one task")}
 
@@ -236,9 +248,8 @@ def plan(models: list[str], seeds: int, strengths: tuple[float, ...] = STRENGTHS
     entries = registry.entries()
     for seed in range(seeds):
         for world in WORLDS:
-            taking_part = READERS if world.question == "history" else SHARERS
             for name in models:
-                if name not in taking_part or world.task not in entries[name].tasks:
+                if name not in world.models or world.task not in entries[name].tasks:
                     continue
                 for strength in strengths:
                     for variant in VARIANTS[world.question]:
@@ -253,7 +264,7 @@ def plan(models: list[str], seeds: int, strengths: tuple[float, ...] = STRENGTHS
 
 
 def main() -> None:
-    known = list(dict.fromkeys(name for name in (*READERS, *SHARERS) if name in registry.entries()))
+    known = list(dict.fromkeys(name for world in WORLDS for name in world.models if name in registry.entries()))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(known), help="with commas; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=5)
@@ -263,7 +274,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="MODEL.KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("planted_worlds.jsonl"))
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    configure_torch(1)
     own: dict[str, dict[str, Any]] = {}
     for entry in options.set:
         name, _, value = entry.partition("=")
@@ -271,13 +282,13 @@ def main() -> None:
         own.setdefault(model, {})[key] = json.loads(value)
     lines = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     done = [{key: line[key] for key in ("world", "task", "model", "strength", "variant", "seed")} for line in lines]
-    worlds = {(world.question, world.task): world for world in WORLDS}
+    worlds = {(world.question, world.task, name): world for world in WORLDS for name in world.models}
     with tempfile.TemporaryDirectory() as root, options.out.open("a") as out:
         for job in plan(options.models.split(","), options.seeds):
             if job in done:
                 continue
             settings = settings_of(job["model"], options.steps, own.get(job["model"], {}))
-            world = worlds[job["world"], job["task"]]
+            world = worlds[job["world"], job["task"], job["model"]]
             result = run(job["model"], world, job["strength"], job["seed"], job["variant"], settings, Path(root))
             lines.append(job | result)
             out.write(json.dumps(lines[-1]) + "\n")

@@ -36,6 +36,7 @@ from bench.evaluation.candidates import draw
 from bench.evaluation.metrics import PRIMARY
 from bench.evaluation.scoring import RowValidation, rank
 from bench.evaluation.significance import holm
+from bench.experiments.process import configure_torch
 from bench.ranker import registry
 from bench.ranker.contract import Context
 
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=100, help="steps between two checks of the validation")
     parser.add_argument("--out", type=Path, default=Path("search_worlds.jsonl"))
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    configure_torch(1)
     lines = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     done = {(line["taste"], line["model"], line["seed"]) for line in lines}
     # A pass is a few dozen steps, so that the usual bound of passes would end a fit that still gets better.

@@ -15,7 +15,7 @@ from bench.data.split import split
 from bench.data.training import TrainData
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "planted_worlds.py"))
-WORLDS = {(world.question, world.task): world for world in SCRIPT["WORLDS"]}
+WORLDS = {(world.question, world.task, name): world for world in SCRIPT["WORLDS"] for name in world.models}
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_the_effect_is_there_with_the_planted_strength_and_gone_without(question
         values = [
             SCRIPT["run"](
                 name,
-                WORLDS[question, "rec"],
+                WORLDS[question, "rec", name],
                 strength,
                 0,
                 variant,
