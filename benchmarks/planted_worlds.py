@@ -58,7 +58,7 @@ OWN: dict[str, dict[str, Any]] = {
     "seqrec": {"lr": 5e-3},
     "sesrec": {"lr": 5e-3},
     "unisar": {"search_weight": 1.0},
-    "user": {"d": 32, "hidden": 32, "heads": 2, "gap": 86_400.0, "output": "linear", "lr": 3e-3, "max_steps": 480},
+    "user": {"d": 32, "hidden": 32, "heads": 2, "gap": 86_400.0, "output": "linear", "lr": 3e-3, "max_steps": 400},
     "bsr": {"history_rec": 10, "warmup": 50, "max_steps": 450},
 }
 # The last of four days is the test.
@@ -88,14 +88,14 @@ class World:
 
 WORLDS = (
     World(
-        "history", "rec", READERS, {"events": 16_000, "search_share": 0.6, "taste": 0.0, "direction": "to-rec"}, "transition"
+        "history", "rec", READERS, {"events": 40_000, "search_share": 0.6, "taste": 0.0, "direction": "to-rec"}, "transition"
     ),
     World(
         "history",
         "search",
         READERS,
         {
-            "events": 40_000, "search_share": 0.6, "taste": 0.0, "direction": "to-search", "vague": 1.0, "vague_intents": 1,
+            "events": 40_000, "search_share": 0.3, "taste": 0.0, "direction": "to-search", "vague": 1.0, "vague_intents": 1,
         },
         "transition",
     ),

@@ -130,5 +130,5 @@ def test_the_effect_is_there_with_the_planted_strength_and_gone_without(question
             for variant in SCRIPT["VARIANTS"][question]
         ]
         differences[strength] = values[0] - values[1]
-    # `most` is four standard errors of a difference of two uniform ranks, over about 700 and 270 rows.
+    # `most` is four standard errors of a difference of two uniform ranks, over more than 700 and 270 rows.
     assert differences[0.9] > least and abs(differences[0.0]) < most, differences
