@@ -8,7 +8,7 @@ trained and ranked twice for the task: with both behaviours in its histories, an
 validation and test.
 
 `sharing`: with probability `strength` a click or search follows the user's favourite topics, and few rows are recommendations: one
-in twelve, and for UniSAR, which learns from so many what there is to be learnt, one in forty, with queries that say nothing. Each
+in twelve, and for UniSAR, which learns from so many what there is to be learnt, one in fifty, with queries that say nothing. Each
 model of both tasks is trained on the recommendations alone, and on both tasks; both times the same recommendation rows are ranked,
 with the same histories.
 
@@ -61,7 +61,7 @@ OWN: dict[str, dict[str, Any]] = {
     "user": {"d": 32, "hidden": 32, "heads": 2, "gap": 86_400.0, "output": "linear", "lr": 3e-3, "max_steps": 400},
     "bsr": {"history_rec": 10, "warmup": 50, "max_steps": 450},
 }
-# The last of four days is the test.
+# The last of the days is the test.
 COMMON = {
     "users": 200, "items": 200, "topics": 8, "intents": 2, "days": 4.0, "clickable": 1.0, "popularity": 0.0, "relevance": 1.0,
 }  # fmt: skip
@@ -110,7 +110,7 @@ WORLDS = (
         "sharing",
         "rec",
         ("unisar",),
-        {"events": 40_000, "search_share": 0.975, "transition": 0.0, "vague": 1.0},
+        {"events": 80_000, "search_share": 0.98, "transition": 0.0, "vague": 1.0, "days": 3.0},
         "taste",
     ),
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """Shared fixtures: small logs with known content, isolated folders."""
 
 import importlib.util
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,14 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     """No test reads or writes the user's data folder or the results of this checkout."""
     monkeypatch.setenv("BENCH_DATA", str(tmp_path_factory.getbasetemp() / "data"))
     monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(autouse=True)
+def exact_tiny_numbers() -> Iterator[None]:
+    """After a run in this process the smallest numbers count again; hypothesis refuses to draw floats where they do not."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
